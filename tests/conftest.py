@@ -1,0 +1,36 @@
+"""Fixtures for tests that need a server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+VARIABLE = "TSDISTILL_TEST_POSTGRES"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get(VARIABLE):
+        return
+    skip = pytest.mark.skip(reason=f"no PostgreSQL server: {VARIABLE} is not set")
+    for item in items:
+        if item.get_closest_marker("postgres"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """URL of an empty database of its own on the test server, dropped afterwards; mark its tests `postgres`."""
+    import sqlalchemy
+
+    server = sqlalchemy.make_url(os.environ[VARIABLE])
+    name = f"tsdistill_{uuid.uuid4().hex[:12]}"
+    engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()

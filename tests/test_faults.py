@@ -1,0 +1,202 @@
+"""Every contract check fails on an object that breaks exactly its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsdistill.data.task import Batch, Task
+from tsdistill.losses import BoundLoss, Loss
+from tsdistill.models import Activations, Forecaster, LSTMConfig, MLPConfig, PatchTSTConfig, WidthGroup
+from tsdistill.models.lstm import LSTM
+from tsdistill.models.patchtst import PatchTST
+from tsdistill.testing import (
+    ContractError,
+    check_forecaster,
+    check_loss,
+    check_pruning,
+    toy_panel,
+    toy_signature,
+    toy_task,
+)
+
+
+def broken(base: type[Forecaster], config: Any, **members: Any) -> Forecaster:
+    """A forecaster of a subclass with some members replaced."""
+    return type("Broken", (base,), members)(config, toy_signature())
+
+
+LSTM_CONFIG = LSTMConfig(widths=(7, 5), patch=11)
+TST_CONFIG = PatchTSTConfig(depth=1, width=6, heads=2, patch=7)
+
+
+def peeks_at_its_batch(self: Forecaster, context: Tensor, future: Tensor | None = None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, future, **how)  # type: ignore[arg-type]
+    return replace(inside, forecast=inside.forecast + context.mean())
+
+
+def swaps_axes(self: Forecaster, context: Tensor, future: Tensor | None = None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, future, **how)  # type: ignore[arg-type]
+    return replace(inside, forecast=inside.forecast.transpose(1, 2))
+
+
+def forward_differs(self: Forecaster, context: Tensor, future: Tensor | None = None) -> Tensor:
+    return LSTM.activations(self, context, future).forecast + 0.01  # type: ignore[arg-type]
+
+
+def reads_the_start(self: Forecaster, context: Tensor) -> Tensor:
+    return context[:, : self.context].transpose(1, 2)
+
+
+def unnormalised_attention(self: Forecaster, context: Tensor, future: Tensor | None = None, **how: Any) -> Activations:
+    inside = PatchTST.activations(self, context, future, **how)  # type: ignore[arg-type]
+    return replace(inside, attention=None if inside.attention is None else tuple(2 * each for each in inside.attention))
+
+
+FORECASTERS: list[tuple[str, Forecaster, str]] = [
+    ("batch", broken(LSTM, LSTM_CONFIG, activations=peeks_at_its_batch), "batch mates"),
+    ("axes", broken(LSTM, LSTM_CONFIG, activations=swaps_axes), "forecast has shape"),
+    ("forward", broken(LSTM, LSTM_CONFIG, forward=forward_differs), "differs from forward"),
+    ("start", broken(LSTM, LSTM_CONFIG, recent=reads_the_start), "used from its end"),
+    ("attention", broken(PatchTST, TST_CONFIG, activations=unnormalised_attention), "do not sum to 1"),
+]
+
+
+@pytest.mark.parametrize(("model", "words"), [row[1:] for row in FORECASTERS], ids=[row[0] for row in FORECASTERS])
+def test_a_broken_forecaster_is_found(model: Forecaster, words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        check_forecaster(model)
+
+
+def forgets(parameter: str) -> Callable[[Forecaster], tuple[WidthGroup, ...]]:
+    """Width groups of an LSTM that leave one parameter out."""
+
+    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+        return tuple(
+            replace(
+                group,
+                incoming=tuple(each for each in group.incoming if parameter not in each.parameter),
+                outgoing=tuple(each for each in group.outgoing if parameter not in each.parameter),
+            )
+            for group in LSTM.width_groups(self)  # type: ignore[arg-type]
+        )
+
+    return width_groups
+
+
+def without_gates(self: Forecaster) -> tuple[WidthGroup, ...]:
+    return tuple(
+        replace(group, incoming=tuple(replace(each, repeat=1) for each in group.incoming))
+        for group in LSTM.width_groups(self)  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("fault", [without_gates, forgets("weight_hh"), forgets("bias_ih"), forgets("head")])
+def test_a_pruner_that_forgets_something_is_found(fault: Callable[[Forecaster], tuple[WidthGroup, ...]]) -> None:
+    with pytest.raises((ContractError, RuntimeError)):
+        check_pruning(broken(LSTM, LSTM_CONFIG, width_groups=fault), seed=1)
+
+
+def test_groups_that_do_not_tile_are_found() -> None:
+    with pytest.raises(ContractError, match="does not tile"):
+        check_forecaster(broken(LSTM, LSTM_CONFIG, width_groups=without_gates))
+
+
+class BrokenLoss(Loss):
+    kind: Literal["broken"] = "broken"
+    faults: ClassVar[dict[str, type[BoundLoss]]] = {}
+    fault: str
+
+    @property
+    def formula(self) -> str:
+        return "broken"
+
+    def bind(self, student: Forecaster) -> BoundLoss:
+        return self.faults[self.fault]()
+
+
+class Leaks(BoundLoss):
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return functional.mse_loss(student.forecast, teacher.forecast)
+
+
+class Sums(BoundLoss):
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return functional.mse_loss(student.forecast, teacher.forecast.detach(), reduction="sum")
+
+
+class Silent(BoundLoss):
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return 0.0 * student.forecast.mean()
+
+
+class NeverZero(BoundLoss):
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return functional.mse_loss(student.forecast, teacher.forecast.detach()) + 1
+
+
+class IdleProjector(BoundLoss):
+    def __init__(self) -> None:
+        super().__init__()
+        self.projector = nn.Linear(2, 2)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return functional.mse_loss(student.forecast, teacher.forecast.detach())
+
+
+LOSSES = [
+    (Leaks, "sends a gradient to the teacher"),
+    (Sums, "changes with the batch size"),
+    (Silent, "gives the student no gradient"),
+    (NeverZero, "not zero when"),
+    (IdleProjector, "gets no gradient"),
+]
+
+
+BrokenLoss.faults.update({bound.__name__: bound for bound, _ in LOSSES})
+
+
+@pytest.mark.parametrize(("bound", "words"), LOSSES)
+def test_a_broken_loss_is_found(bound: type[BoundLoss], words: str) -> None:
+    loss = BrokenLoss(fault=bound.__name__)
+    with pytest.raises(ContractError, match=words):
+        check_loss(loss, MLPConfig(width=5, depth=1), TST_CONFIG)
+
+
+def test_a_scaler_fitted_on_everything_would_be_found() -> None:
+    """The fingerprint of what selection sees does not move with the test rows, and would with a leaky scaler."""
+
+    class Leaky(Task):
+        def _fit_scaler(self) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.panel.items[0].values
+            return rows.mean(axis=0), rows.std(axis=0)
+
+    honest, noisy = toy_task(), _with_noise_in_the_test_rows(Task)
+    assert noisy.fingerprint == honest.fingerprint
+    assert _with_noise_in_the_test_rows(Leaky).fingerprint != _of(Leaky, toy_panel()).fingerprint
+
+
+def _of(kind: type[Task], panel: Any) -> Task:
+    task = toy_task()
+    return kind(panel, context=task.context, horizon=task.horizon, split=task.split)
+
+
+def _with_noise_in_the_test_rows(kind: type[Task]) -> Task:
+    panel = toy_panel()
+    values = panel.items[0].values.copy()
+    begin = toy_task().borders[0].validation
+    values[begin:] = 1e3 * np.random.default_rng(5).standard_normal(values[begin:].shape)
+    return _of(kind, replace(panel, items=(replace(panel.items[0], values=values),)))
+
+
+def test_the_checks_pass_what_is_whole() -> None:
+    check_forecaster(LSTM_CONFIG)
+    check_pruning(LSTM_CONFIG, seed=1)
+    assert torch.is_tensor(LSTM_CONFIG.build(toy_signature()).head.weight)

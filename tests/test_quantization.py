@@ -1,0 +1,257 @@
+"""INT8 of LSTM and linear layers: complete, equal to the arithmetic it claims, and taken only where it pays."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import deployables
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from deployables import CONFIGS, TAKE_IT, contexts, exported, forecaster, fresh, in_deviations, int8, quantized, task
+from onnx import TensorProto, helper, numpy_helper
+
+from tsdistill.data.panel import Panel
+from tsdistill.data.task import Task
+from tsdistill.errors import ArtifactError, ConfigError, OrderError, UnsupportedError
+from tsdistill.evaluation import evaluate
+from tsdistill.exporting import export
+from tsdistill.models import LSTMConfig
+from tsdistill.quantization import Quantization, choice, dynamic, quantize
+from tsdistill.quantization.dynamic import dynamic_graph
+
+WEIGHTED = ("patchtst", "lstm", "mlp", "linear")
+
+
+def operators(graph: bytes) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load_from_string(graph).graph.node)
+
+
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_every_lstm_and_linear_layer_becomes_int8(kind: str) -> None:
+    modules = list(forecaster(kind).modules())
+    n_lstm = sum(isinstance(module, torch.nn.LSTM) for module in modules)
+    n_linear = sum(isinstance(module, torch.nn.Linear) for module in modules)
+    found = operators(int8(kind).onnx)
+    assert n_lstm + n_linear > 0
+    assert (found["DynamicQuantizeLSTM"], found["LSTM"]) == (n_lstm, 0)
+    # The closed-form linear model keeps its matrix without an nn.Linear.
+    assert found["MatMulInteger"] == max(n_linear, int(kind == "linear"))
+    assert found["Gemm"] == 0
+
+
+def test_attention_itself_stays_in_float() -> None:
+    # Queries times keys and weights times values: products of two activations, twice per block.
+    assert operators(int8("patchtst").onnx)["MatMul"] == 2 * CONFIGS["patchtst"].depth  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", WEIGHTED)
+def test_int8_forecasts_stay_near_float(kind: str) -> None:
+    x = contexts(11, seed=1)
+    gap = in_deviations(int8(kind).predict(x) - exported(kind).predict(x))
+    assert 0 < gap < 0.2
+    full, small = (evaluate(model, task())["mse"] for model in (exported(kind), int8(kind)))
+    assert small == pytest.approx(full, rel=0.02)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_linear_layer_equals_the_arithmetic_of_dynamic_int8(per_channel: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(1, 2, size=(5, 7, 29)).astype(np.float32)
+    weight = (rng.normal(size=(29, 11)) * np.linspace(0.1, 3, 11)).astype(np.float32)
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 7, width])
+        for name, width in (("context", 29), ("forecast", 11))
+    ]
+    node = helper.make_node("MatMul", ["context", "w"], ["forecast"])
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    quantized = dynamic_graph(model.SerializeToString(), per_channel=per_channel)
+    found = onnxruntime.InferenceSession(quantized).run(None, {"context": x})[0]
+    np.testing.assert_allclose(found, dynamic_product(x, weight, per_channel), rtol=1e-4, atol=1e-4)
+
+
+def dynamic_product(x: np.ndarray, weight: np.ndarray, per_channel: bool) -> np.ndarray:
+    """The plain oracle: unsigned activations with a zero point, signed weights without one, products in integers."""
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    scale = (high - low) / 255
+    zero = np.clip(np.round(-low / scale), 0, 255)
+    q_x = np.clip(np.round(x / scale) + zero, 0, 255).astype(np.int64)
+    # ONNX Runtime lets weights use -127 ... 127, so that zero is exact.
+    w_scale = np.abs(weight).max(axis=0 if per_channel else None) / 127
+    q_w = np.clip(np.round(weight / w_scale), -127, 127).astype(np.int64)
+    return (q_x - int(zero)) @ q_w * scale * w_scale
+
+
+def test_quantizing_again_gives_the_same_bytes_in_silence_and_leaves_the_forecaster_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model = fresh("lstm")
+    before = model.digest
+    expected, logging_before = int8("lstm").digest, (list(logging.root.handlers), logging.root.manager.disable)
+    capfd.readouterr()
+    again = quantize(model, task(), TAKE_IT)
+    assert capfd.readouterr() == ("", "")
+    assert (list(logging.root.handlers), logging.root.manager.disable) == logging_before
+    assert again.digest == expected
+    assert again.digest != exported("lstm").digest
+    assert (model.digest, [step.verb for step in model.lineage]) == (before, ["train"])
+
+
+def test_the_test_part_has_no_say() -> None:
+    table = deployables.hourly().reset_index()
+    first = len(table) - int(len(table) * 0.2)
+    table.loc[first:, list(deployables.CHANNELS)] = np.random.default_rng(9).normal(size=(len(table) - first, 3))
+    noisy = Task(Panel.from_frame(table, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
+    assert not np.array_equal(noisy.test.series, task().test.series)
+    again = quantize(forecaster("linear"), noisy, TAKE_IT)
+    assert again.digest == int8("linear").digest
+    np.testing.assert_array_equal(again.golden["context"], int8("linear").golden["context"])
+
+
+def test_the_lineage_keeps_the_table_of_candidates() -> None:
+    step = int8("mlp").lineage[-1]
+    assert [item.verb for item in int8("mlp").lineage] == ["train", "export", "quantize"]
+    assert step.data == task().fingerprint
+    assert step.spec == {"quantization": TAKE_IT.to_dict()}
+    table = {row["name"]: row for row in step.metrics["candidates"]}
+    assert step.metrics["chosen"] == "int8"
+    assert table["fp32"]["graph_bytes"] == len(exported("mlp").onnx)
+    assert table["int8"]["graph_bytes"] == len(int8("mlp").onnx)
+    assert table["int8"]["mse"] == pytest.approx(evaluate(int8("mlp"), task())["mse"])
+    assert min(row["latency_ms"] for row in table.values()) > 0
+
+
+def test_batch_mates_move_dynamic_int8_and_isolation_stops_it() -> None:
+    x = contexts(5, seed=2)
+    x[4] += 200  # one window far out widens the range that the whole batch is rounded in
+    shared = int8("mlp")
+    alone = quantized("mlp", TAKE_IT.replace(isolate=True))
+    assert shared.parity["batch_mates"] > 0
+    assert in_deviations(shared.predict(x)[0] - shared.predict(x[:1])[0]) > 0
+    np.testing.assert_array_equal(alone.predict(x)[0], alone.predict(x[:1])[0])
+    assert alone.parity["batch_mates"] == 0
+    assert alone.digest != shared.digest
+
+
+@pytest.mark.parametrize(("increase", "precision"), [(0.0, "int8"), (0.5, "fp32")])
+def test_a_control_takes_the_form_of_the_chosen_one(
+    monkeypatch: pytest.MonkeyPatch, increase: float, precision: str
+) -> None:
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5 + increase, 1.0, 30)})
+    monkeypatch.setattr(choice, "export", lambda model, task: replace(exported("linear"), control=exported("mlp")))
+    monkeypatch.setattr(choice, "_dynamic", lambda full, task, spec: int8(full.config.kind))
+    deployed = quantize(forecaster("linear"), task(), Quantization(method="auto"))
+    assert deployed.control is not None
+    assert (deployed.precision, deployed.control.precision) == (precision, precision)
+    assert deployed.control.onnx == (int8 if precision == "int8" else exported)("mlp").onnx
+    assert deployed.control.control is None
+
+
+Numbers = dict[str, tuple[float, float, int]]
+
+
+def measured_as(monkeypatch: pytest.MonkeyPatch, numbers: Numbers) -> None:
+    """Replace what the clock, the validation part and the bytes say of the linear forecaster's two forms."""
+
+    def table(candidates: dict[str, Any], task: Task) -> dict[str, dict[str, Any]]:
+        keys = ("mse", "latency_ms", "graph_bytes")
+        return {name: dict(zip(keys, numbers[name], strict=True)) for name in candidates}
+
+    monkeypatch.setattr(choice, "_measured", table)
+    monkeypatch.setattr(choice, "export", lambda model, task: exported("linear"))
+    monkeypatch.setattr(choice, "_dynamic", lambda full, task, spec: int8("linear"))
+
+
+@pytest.mark.parametrize(
+    ("int8_numbers", "words"),
+    [
+        ((0.53, 1.0, 50), r"validation MSE is 0.53 against 0.5 in float32, \+6.0% where .* allows \+2.0%"),
+        ((0.5, 1.2, 50), r"one window takes 1.200 ms against 1.000 ms"),
+        ((0.5, 0.5, 101), r"it has 101 bytes against 100"),
+        ((float("nan"), 0.5, 50), r"validation MSE is nan"),
+        ((0.6, 1.2, 200), r"validation MSE .*; it has 200 bytes .*; one window takes"),
+    ],
+)
+def test_int8_that_does_not_pay_is_refused_with_numbers(
+    monkeypatch: pytest.MonkeyPatch, int8_numbers: tuple[float, float, int], words: str
+) -> None:
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": int8_numbers})
+    with pytest.raises(UnsupportedError, match=rf"{words}.*method='auto'.*require_gain=False"):
+        quantize(forecaster("linear"), task())
+    chosen = quantize(forecaster("linear"), task(), Quantization(method="auto"))
+    assert chosen.precision == "fp32"
+    assert chosen.onnx == exported("linear").onnx
+    assert chosen.lineage[-1].metrics["chosen"] == "fp32"
+    assert len(chosen.lineage[-1].metrics["refused"]) >= 1
+
+
+@pytest.mark.parametrize("method", ["dynamic", "auto"])
+def test_int8_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.509, 1.04, 30)})
+    chosen = quantize(forecaster("linear"), task(), Quantization(method=method))  # type: ignore[arg-type]
+    assert chosen.precision == "int8"
+    assert chosen.lineage[-1].metrics["refused"] == []
+
+
+def test_require_gain_off_asks_for_accuracy_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5, 9.0, 900)})
+    assert quantize(forecaster("linear"), task(), Quantization(require_gain=False)).precision == "int8"
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.6, 9.0, 900)})
+    with pytest.raises(UnsupportedError, match="validation MSE"):
+        quantize(forecaster("linear"), task(), Quantization(require_gain=False))
+
+
+def test_a_model_without_layers_has_nothing_to_quantize() -> None:
+    with pytest.raises(UnsupportedError, match=r"without LSTM and linear layers.*td.export"):
+        quantized("seasonal-naive")
+    chosen = quantized("seasonal-naive", Quantization(method="auto"))
+    assert chosen.precision == "fp32"
+    assert "nothing to quantize" in chosen.lineage[-1].metrics["refused"][0]
+
+
+def test_a_layer_that_silently_stays_in_float_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What happens to an LSTM when the folding of its gate order is forgotten.
+    monkeypatch.setattr(dynamic, "quant_pre_process", lambda model, path: onnx.save(model, path))
+    short = task().signature.replace(context=14)
+    wide = export(LSTMConfig(widths=(53,), patch=7, shortcut=False).build(short)).onnx
+    with pytest.raises(ArtifactError, match=r"every LSTM and linear layer must become INT8.*'LSTM'.*left in float"):
+        dynamic_graph(wide, per_channel=True)
+    monkeypatch.undo()
+    quantized_well = dynamic_graph(wide, per_channel=True)
+    assert operators(quantized_well)["DynamicQuantizeLSTM"] == 1
+    assert len(quantized_well) < len(wide) / 2.5
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "words"),
+    [
+        ({"method": "static"}, UnsupportedError, "'static', which is not there yet"),
+        ({"method": "qat"}, UnsupportedError, "'dynamic' or 'auto'"),
+        ({"method": "weight-only"}, UnsupportedError, "'weight-only'"),
+        ({"method": "dynamical"}, ConfigError, "`method` must be 'dynamic' or 'auto'"),
+        ({"max_error_increase": -0.1}, ConfigError, "`max_error_increase` must"),
+        ({"max_error": 0.1}, ConfigError, "Did you mean `max_error_increase`"),
+    ],
+)
+def test_specs_that_cannot_be(values: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Quantization(**values)
+
+
+def test_a_spec_survives_json_and_toml() -> None:
+    spec = Quantization(method="auto", isolate=True, max_error_increase=0.1)
+    assert Quantization.from_json(spec.to_json()) == spec == Quantization.from_toml(spec.to_toml())
+
+
+def test_what_cannot_be_quantized_is_refused() -> None:
+    with pytest.raises(OrderError, match="`quantize` must get a trainable forecaster"):
+        quantize(exported("linear"), task())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"`quantization` must be a Quantization.*td.Quantization"):
+        quantize(forecaster("linear"), task(), SimpleNamespace(method="dynamic"))  # type: ignore[arg-type]

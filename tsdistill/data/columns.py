@@ -1,0 +1,181 @@
+"""Finding the columns of a frame and reading their values as numbers, every problem found."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tsdistill.data.rows import SHOWN, Rows, rows_of, several
+from tsdistill.data.stamps import parse
+from tsdistill.errors import must, nearest
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame taken apart: rows item by item, values (row, channel) float64 that may hold NaN."""
+
+    rows: Rows
+    values: np.ndarray
+    channels: tuple[str, ...]
+
+
+def read_table(
+    df: pd.DataFrame,
+    time: str | None,
+    id: str | None,
+    target: str | Sequence[str] | None,
+    filled: bool,
+    problems: list[str],
+) -> Table:
+    """Take a frame apart, in runs of items; NaN is a problem unless it will be filled."""
+    if not isinstance(df, pd.DataFrame):
+        remedy = "Make one with pandas.DataFrame(...)"
+        problems.append(must("df", "be a pandas DataFrame", type(df).__name__, remedy))
+        df = pd.DataFrame()
+    elif not len(df):
+        problems.append("The frame is empty: it has no rows. Give some data.")
+    index_stamps = _index_stamps(df, time)
+    levels = [level for level in df.index.names if level is not None and str(level) in (time, id, "unique_id")]
+    if levels and index_stamps is None:
+        df = df.reset_index([level for level in levels if level not in df.columns])
+    columns: dict[str, Hashable] = {str(column): column for column in df.columns}
+    twice = sorted({str(column) for column in df.columns[df.columns.map(str).duplicated()]})
+    if twice:
+        problems.append(f"Columns must have different names, got {', '.join(twice)} more than once. Rename them.")
+        return Table(Rows((), np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int64)), np.empty((0, 0)), ())
+    known = set(columns) - {time, id}
+    if id is None and "unique_id" in columns:
+        id = "unique_id"
+    elif id is not None and id not in columns:
+        problems.append(f"`id` must name a column of the frame, got id={id!r}. {nearest(id, known)}")
+        id = None
+    names, code = _identifiers(df[columns[id]], id, problems) if id is not None else (("",), np.zeros(len(df), int))
+    stamps: pd.DatetimeIndex | None = None
+    if index_stamps is not None:
+        stamps = parse(index_stamps, time or "ds", problems)
+    elif time is not None and time in columns:
+        stamps = parse(df[columns[time]], time, problems)
+    elif time is not None and len(columns):
+        remedy = f"{nearest(time, known - {id})} Rows without time stamps: time=None"
+        problems.append(f"`time` must name a column of the frame, got time={time!r}. {remedy}.")
+    chosen = _targets(target, columns, {time, id} - {None}, id is not None, problems)
+    values = _numbers(df, [columns[name] for name in chosen], id is None, filled, stamps, problems)
+    order = np.argsort(code, kind="stable")
+    if not (order[1:] > order[:-1]).all():
+        values, stamps = values[order], None if stamps is None else stamps[order]
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(names)))]).astype(np.int64)
+    return Table(Rows(names, bounds, order, stamps), values, tuple(chosen))
+
+
+def _index_stamps(df: pd.DataFrame, time: str | None) -> pd.DatetimeIndex | None:
+    """The index, when it holds the time stamps and no column does."""
+    if time is None or time in df.columns or not isinstance(df.index, pd.DatetimeIndex):
+        return None
+    return df.index if time == "ds" or df.index.name == time else None
+
+
+def _identifiers(column: pd.Series, id: str, problems: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of items in order of appearance, and for each row the number of its item."""
+    code, found = pd.factorize(column)
+    if (code < 0).any():
+        problems.append(f"`{id}` has no identifier in {rows_of(np.flatnonzero(code < 0))}. Name these rows' items.")
+        code = np.where(code < 0, len(found), code)
+    names = tuple(str(name) for name in found) + (("?",) if (code == len(found)).any() else ())
+    if len(set(names)) < len(names):
+        problems.append(f"`{id}` holds identifiers that read the same, such as 1 and '1'. Make them all text.")
+    return names, code
+
+
+def _targets(
+    target: str | Sequence[str] | None,
+    columns: dict[str, Hashable],
+    taken: set[str | None],
+    long: bool,
+    problems: list[str],
+) -> list[str]:
+    free = [name for name in columns if name not in taken]
+    if target is None:
+        chosen = ["y"] if long and "y" in free else free
+        if not chosen and columns:
+            problems.append("There are no value columns beside the time stamps. Give at least one.")
+        return chosen
+    wanted = [target] if isinstance(target, str) else [str(name) for name in target]
+    if not wanted:
+        problems.append(must("target", "name at least one value column", target, "Leave it out to take them all"))
+    problems += [f"`target` must name columns of the frame, got {name!r}. {nearest(name, free)}"
+                 for name in wanted if name not in columns]  # fmt: skip
+    problems += [f"`target` must name value columns, got {name!r}, which holds stamps or identifiers. Leave it out."
+                 for name in wanted if name in taken]  # fmt: skip
+    if len(set(wanted)) < len(wanted):
+        problems.append(must("target", "name each column once", wanted, "Remove the repeated names"))
+    return list(dict.fromkeys(name for name in wanted if name in free))
+
+
+def _numbers(
+    df: pd.DataFrame,
+    chosen: list[Hashable],
+    wide: bool,
+    filled: bool,
+    stamps: pd.DatetimeIndex | None,
+    problems: list[str],
+) -> np.ndarray:
+    """Values of the chosen columns, (row, channel) in C order, with NaN where there is none."""
+    part = df[chosen]
+    if all(isinstance(kind, np.dtype) and kind.kind in "iufb" for kind in part.dtypes):
+        values = np.array(part.to_numpy(dtype=np.float64), order="C", copy=True)
+    else:
+        values = np.empty((len(df), len(chosen)))
+        for position, column in enumerate(chosen):
+            values[:, position] = _column(part[column], str(column), wide, problems)
+    # One pass over everything; columns are looked at one by one only if something is wrong.
+    if np.isfinite(values).all():
+        return values
+    for position, column in enumerate(chosen):
+        infinite = np.flatnonzero(np.isinf(values[:, position]))
+        if len(infinite):
+            problems.append(
+                f"Column `{column}` holds {several(len(infinite), 'infinite value')} in {_places(infinite, stamps)}. "
+                "Replace them with numbers, or with NaN and pass fill=."
+            )
+        missing = np.flatnonzero(np.isnan(values[:, position]) & part[column].isna().to_numpy())
+        if len(missing) and not filled:
+            problems.append(
+                f"Column `{column}` has {several(len(missing), 'missing value')} (NaN) of {len(df):,}, in "
+                f"{_places(missing, stamps)}. "
+                'Pass fill="interpolate", "forward" or "zero", or leave the column out with target=.'
+            )
+    return values
+
+
+def _column(column: pd.Series, name: str, wide: bool, problems: list[str]) -> np.ndarray:
+    """One column as float64; what is no number is a problem and reads as NaN."""
+    kind = column.dtype
+    if pd.api.types.is_datetime64_any_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind):
+        problems.append(f"Column `{name}` holds times, not numbers. Leave it out with target=, or name it with time=.")
+        return np.zeros(len(column))
+    if pd.api.types.is_complex_dtype(kind):
+        problems.append(f"Column `{name}` holds complex numbers. Take their parts or leave it out with target=.")
+        return np.zeros(len(column))
+    numbers = pd.to_numeric(column.astype(object) if isinstance(kind, pd.CategoricalDtype) else column, errors="coerce")
+    values = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+    wrong = np.flatnonzero(np.isnan(values) & ~column.isna().to_numpy())
+    if not len(wrong):
+        return values
+    examples = ", ".join(repr(str(value)) for value in column.iloc[wrong].unique()[:SHOWN])
+    if len(wrong) == int(column.notna().sum()):
+        series = f"If it names the series, pass id={name!r}; otherwise leave" if wide else "Leave"
+        problems.append(f"Column `{name}` holds text and no numbers ({examples}). {series} it out with target=.")
+    else:
+        problems.append(
+            f"Column `{name}` holds {several(len(wrong), 'value')} that cannot be read as numbers ({examples}) in "
+            f"{rows_of(wrong)}. Replace them with numbers, or with NaN and pass fill=."
+        )
+    return values
+
+
+def _places(rows: np.ndarray, stamps: pd.DatetimeIndex | None) -> str:
+    first = "" if stamps is None or pd.isna(stamps[rows[0]]) else f", first at {stamps[rows[0]]}"
+    return rows_of(rows) + first

@@ -1,0 +1,75 @@
+"""Rows of several items one below the other, and the words in which their problems are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+SHOWN = 3
+"""Examples shown of each problem."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of all items one below the other, each item's in one run.
+
+    Args:
+        names: Identifiers of the items.
+        bounds: First row of each item and the number of rows, (item + 1,).
+        row: For each row, where it stood in the frame.
+        ds: Time stamps, or None.
+    """
+
+    names: tuple[str, ...]
+    bounds: np.ndarray
+    row: np.ndarray
+    ds: pd.DatetimeIndex | None = None
+
+    @property
+    def code(self) -> np.ndarray:
+        """Number of the item of each row."""
+        return np.repeat(np.arange(len(self.names)), np.diff(self.bounds))
+
+    @property
+    def inside(self) -> np.ndarray:
+        """For each pair of neighbours, whether both belong to the same item."""
+        same = np.ones(max(len(self.row) - 1, 0), dtype=bool)
+        borders = self.bounds[1:-1] - 1
+        same[borders[(borders >= 0) & (borders < len(same))]] = False
+        return same
+
+    def of(self, number: int) -> slice:
+        """Rows of one item."""
+        return slice(int(self.bounds[number]), int(self.bounds[number + 1]))
+
+
+def several(n: int, noun: str) -> str:
+    """'1 row', '2,310 rows'."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def rows_of(rows: np.ndarray) -> str:
+    """'row 5' or '7 rows (counted from 0: 5, 9, 11, ...)'."""
+    if len(rows) == 1:
+        return f"row {rows[0]} (counted from 0)"
+    more = ", ..." if len(rows) > SHOWN else ""
+    return f"{len(rows):,} rows (counted from 0: {', '.join(str(row) for row in rows[:SHOWN])}{more})"
+
+
+def shown_stamps(stamps: Sequence[object] | pd.DatetimeIndex) -> str:
+    """The first few stamps, and that there are more."""
+    return ", ".join(str(stamp) for stamp in stamps[:SHOWN]) + (", ..." if len(stamps) > SHOWN else "")
+
+
+def of_item(name: str) -> str:
+    """Names the item a problem belongs to; nothing when there is only one, unnamed."""
+    return f"item {name!r}: " if name else ""
+
+
+def capped(lines: list[str], what: str, remedy: str, limit: int = 5) -> list[str]:
+    """At most `limit` problems of a kind, the rest counted, each with what to do."""
+    kept = [f"{line[0].upper()}{line[1:]}. {remedy}" for line in lines[:limit]]
+    return kept + ([f"... and {len(lines) - limit:,} more {what}."] if len(lines) > limit else [])

@@ -1,0 +1,180 @@
+"""Reading and judging time stamps: parsing, order, duplicates, steps and gaps, every problem found.
+
+The functions append to a list of problems and go on as far as they can, so that one error tells everything.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from tsdistill.data.daylight import unfold
+from tsdistill.data.frequency import Grid, inferred_grid, named_grid
+from tsdistill.data.rows import SHOWN, Rows, capped, of_item, rows_of, several, shown_stamps
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was found out about stamps: their grid, and step numbers of the items that have gaps."""
+
+    grid: Grid | None
+    positions: dict[int, np.ndarray]
+    daylight_saving: str | None = None
+
+
+def parse(column: pd.Series | pd.Index, time: str, problems: list[str]) -> pd.DatetimeIndex | None:
+    """Time stamps of a column, NaT where there is none; None when the column cannot hold any."""
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        stamps = pd.DatetimeIndex(column)
+    elif pd.api.types.is_numeric_dtype(column.dtype):
+        remedy = "Convert them with pd.to_datetime(..., unit=...), or pass time=None for rows without stamps"
+        problems.append(f"`{time}` must hold time stamps, got {column.dtype} numbers. {remedy}.")
+        return None
+    else:
+        stamps = _parse_text(pd.Series(column), time, problems)
+    missing = np.asarray(pd.isna(column), dtype=bool)
+    unread = np.asarray(stamps.isna()) & ~missing
+    if missing.any():
+        where = rows_of(np.flatnonzero(missing))
+        problems.append(f"`{time}` has no time stamp in {where}. Drop these rows or date them.")
+    if unread.any():
+        shown = ", ".join(repr(str(value)) for value in column[unread].unique()[:SHOWN])
+        problems.append(
+            f"`{time}` holds {several(unread.sum(), 'time stamp')} that cannot be read: {shown} in "
+            f"{rows_of(np.flatnonzero(unread))}. Write them as 2013-10-01 14:00, all with a zone or all without."
+        )
+    return stamps if stamps.unit == "ns" else stamps.as_unit("us")
+
+
+def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems: list[str]) -> Timing:
+    """Check order, uniqueness and regularity of all items' stamps; gaps are a problem unless they will be filled."""
+    rows, undated = _dated(rows)
+    rows, saving, note = unfold(rows, time, filled)
+    problems += [saving] if saving else []
+    rows = _in_order(rows, time, problems)
+    if undated:
+        return Timing(None, {})
+    assert rows.ds is not None
+    try:
+        grid = named_grid(frequency, rows.ds) if frequency is not None else inferred_grid(rows.ds, rows.inside)
+    except ValueError as error:
+        problems.append(frequency_problem(frequency, error))
+        return Timing(None, {})
+    if grid is None or grid.regular(rows.ds, rows.inside):
+        return Timing(grid, {}, note)
+    positions: dict[int, np.ndarray] = {}
+    gaps, astray = [], []
+    for number, name in enumerate(rows.names):
+        ds = rows.ds[rows.of(number)]
+        position, on_grid = grid.positions(ds)
+        steps = np.diff(position)
+        if not on_grid.all():
+            astray.append(_astray(name, ds, on_grid, grid.frequency))
+        elif (steps > 1).any():
+            positions[number] = position
+            gaps.append(_gap(name, ds, steps))
+        elif (steps < 1).any():
+            astray.append(f"{of_item(name)}several stamps fall on one step of {grid.frequency!r}")
+    if astray:
+        found = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
+        hint = f"leave out frequency= (most steps are {found.frequency!r})" if found else "name the step by frequency="
+        problems += capped(astray, "items with irregular steps", f"Resample first, or {hint}.")
+    if gaps and not filled:
+        remedy = 'Pass fill="interpolate", "forward" or "zero" to insert the rows, or give them.'
+        problems += capped(gaps, "items with gaps", remedy)
+    return Timing(grid, positions, note)
+
+
+def frequency_problem(frequency: object, error: Exception) -> str:
+    """What is wrong with a frequency that pandas does not know, with pandas' own suggestion."""
+    meant = re.search(r"Did you mean (\w+)\?|use '(\w+)' instead", str(error))
+    remedy = f"Did you mean {meant[1] or meant[2]!r}?" if meant else "Write h, 15min, D, MS or the like."
+    return f"`frequency` must be a pandas offset alias, got frequency={frequency!r}. {remedy}"
+
+
+def _parse_text(column: pd.Series, time: str, problems: list[str]) -> pd.DatetimeIndex:
+    """ISO stamps; else the one format that reads the most, unless day and month could be swapped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas guesses aloud; what it could not read is reported by the caller
+        iso = _converted(column, format="ISO8601")
+        if _n_read(iso) == int(column.notna().sum()):
+            return iso
+        guesses = [_converted(column, dayfirst=False), _converted(column, dayfirst=True)]
+    best = max([iso, *guesses], key=_n_read)
+    month_first, day_first = guesses
+    unclear = np.asarray(month_first != day_first) & ~np.asarray(month_first.isna()) & ~np.asarray(day_first.isna())
+    if best is not iso and _n_read(month_first) == _n_read(day_first) and unclear.any():
+        example = str(column.iloc[int(unclear.argmax())])
+        problems.append(
+            f"`{time}` can be read with the day or the month first, such as {example!r}. "
+            "Write ISO stamps (2013-10-01), or convert with pd.to_datetime(..., dayfirst=...)."
+        )
+    return best
+
+
+def _n_read(stamps: pd.DatetimeIndex) -> int:
+    return len(stamps) - int(np.asarray(stamps.isna()).sum())
+
+
+def _converted(column: pd.Series, **how: object) -> pd.DatetimeIndex:
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", **how))  # type: ignore[call-overload]
+    except ValueError:
+        # Offsets that change over the year: one time line for all of them.
+        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", utc=True, **how))  # type: ignore[call-overload]
+
+
+def _dated(rows: Rows) -> tuple[Rows, bool]:
+    """The rows that have a stamp, and whether some have none: these, reported already, leave holes that are no gaps."""
+    assert rows.ds is not None
+    if not rows.ds.hasnans:
+        return rows, False
+    dated = ~np.asarray(rows.ds.isna())
+    bounds = np.concatenate([[0], np.cumsum(dated)])[rows.bounds]
+    return replace(rows, ds=rows.ds[dated], row=rows.row[dated], bounds=bounds), True
+
+
+def _in_order(rows: Rows, time: str, problems: list[str]) -> Rows:
+    """Report rows out of order and stamps that stand twice; go on with neither."""
+    ds = rows.ds
+    assert ds is not None
+    steps, inside = np.diff(ds.asi8), rows.inside
+    if (steps[inside] > 0).all():
+        return rows
+    back = np.flatnonzero(inside & (steps < 0)) + 1
+    order = np.arange(len(ds))
+    if len(back):
+        problems.append(
+            f"`{time}` must rise, but goes back in {rows_of(rows.row[back])}, first from {ds[back[0] - 1]} to "
+            f"{ds[back[0]]}. Sort the rows by item and time."
+        )
+        order = np.lexsort((ds.asi8, rows.code))
+    ordered = ds[order]
+    again = np.concatenate([[False], (np.diff(ordered.asi8) == 0) & inside])
+    if again.any():
+        names = {rows.names[code] for code in rows.code[again]} - {""}
+        where = f" of item{'s' if len(names) > 1 else ''} {', '.join(sorted(names)[:SHOWN])}" if names else ""
+        places = rows_of(np.sort(rows.row[order][again]))
+        problems.append(
+            f"`{time}` holds {several(again.sum(), 'stamp')} more than once{where}: "
+            f"{shown_stamps(ordered[again].unique())} in {places}. Keep one row per item and stamp; if the rows belong "
+            "to several series, name their column with id=."
+        )
+    bounds = np.concatenate([[0], np.cumsum(~again)])[rows.bounds]
+    return replace(rows, ds=ordered[~again], row=rows.row[order][~again], bounds=bounds)
+
+
+def _astray(name: str, ds: pd.DatetimeIndex, on_grid: np.ndarray, frequency: str) -> str:
+    away = ds[~on_grid]
+    count = f"{len(away):,} of {several(len(ds), 'stamp')}"
+    return f"{of_item(name)}{count} do not fall on steps of {frequency!r}: {shown_stamps(away)}"
+
+
+def _gap(name: str, ds: pd.DatetimeIndex, steps: np.ndarray) -> str:
+    places = np.flatnonzero(steps > 1)
+    count = f"{several((steps[places] - 1).sum(), 'row')} missing in {several(len(places), 'gap')}"
+    return f"{of_item(name)}{count}, the first after {ds[places[0]]} ({several(steps[places[0]] - 1, 'row')})"

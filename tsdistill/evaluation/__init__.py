@@ -1,0 +1,24 @@
+"""Scores, baselines, significance and latency; nothing but this and `compare`, made of it, reads the test part."""
+
+from __future__ import annotations
+
+from tsdistill.evaluation.baselines import baselines, seasonal_naive
+from tsdistill.evaluation.latency import Latency, measure_latency
+from tsdistill.evaluation.scores import Scores, check_fits, evaluate, forecasts, score, window_losses
+from tsdistill.evaluation.significance import LossComparison, compare_losses, holm
+
+__all__ = [
+    "Latency",
+    "LossComparison",
+    "Scores",
+    "baselines",
+    "check_fits",
+    "compare_losses",
+    "evaluate",
+    "forecasts",
+    "holm",
+    "measure_latency",
+    "score",
+    "seasonal_naive",
+    "window_losses",
+]

@@ -1,0 +1,19 @@
+"""From trained forecasters to deployed ones."""
+
+from __future__ import annotations
+
+from tsdistill.exporting.deployed import Deployed, refuse_deployed
+from tsdistill.exporting.exporter import export
+from tsdistill.exporting.graph import package_versions, quiet, stripped
+from tsdistill.exporting.parity import parity_report, parity_windows
+
+__all__ = [
+    "Deployed",
+    "export",
+    "package_versions",
+    "parity_report",
+    "parity_windows",
+    "quiet",
+    "refuse_deployed",
+    "stripped",
+]

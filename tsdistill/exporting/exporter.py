@@ -1,0 +1,93 @@
+"""A trained forecaster becomes a deployed one, checked against torch."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from tsdistill.data.task import Task
+from tsdistill.exporting.deployed import Deployed, refuse_deployed
+from tsdistill.exporting.graph import graph_of, package_versions
+from tsdistill.exporting.parity import (
+    check_parity,
+    check_resolution,
+    parity_report,
+    parity_windows,
+    tolerance_of,
+    units,
+)
+from tsdistill.models.base import Forecaster, versions
+from tsdistill.runtime import Predictor
+from tsdistill.spec import LineageStep
+
+GOLDEN_WINDOWS = 8
+GOLDEN_BYTES = 256 * 1024
+"""Golden windows travel with the model, so there are few of them: at most eight, and fewer of large ones."""
+
+
+def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
+    """Turn a trained forecaster into an ONNX graph that takes and gives raw units, and check it against torch.
+
+    The scaler stands inside the graph, before and after the model: forecast = model((context - mean) / scale) * scale +
+    mean. Input `context` (batch, context, channel), output `forecast` (batch, horizon, channel), both float32, of any
+    batch size. Use it for serving in float32 and as the base of every INT8 form; `quantize` calls it by itself.
+
+    The graph's forecasts are compared with torch's at batch sizes 1, 5 and 64, over validation windows spread through
+    time, or over seeded synthetic windows when there is no task. They must agree to 1e-4 of a channel's standard
+    deviation. The input is left as it was; its `control`, if there is one, is exported alike.
+
+    Args:
+        forecaster: A trained forecaster.
+        task: Where real windows are taken from; only its validation part is read.
+
+    Returns:
+        A deployed forecaster in fp32.
+
+    Raises:
+        ArtifactError: The graph's forecasts differ from torch's, or a channel is too coarse in float32.
+        OrderError: `forecaster` is deployed already.
+        ShapeError: The task's steps or channels are not the forecaster's.
+        UnsupportedError: The model uses an operator that ONNX does not have.
+
+    Example:
+        >>> from tsdistill.data.task import Signature
+        >>> from tsdistill.models import LinearConfig
+        >>> signature = Signature(context=29, horizon=7, channels=("load",), mean=(50.0,), scale=(3.0,), frequency="h")
+        >>> deployed = export(LinearConfig().build(signature))
+        >>> deployed.precision, deployed.predict(np.full((5, 29, 1), 50.0)).shape
+        ('fp32', (5, 7, 1))
+    """
+    refuse_deployed(forecaster, "export")
+    model = copy.deepcopy(forecaster).cpu().eval()
+    model.control = None
+    contexts, source = parity_windows(forecaster.signature, task)
+    step = LineageStep(
+        verb="export",
+        data=task.fingerprint if task is not None else None,
+        versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},
+    )
+    unit = units(forecaster.signature, contexts)
+    check_resolution(forecaster.signature, unit)
+    graph = graph_of(model)
+    predictor = Predictor(graph, forecaster.signature)
+    parity = parity_report(predictor.run, model._predict_array, contexts, unit, forecaster.signature.channels)
+    parity |= {"against": "torch", "windows": source, "unit": unit.tolist()}
+    parity["tolerance"] = tolerance_of(parity)
+    check_parity(parity, forecaster)
+    golden = np.ascontiguousarray(contexts[:: max(len(contexts) // _n_golden(contexts), 1)][: _n_golden(contexts)])
+    return Deployed(
+        onnx=graph,
+        config=forecaster.config,
+        signature=forecaster.signature,
+        precision="fp32",
+        lineage=(*forecaster.lineage, step),
+        n_parameters=forecaster.n_parameters,
+        golden={"context": golden, "forecast": predictor.run(golden)},
+        parity=parity,
+        control=export(forecaster.control, task) if forecaster.control is not None else None,
+    )
+
+
+def _n_golden(contexts: np.ndarray) -> int:
+    return int(np.clip(GOLDEN_BYTES // contexts[0].nbytes, 1, GOLDEN_WINDOWS))

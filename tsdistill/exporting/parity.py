@@ -1,0 +1,111 @@
+"""Does the graph forecast what the model does? Measured over windows, at several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tsdistill.data.task import Signature, Task
+from tsdistill.errors import ArtifactError, ShapeError
+from tsdistill.models.base import Forecaster
+from tsdistill.runtime import TOLERANCE, difference
+
+BATCHES = (1, 5, 64)
+"""Batch sizes at which a graph is compared with the model it was made from."""
+
+FAR = 10.0
+"""Deviations from the mean beyond which a forecast is compared relative to its size."""
+
+RESOLUTION = 1e-2
+"""Steps of float32 at a channel's values may be this share of its standard deviation; a coarser channel is refused."""
+
+
+def parity_report(
+    forecast: Callable[[np.ndarray], np.ndarray],
+    reference: Callable[[np.ndarray], np.ndarray],
+    contexts: np.ndarray,
+    unit: np.ndarray,
+    channels: tuple[str, ...],
+) -> dict[str, Any]:
+    """How far two ways to forecast the same raw contexts are apart at every batch size, in units of `unit` (channel,).
+
+    `forecast` and `reference` take contexts (batch, context, channel) and give forecasts (batch, horizon, channel), raw
+    units. The report holds `difference`, the largest per batch size, their `max_difference`, `where` that is,
+    `mean_difference` at the largest batch size, and `reach`, how far the reference goes from the contexts' mean.
+    """
+    found: dict[str, float] = {}
+    worst, where, mean = -1.0, "", 0.0
+    reach = 0.0
+    for size in BATCHES:
+        batch = contexts[np.linspace(0, len(contexts) - 1, size).astype(int)]
+        ours, theirs = forecast(batch), reference(batch)
+        found[str(size)], place = difference(ours, theirs, unit, channels)
+        mean = float(np.mean(np.abs(ours.astype(np.float64) - theirs) / unit))
+        reach = max(reach, float(np.max(np.abs(theirs - batch.mean(axis=(0, 1))) / unit)))
+        if not found[str(size)] <= worst:
+            worst, where = found[str(size)], f"batch {size}, {place}"
+    return {"difference": found, "max_difference": worst, "mean_difference": mean, "where": where, "reach": reach}
+
+
+def tolerance_of(parity: Mapping[str, Any]) -> float:
+    """1e-4 of a standard deviation, and a share of the forecast where it runs away from the data.
+
+    A spoilt model forecasts values of hundreds of deviations, of which float32 keeps seven digits: that is a bad
+    forecast and no bad export, and it is for a comparison to say so.
+    """
+    return TOLERANCE * max(1.0, parity["reach"] / FAR) if np.isfinite(parity["reach"]) else TOLERANCE
+
+
+def parity_windows(signature: Signature, task: Task | None) -> tuple[np.ndarray, str]:
+    """Raw float32 contexts to compare on, spread over the validation part or drawn from a seed, and which."""
+    n_windows = max(BATCHES)
+    if task is None:
+        drawn = np.random.default_rng(0).standard_normal((n_windows, signature.context, len(signature.channels)))
+        raw = drawn * np.asarray(signature.scale) + np.asarray(signature.mean)
+        return raw.astype(np.float32), "synthetic"
+    found = task.signature
+    if (found.channels, found.horizon) != (signature.channels, signature.horizon) or found.context < signature.context:
+        raise ShapeError(
+            f"`task` must have the forecaster's steps and channels ({signature.context} and {signature.horizon} steps "
+            f"of {list(signature.channels)}), got {found.context} and {found.horizon} steps of {list(found.channels)}. "
+            "Give the task it was trained on."
+        )
+    windows = task.validation
+    index = torch.linspace(0, len(windows) - 1, min(n_windows, len(windows))).long()
+    scaled = windows.batch(index).context[:, -signature.context :].numpy()
+    raw = scaled * np.asarray(found.scale) + np.asarray(found.mean)
+    return raw.astype(np.float32), "validation"
+
+
+def units(signature: Signature, contexts: np.ndarray) -> np.ndarray:
+    """A standard deviation per channel: the scaler's, or that of the windows when the task had no scaler."""
+    scale = np.asarray(signature.scale)
+    if any(signature.mean) or any(scale != 1):
+        return scale
+    spread = contexts.astype(np.float64).std(axis=(0, 1))
+    return np.where(spread > 0, spread, 1.0)
+
+
+def check_resolution(signature: Signature, unit: np.ndarray) -> None:
+    """ArtifactError for a channel so far from zero that float32 cannot write down how it varies."""
+    steps = np.spacing(np.abs(np.asarray(signature.mean, dtype=np.float32))) / unit
+    if steps.max() > RESOLUTION:
+        channel = int(steps.argmax())
+        raise ArtifactError(
+            f"channel {signature.channels[channel]!r} must be far from the resolution of float32, got a mean of "
+            f"{signature.mean[channel]:g} and a standard deviation of {unit[channel]:g}: one step of float32 is "
+            f"{steps[channel]:.2g} deviations. Subtract a constant from this column before training."
+        )
+
+
+def check_parity(parity: Mapping[str, Any], forecaster: Forecaster) -> None:
+    """ArtifactError with numbers and place when a graph does not forecast what its model does."""
+    if not parity["max_difference"] <= parity["tolerance"]:
+        raise ArtifactError(
+            f"the exported graph of this {forecaster.config.kind} forecaster must forecast what torch does to "
+            f"{parity['tolerance']:g} standard deviations, got {parity['max_difference']:.3g} at {parity['where']} "
+            f"(by batch size: {parity['difference']}, {parity['windows']} windows). Nothing was exported; report this."
+        )

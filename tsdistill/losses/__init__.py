@@ -1,0 +1,19 @@
+"""What a student should imitate: losses are data, add up, and print as their formula."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tsdistill.losses.base import BoundLoss, BoundSum, Loss, LossSum
+from tsdistill.losses.output import OutputLoss
+from tsdistill.losses.temporal import TemporalLoss
+
+AnyLoss = Annotated[OutputLoss | TemporalLoss, Field(discriminator="kind")]
+"""The type of a field that holds any loss; `kind` says which."""
+
+LOSSES: tuple[type[Loss], ...] = (OutputLoss, TemporalLoss)
+"""Every loss there is."""
+
+__all__ = ["LOSSES", "AnyLoss", "BoundLoss", "BoundSum", "Loss", "LossSum", "OutputLoss", "TemporalLoss"]

@@ -1,0 +1,335 @@
+"""What an artifact folder says of itself: kind, config, signature, lineage, and the digest of every file.
+
+Standard library only, so that a machine without torch, pydantic or pandas can read and check an artifact. Reading never
+executes anything: JSON is parsed, digests are compared, and tensor and ONNX files are walked as plain bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tsdistill.errors import ArtifactError, listed, must, nearest
+from tsdistill.formats import check_onnx, is_count, parse_json, tensors
+
+SCHEMA_VERSION = 1
+"""Version of the written form of artifacts; a reader refuses a newer one."""
+
+NAME = "manifest.json"
+WEIGHTS = "weights.safetensors"
+MODEL = "model.onnx"
+GOLDEN = "golden.safetensors"
+KINDS = ("forecaster", "deployed")
+PRECISIONS = ("fp32", "int8")
+MAX_BYTES = 16 * 2**20
+ATTEMPTS = 20
+"""Times a folder is read again because another one took its place in the middle."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class File(NamedTuple):
+    """Digest and size of one file of an artifact."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What the runtime must know of a deployed model beside its graph.
+
+    Args:
+        precision: "fp32" or "int8".
+        isolate: Run one window at a time, so that batch mates cannot move a forecast.
+        n_parameters: Weights of the trained model the graph was made from.
+        parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.
+    """
+
+    precision: str
+    isolate: bool
+    n_parameters: int
+    parity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything an artifact says of itself, as plain data.
+
+    Args:
+        kind: "forecaster" (trainable) or "deployed".
+        config: The model's config as plain data.
+        signature: Steps, channels, scaling and frequency as plain data.
+        lineage: How the model came to be, oldest step first.
+        files: Digest and size of every file beside the manifest.
+        metrics: What the saver wanted to keep with it, such as validation metrics.
+        deployment: Present exactly when `kind` is "deployed".
+    """
+
+    kind: str
+    config: dict[str, Any]
+    signature: dict[str, Any]
+    lineage: list[dict[str, Any]]
+    files: dict[str, File]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    deployment: Deployment | None = None
+
+    def to_bytes(self) -> bytes:
+        """The file as written: JSON with a digest of its own content; numbers that are not finite become null."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS if getattr(self, name) is not None}
+        values["files"] = {name: entry._asdict() for name, entry in sorted(self.files.items())}
+        if self.deployment is not None:
+            values["deployment"] = asdict(self.deployment)
+        values = _finite({"schema_version": SCHEMA_VERSION, **values})
+        return json.dumps({**values, "sha256": _digest(values)}, indent=1, allow_nan=False).encode()
+
+
+_FIELDS = tuple(item.name for item in fields(Manifest))
+
+
+def entry(content: bytes) -> File:
+    """Digest and size of a file's content."""
+    return File(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifest, dict[str, bytes]]:
+    """Read an artifact folder whole: its manifest and the verified content of every file.
+
+    A folder that is replaced by a newer artifact in the very moment of reading is read again, so that a reader sees the
+    old or the new one and never a mixture.
+
+    Args:
+        folder: The artifact.
+        optional: Files that may be absent; present ones are checked like the others.
+
+    Returns:
+        The manifest, and per file name its content.
+
+    Raises:
+        ArtifactError: Anything is missing, damaged, tampered with, outside the folder or of a newer schema; every
+            problem is listed.
+    """
+    folder = Path(folder)
+    for _ in range(ATTEMPTS):
+        problems: list[str] = []
+        place = _present(folder)
+        with _held(place) as handle:
+            manifest = _manifest(place, problems)
+            contents = _contents(place, manifest, optional, problems) if manifest is not None else {}
+            if manifest is not None and not problems:
+                return manifest, contents
+            if _is_the_same(_present(folder), handle):
+                break
+    raise ArtifactError(listed(problems, f"artifact {folder}"))
+
+
+def unlisted(folder: str | Path, manifest: Manifest) -> list[str]:
+    """Names in the folder that the manifest does not speak of; no loader reads them."""
+    return sorted(set(os.listdir(folder)) - set(manifest.files) - {NAME})
+
+
+def aside(folder: Path) -> Path:
+    """Where a saver keeps the old artifact while it puts the new one in its place without an atomic exchange."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _present(folder: Path) -> Path:
+    """The folder, or the old artifact moved aside by a save that was killed before the new one was in place."""
+    return aside(folder) if not folder.exists() and aside(folder).is_dir() else folder
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[int | None]:
+    """A handle on the folder, so that no newer one can take over its number on the disk; None if there is none."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _is_the_same(folder: Path, handle: int | None) -> bool:
+    """Whether the path still leads to the folder of the handle; True as well when there never was one."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return handle is None
+    return handle is not None and os.path.samestat(found, os.fstat(handle))
+
+
+def _manifest(folder: Path, problems: list[str]) -> Manifest | None:
+    """The checked manifest, or None with what is wrong appended."""
+    if not folder.is_dir():
+        problems.append(f"{folder} must be an artifact folder, but there is no such folder. Check the path.")
+        return None
+    try:
+        values = parse_json(_regular_file(folder, NAME, MAX_BYTES))
+    except (OSError, ValueError) as error:
+        problems.append(f"{NAME} cannot be read: {error}. Save the model again.")
+        return None
+    version = values.pop("schema_version", None)
+    if not is_count(version, least=1):
+        problems.append(must("schema_version", "be a whole number of at least 1", version, "Save the model again"))
+        return None
+    if version > SCHEMA_VERSION:
+        rule = f"be at most {SCHEMA_VERSION}"
+        problems.append(must("schema_version", rule, version, "Update tsdistill to read what a newer one wrote"))
+        return None
+    claimed = values.pop("sha256", None)
+    if claimed != _digest({"schema_version": version, **values}):
+        problems.append(f"{NAME} does not match its own digest: it was changed after it was written.")
+    _check_fields(values, problems)
+    if problems:
+        return None
+    values["files"] = {name: File(**found) for name, found in values["files"].items()}
+    if values.get("deployment") is not None:
+        values["deployment"] = Deployment(**values["deployment"])
+    return Manifest(**values)
+
+
+def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
+    problems += [
+        f"{NAME} has an unknown field `{name}`. {nearest(name, _FIELDS)}" for name in values.keys() - set(_FIELDS)
+    ]
+    if values.get("kind") not in KINDS:
+        problems.append(must("kind", f"be one of {', '.join(KINDS)}", values.get("kind"), "Save the model again"))
+    for name in ("config", "signature", "files", "metrics"):
+        if not isinstance(values.get(name, {} if name == "metrics" else None), dict):
+            problems.append(must(name, "be a JSON object", values.get(name), "Save the model again"))
+    lineage = values.get("lineage")
+    if not isinstance(lineage, list) or not all(isinstance(step, dict) for step in lineage):
+        problems.append(must("lineage", "be a list of JSON objects", lineage, "Save the model again"))
+    if isinstance(values.get("signature"), dict):
+        _check_signature(values["signature"], problems)
+    required = [WEIGHTS] if values.get("kind") == "forecaster" else [MODEL, GOLDEN]
+    if values.get("kind") == "deployed":
+        _check_deployment(values.get("deployment"), problems)
+    elif values.get("deployment") is not None:
+        problems.append(f"{NAME} describes a deployment, but its kind is {values.get('kind')!r}.")
+    if isinstance(values.get("files"), dict):
+        _check_files(values["files"], required, problems)
+
+
+def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
+    for name in ("context", "horizon"):
+        if not is_count(values.get(name), least=1):
+            problems.append(
+                must(f"signature.{name}", "be a whole number of at least 1", values.get(name), "Save again")
+            )
+    channels = values.get("channels")
+    if not _is_list(channels, str) or not channels or len(set(channels)) != len(channels):
+        problems.append(must("signature.channels", "be a list of distinct names", channels, "Save again"))
+        channels = ()
+    for name in ("mean", "scale"):
+        numbers: Any = values.get(name)
+        sound = _is_list(numbers, (int, float)) and len(numbers) == len(channels) and all(map(math.isfinite, numbers))
+        if not sound or (name == "scale" and min(numbers) <= 0):
+            above = " above 0" if name == "scale" else ""
+            problems.append(
+                must(f"signature.{name}", f"hold a finite number{above} per channel", numbers, "Save again")
+            )
+    if not isinstance(values.get("frequency"), str | None):
+        problems.append(must("signature.frequency", "be a name or absent", values.get("frequency"), "Save again"))
+
+
+def _check_deployment(values: Any, problems: list[str]) -> None:
+    types = {"precision": str, "isolate": bool, "n_parameters": int, "parity": dict}
+    if not isinstance(values, dict):
+        problems.append(must("deployment", "be a JSON object", values, "Save the model again"))
+        return
+    unknown = sorted(values.keys() - set(types))
+    problems += [f"`deployment.{name}` is not a known field. {nearest(name, types)}" for name in unknown]
+    wrong = [name for name, kind in types.items() if not isinstance(values.get(name), kind)]
+    problems += [
+        must(f"deployment.{name}", f"be a {types[name].__name__}", values.get(name), "Save again") for name in wrong
+    ]
+    if "precision" not in wrong and values["precision"] not in PRECISIONS:
+        rule = f"be one of {', '.join(PRECISIONS)}"
+        problems.append(must("deployment.precision", rule, values["precision"], "Save the model again"))
+
+
+def _check_files(files: Mapping[str, Any], required: list[str], problems: list[str]) -> None:
+    problems += [
+        f"{NAME} must list the file {name!r}, which a model of this kind needs."
+        for name in required
+        if name not in files
+    ]
+    for name, found in files.items():
+        if not _PLAIN_NAME.fullmatch(name) or name == NAME:
+            problems.append(f"file names must be plain names inside the folder, got {name!r}. Nothing outside is read.")
+        whole = isinstance(found, dict) and found.keys() == {"sha256", "size_bytes"}
+        if not whole or not is_count(found["size_bytes"]) or not _SHA256.fullmatch(str(found["sha256"])):
+            problems.append(must(f"files.{name}", "hold sha256 and size_bytes", found, "Save the model again"))
+
+
+def _contents(folder: Path, manifest: Manifest, optional: Collection[str], problems: list[str]) -> dict[str, bytes]:
+    """Verified content of every file; what is wrong is appended to `problems`."""
+    contents = {}
+    for name, expected in manifest.files.items():
+        if name in optional and not os.path.lexists(folder / name):
+            continue
+        try:
+            content = _regular_file(folder, name, expected.size_bytes)
+        except (OSError, ValueError) as error:
+            problems.append(f"{name} cannot be read: {error}. Copy or save the artifact again.")
+            continue
+        found = entry(content)
+        if found != expected:
+            problems.append(
+                f"{name} must have the digest {expected.sha256[:12]}... and {expected.size_bytes} bytes that the "
+                f"manifest lists, got {found.sha256[:12]}... and {found.size_bytes} bytes. Copy or save it again."
+            )
+            continue
+        try:
+            if name.endswith(".safetensors"):
+                tensors(content)
+            elif name.endswith(".onnx"):
+                check_onnx(content)
+        except ValueError as error:
+            problems.append(f"{name} cannot be used: {error}. Save the model again.")
+        contents[name] = content
+    return contents
+
+
+def _regular_file(folder: Path, name: str, limit: int) -> bytes:
+    """Content of a regular file that lies in the folder itself and is no longer than `limit` bytes."""
+    path = folder / name
+    if path.resolve().parent != folder.resolve():
+        raise ValueError("it is a link to somewhere outside the folder")
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a regular file")
+    if found.st_size > limit:
+        raise ValueError(f"it has {found.st_size} bytes, more than the {limit} allowed")
+    with open(path, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_list(value: object, kinds: type | tuple[type, ...]) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)

@@ -1,0 +1,52 @@
+"""The architectures: each is a frozen config and the forecaster it builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tsdistill.errors import ConfigError, nearest
+from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.linear import LinearConfig
+from tsdistill.models.lstm import LSTMConfig
+from tsdistill.models.mlp import MLPConfig
+from tsdistill.models.naive import SeasonalNaiveConfig
+from tsdistill.models.patchtst import PatchTSTConfig
+
+AnyModelConfig = Annotated[
+    PatchTSTConfig | LSTMConfig | MLPConfig | LinearConfig | SeasonalNaiveConfig, Field(discriminator="kind")
+]
+"""The type of a field that holds any architecture's config; `kind` says which."""
+
+CONFIGS: dict[str, type[ModelConfig]] = {
+    config.model_fields["kind"].default: config
+    for config in (PatchTSTConfig, LSTMConfig, MLPConfig, LinearConfig, SeasonalNaiveConfig)
+}
+"""Config classes by their `kind`."""
+
+__all__ = [
+    "CONFIGS",
+    "Activations",
+    "AnyModelConfig",
+    "Forecaster",
+    "LSTMConfig",
+    "LinearConfig",
+    "MLPConfig",
+    "ModelConfig",
+    "PatchTSTConfig",
+    "SeasonalNaiveConfig",
+    "Slice",
+    "WidthGroup",
+    "config_from_dict",
+    "versions",
+]
+
+
+def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """The config that `config.to_dict()` was made from."""
+    kind = values.get("kind")
+    if kind not in CONFIGS:
+        raise ConfigError(f"`kind` must name an architecture, got kind={kind!r}. {nearest(str(kind), CONFIGS)}")
+    return CONFIGS[kind].from_dict(values)

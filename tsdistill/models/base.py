@@ -1,0 +1,236 @@
+"""The contract every trainable forecaster keeps, and the records it shows its insides with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsdistill.data.task import Batch, Signature, Windows
+from tsdistill.errors import ConfigError, ShapeError
+from tsdistill.inputs import predict_raw
+from tsdistill.spec import LineageStep, Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What a forecaster did with a batch, in one fixed axis order whatever its architecture.
+
+    Args:
+        forecast: (batch, horizon, channel), scaled.
+        hidden: Per depth, (batch, channel, token, width).
+        attention: Per depth, (batch, channel, head, query, key), rows summing to 1; None when not asked for.
+        distribution: Quantiles or bin logits of a head that has them, else None.
+    """
+
+    forecast: Tensor
+    hidden: tuple[Tensor, ...] = ()
+    attention: tuple[Tensor, ...] | None = None
+    distribution: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where the units of a width group sit along one axis of one parameter.
+
+    The axis holds `repeat` runs of `size * block` entries after `offset` others: unit u of run r occupies
+    `offset + r * size * block + u * block` and the `block - 1` entries after it. LSTM gates are `repeat=4`; the rows of
+    an attention head are `block=head_width`.
+    """
+
+    parameter: str
+    axis: int
+    repeat: int = 1
+    block: int = 1
+    offset: int = 0
+
+    def positions(self, units: Tensor, size: int) -> Tensor:
+        """Positions along the axis that belong to `units` of a group of `size`, (repeat, unit, block)."""
+        runs = torch.arange(self.repeat)[:, None, None] * size * self.block
+        return self.offset + runs + units[None, :, None] * self.block + torch.arange(self.block)[None, None, :]
+
+
+@dataclass(frozen=True)
+class WidthGroup:
+    """Slices of parameters that must be cut together.
+
+    Args:
+        name: Such as "layer1.units".
+        size: How many units there are now.
+        field: Where the size stands in the config: a field name, and the position in it if it is a tuple.
+        incoming: Slices that produce the units (their rows, biases).
+        outgoing: Slices that consume them; a unit whose outgoing slices are all zero can go without a trace.
+    """
+
+    name: str
+    size: int
+    field: tuple[str, int | None]
+    incoming: tuple[Slice, ...]
+    outgoing: tuple[Slice, ...]
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """All slices of the group."""
+        return self.incoming + self.outgoing
+
+
+class ModelConfig(Spec):
+    """Base of the frozen specs that describe an architecture; `build` makes the untrained forecaster.
+
+    A subclass sets `kind`, a literal that names it in files, and `forecaster`, the class it builds.
+    """
+
+    kind: str
+    forecaster: ClassVar[type[Forecaster]]
+
+    def build(self, signature: Signature, seed: int = 0) -> Forecaster:
+        """A fresh forecaster with weights drawn from `seed`; the global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.forecaster(self, signature)
+
+    def resized(self, field: tuple[str, int | None], size: int) -> Self:
+        """The same config with one width changed; `field` as in `WidthGroup`."""
+        name, position = field
+        value: Any = size
+        if position is not None:
+            widths = list(getattr(self, name))
+            widths[position] = size
+            value = tuple(widths)
+        return self.replace(**{name: value})
+
+
+class Forecaster(nn.Module):
+    """A trainable model that maps scaled contexts to scaled forecasts and predicts in raw units.
+
+    Subclasses write `__init__(config, signature)`, `activations` and `width_groups`. In float32 the forecast of a
+    window never depends on the other windows of its batch.
+
+    Attributes:
+        config: The spec it was built from.
+        signature: Steps, channels and scaling it was built for.
+        lineage: How it came to be, oldest step first.
+        control: The same student trained without a teacher, or None.
+    """
+
+    def __init__(self, config: ModelConfig, signature: Signature) -> None:
+        super().__init__()
+        self.config, self.signature = config, signature
+        self.lineage: tuple[LineageStep, ...] = ()
+        self.control: Forecaster | None
+        # Not a submodule: a control is kept beside a student, it is no part of it.
+        self.__dict__["control"] = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "control":
+            self.__dict__["control"] = value
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def context(self) -> int:
+        """Past steps a forecast is made from."""
+        return self.signature.context
+
+    @property
+    def horizon(self) -> int:
+        """Future steps forecast."""
+        return self.signature.horizon
+
+    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+        """Forecast, hidden states and, if asked for, attention of scaled contexts (batch, context, channel)."""
+        raise NotImplementedError
+
+    def width_groups(self) -> tuple[WidthGroup, ...]:
+        """What can be cut: units, heads, feed-forward widths. Empty when nothing can."""
+        return ()
+
+    def forward(self, context: Tensor, future: Tensor | None = None) -> Tensor:
+        """Scaled forecasts (batch, horizon, channel) of scaled contexts (batch, context or more, channel)."""
+        return self.activations(context, future).forecast
+
+    def fit_closed_form(
+        self, train: Windows, validation: Windows, *, target: Callable[[Batch], Tensor]
+    ) -> dict[str, Any] | None:
+        """Solve for the targets of the training windows where the architecture allows it; None: train by steps.
+
+        Returns what to record, such as the penalty that was best on validation.
+        """
+        return None
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable weights, each counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of the config, the signature and every weight."""
+        digest = hashlib.sha256((self.config.digest + self.signature.digest).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def forecast(self, batch: Batch) -> Tensor:
+        """Scaled forecasts of a batch without gradients: the forecaster in the role of a teacher."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self(batch.context, batch.future)
+        finally:
+            self.train(was_training)
+
+    def predict(self, x: np.ndarray | pd.DataFrame, future: None = None) -> np.ndarray | pd.DataFrame:
+        """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames."""
+        return predict_raw(x, self.signature, self._predict_array)
+
+    def _predict_array(self, context: np.ndarray) -> np.ndarray:
+        mean, scale = (np.asarray(values) for values in (self.signature.mean, self.signature.scale))
+        scaled = torch.from_numpy(((context - mean) / scale).astype(np.float32))
+        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        blank = torch.empty(len(scaled), 0)
+        forecast = self.forecast(Batch(context=scaled.to(device), target=blank, index=torch.arange(len(scaled))))
+        return (forecast.cpu().numpy() * scale + mean).astype(np.float32)
+
+    def recent(self, context: Tensor) -> Tensor:
+        """The last `context` steps of a longer context, channels first: (batch, channel, context)."""
+        if context.ndim != 3 or context.shape[1] < self.context or context.shape[2] != len(self.signature.channels):
+            raise ShapeError(
+                f"`context` must have shape (batch, {self.context} or more, {len(self.signature.channels)}), got "
+                f"{tuple(context.shape)}. Axes are batch, time, channel."
+            )
+        return context[:, -self.context :].transpose(1, 2)
+
+    def with_step(self, step: LineageStep) -> Self:
+        """Append a step to the lineage, in place, and return self."""
+        self.lineage = (*self.lineage, step)
+        return self
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change the numbers of a training step."""
+    from tsdistill import __version__
+
+    return {"tsdistill": __version__, "torch": str(torch.__version__).split("+")[0], "numpy": np.__version__}
+
+
+def per_layer(name: str, value: Any, depth: int) -> tuple[int, ...]:
+    """A width for every layer: one number is repeated, a sequence must have `depth` entries."""
+    widths = tuple(value) if isinstance(value, list | tuple) else (value,) * depth
+    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in widths)
+    if not whole or len(widths) != depth or any(width < 1 for width in widths):
+        raise ConfigError(
+            f"`{name}` must be one whole number above 0 or {depth} of them (one per layer), got {name}={value!r}. "
+            "Give one number to use it in every layer."
+        )
+    return widths

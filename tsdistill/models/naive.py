@@ -1,0 +1,59 @@
+"""The forecast that every other one has to beat: what was seen one season ago."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from tsdistill.data.task import Signature, Windows
+from tsdistill.errors import ConfigError, must
+from tsdistill.models.base import Activations, Forecaster, ModelConfig
+
+
+class SeasonalNaiveConfig(ModelConfig):
+    """Repeats the last season of the context: forecast(h) = context(last - period + 1 + (h - 1) mod period).
+
+    Use it as the baseline of every table; a period of 1 is the plain naive forecast.
+
+    Args:
+        period: Steps in a season (24 for hourly data with a daily rhythm).
+
+    Example:
+        >>> SeasonalNaiveConfig(period=24).period
+        24
+
+    Source: R. Hyndman and G. Athanasopoulos, "Forecasting: Principles and Practice", 3rd edition, 2021, section 5.2.
+    Differs from the source: nothing.
+    """
+
+    kind: Literal["seasonal-naive"] = "seasonal-naive"
+    period: int = Field(default=24, ge=1)
+
+    forecaster: ClassVar[type[Forecaster]]
+
+
+class SeasonalNaive(Forecaster):
+    """The forecaster a `SeasonalNaiveConfig` builds; it has nothing to train."""
+
+    config: SeasonalNaiveConfig
+
+    def __init__(self, config: SeasonalNaiveConfig, signature: Signature) -> None:
+        super().__init__(config, signature)
+        if config.period > signature.context:
+            raise ConfigError(must("period", f"be at most context = {signature.context}", config.period, "Shorten it"))
+
+    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+        """Nothing is hidden."""
+        season = self.recent(context)[..., -self.config.period :]
+        repeats = math.ceil(self.horizon / self.config.period)
+        return Activations(forecast=season.repeat(1, 1, repeats)[..., : self.horizon].transpose(1, 2))
+
+    def fit_closed_form(self, train: Windows, validation: Windows, **how: object) -> dict[str, Any]:
+        """Nothing to solve."""
+        return {}
+
+
+SeasonalNaiveConfig.forecaster = SeasonalNaive

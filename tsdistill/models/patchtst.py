@@ -1,0 +1,154 @@
+"""A transformer over patches of each channel (PatchTST class)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from tsdistill.data.task import Signature
+from tsdistill.errors import ConfigError, must
+from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.layers import ChannelEmbedding, Patches, TokenDropout, TransformerBlock, WindowNorm
+
+
+class PatchTSTConfig(ModelConfig):
+    """Shape of a transformer whose tokens are patches of one channel; channels share all weights.
+
+    Use it as a teacher (width 64 to 128, depth 3) wherever series have structure that a linear map cannot express, and
+    as a small student (width 16 to 32, patches without overlap) where INT8 linear layers are wanted.
+
+    Args:
+        depth: Number of transformer blocks.
+        width: Size of a token's vector.
+        heads: Attention heads, one number or one per block.
+        head_width: Size of a head; by default width // heads of the first block.
+        feedforward: Inner size of the feed-forward pair, one number or one per block; by default 2 * width.
+        patch: Steps in a patch.
+        stride: Steps between patches; by default half a patch, equal to `patch` means no overlap.
+        dropout: Share of activations dropped while training.
+        channel_embedding: Learn a vector per channel (tells channels apart without mixing them).
+
+    Example:
+        >>> PatchTSTConfig(depth=2, width=32, heads=4).feedforward
+        (64, 64)
+
+    Source: Y. Nie et al., "A Time Series is Worth 64 Words: Long-term Forecasting with Transformers", ICLR 2023.
+    Differs from the source: layer norm before each part instead of batch norm after it (nothing in a forecast then
+    depends on its batch), an optional channel embedding, and patches counted back from the last step instead of
+    padding the end.
+    """
+
+    kind: Literal["patchtst"] = "patchtst"
+    depth: int = Field(default=3, ge=1)
+    width: int = Field(default=64, ge=1)
+    heads: tuple[int, ...] = 4  # type: ignore[assignment]
+    head_width: int = Field(default=0, ge=0)
+    feedforward: tuple[int, ...] = 0  # type: ignore[assignment]
+    patch: int = Field(default=16, ge=1)
+    stride: int = Field(default=0, ge=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    channel_embedding: bool = True
+
+    forecaster: ClassVar[type[Forecaster]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        depth, width = values.get("depth", 3), values.get("width", 64)
+        if not isinstance(depth, int) or not isinstance(width, int) or depth < 1 or width < 1:
+            return values  # the fields' own rules say it better
+        try:
+            heads = per_layer("heads", values.get("heads", 4), depth)
+            feedforward = per_layer("feedforward", values.get("feedforward") or 2 * width, depth)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        head_width = values.get("head_width") or max(width // heads[0], 1)
+        patch = values.get("patch", 16)
+        stride = values.get("stride") or (max(patch // 2, 1) if isinstance(patch, int) else patch)
+        return {**values, "heads": heads, "feedforward": feedforward, "head_width": head_width, "stride": stride}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.stride > self.patch:
+            raise ValueError(
+                must("stride", f"be at most patch = {self.patch}", self.stride, "Steps between patches would be unseen")
+            )
+        return self
+
+
+class PatchTST(Forecaster):
+    """The forecaster a `PatchTSTConfig` builds."""
+
+    config: PatchTSTConfig
+
+    def __init__(self, config: PatchTSTConfig, signature: Signature) -> None:
+        super().__init__(config, signature)
+        if config.patch > signature.context:
+            raise ConfigError(must("patch", f"be at most context = {signature.context}", config.patch, "Shorten it"))
+        width = config.width
+        self.norm = WindowNorm()
+        self.patches = Patches(signature.context, config.patch, config.stride)
+        self.embed = nn.Linear(config.patch, width)
+        self.position = nn.Parameter(torch.randn(self.patches.n_tokens, width) * 0.02)
+        self.channel = ChannelEmbedding(len(signature.channels), width) if config.channel_embedding else nn.Identity()
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, config.head_width, feedforward, config.dropout)
+            for heads, feedforward in zip(config.heads, config.feedforward, strict=True)
+        )
+        self.last_norm = nn.LayerNorm(width)
+        self.dropout = TokenDropout(config.dropout)
+        self.head = nn.Linear(self.patches.n_tokens * width, signature.horizon)
+
+    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+        """Hidden states are the tokens after each block."""
+        x, centre, spread = self.norm(self.recent(context))
+        batch, n_channels, _ = x.shape
+        tokens = self.channel(self.embed(self.patches(x)) + self.position)
+        rows = self.dropout(tokens.flatten(0, 1))
+        hidden, maps = [], []
+        for block in self.blocks:
+            rows, weights = block(rows, weights=attention)
+            hidden.append(rows.unflatten(0, (batch, n_channels)))
+            if weights is not None:
+                maps.append(weights.unflatten(0, (batch, n_channels)))
+        flat = self.dropout(self.last_norm(rows)).flatten(1).unflatten(0, (batch, n_channels))
+        forecast = self.head(flat) * spread + centre
+        return Activations(
+            forecast=forecast.transpose(1, 2), hidden=tuple(hidden), attention=tuple(maps) if attention else None
+        )
+
+    def width_groups(self) -> tuple[WidthGroup, ...]:
+        """Heads and feed-forward width of every block."""
+        groups = []
+        for depth, (heads, feedforward) in enumerate(zip(self.config.heads, self.config.feedforward, strict=True)):
+            here, block = f"blocks.{depth}", self.config.head_width
+            projections = [f"{here}.attention.{name}" for name in ("query", "key", "value")]
+            groups.append(
+                WidthGroup(
+                    name=f"block{depth + 1}.heads",
+                    size=heads,
+                    field=("heads", depth),
+                    incoming=tuple(
+                        Slice(f"{name}.{part}", 0, block=block) for name in projections for part in ("weight", "bias")
+                    ),
+                    outgoing=(Slice(f"{here}.attention.out.weight", 1, block=block),),
+                )
+            )
+            groups.append(
+                WidthGroup(
+                    name=f"block{depth + 1}.feedforward",
+                    size=feedforward,
+                    field=("feedforward", depth),
+                    incoming=(Slice(f"{here}.expand.weight", 0), Slice(f"{here}.expand.bias", 0)),
+                    outgoing=(Slice(f"{here}.contract.weight", 1),),
+                )
+            )
+        return tuple(groups)
+
+
+PatchTSTConfig.forecaster = PatchTST

@@ -1,0 +1,212 @@
+"""Cook a recipe: teacher, student, pruned, deployed, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tsdistill.artifacts import save
+from tsdistill.data import Task
+from tsdistill.distillation import distill
+from tsdistill.evaluation import evaluate
+from tsdistill.exporting import Deployed, export
+from tsdistill.models import Forecaster, versions
+from tsdistill.pruning import prune
+from tsdistill.quantization import quantize
+from tsdistill.recipe.spec import Recipe
+from tsdistill.recipe.workspace import Workspace, write_text
+from tsdistill.report import Report, compare
+from tsdistill.spec import digest_of
+from tsdistill.training import train
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a cooked recipe left: models in the order they were made, the report, and where they are on disk."""
+
+    recipe: Recipe
+    task: Task
+    teacher: Forecaster
+    student: Forecaster
+    pruned: Forecaster | None
+    deployed: Deployed
+    report: Report
+    folder: Path
+
+    @property
+    def artifact(self) -> Path:
+        """Folder of the deployed model."""
+        return self.folder / "artifact"
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    cache: Path | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Run:
+    """Cook a recipe from data to report and artifact; run it again to continue where it was stopped.
+
+    Teacher, student (and its control), pruned student and deployed model are made in this order, each from the
+    training and validation parts; the test part is read once, by the comparison at the end. Each finished stage is
+    kept in `out` under a key of everything that shaped it: a changed recipe makes only what it changes.
+
+    Args:
+        recipe: What to do.
+        out: Folder for everything: `artifact/` to deploy, `report.html` and `report.json`, `recipe.toml`, `log.jsonl`,
+            `stages/` with every model.
+        cache: Folder of teacher forecasts, to share between runs; by default inside `out`.
+        progress: Show progress bars; None shows them in a terminal only.
+        say: Called with a line for people as stages begin and end.
+
+    Returns:
+        Models, report and paths.
+
+    Raises:
+        DataError: the data cannot be used; every problem is listed.
+        ConfigError: a part of the recipe does not fit the data.
+        UnsupportedError: a step that the models cannot take, or INT8 that was demanded and does not pay.
+        OrderError: another run holds the folder.
+        DivergenceError: training met an infinite or NaN loss.
+
+    Example:
+        >>> import tsdistill as td
+        >>> result = td.run(td.Recipe.from_file("recipe.toml"), "out")    # doctest: +SKIP
+        >>> print(result.report)                                          # doctest: +SKIP
+    """
+    kitchen = Workspace(out, cache=cache, say=say)
+    with kitchen.locked():
+        write_text(kitchen.folder / "recipe.toml", _from_anywhere(recipe).to_toml())
+        task = recipe.task.build(recipe.data.load())
+        models = make_models(recipe, task, kitchen, progress)
+        report = make_report(task, models, kitchen, progress)
+        deployed = _deployed(list(models.values())[-1])
+        save(deployed, kitchen.folder / "artifact", metrics=evaluate(deployed, task, split="validation"))
+    teacher, student = (_trainable(models[name]) for name in ("teacher", "student"))
+    pruned = _trainable(models["pruned"]) if "pruned" in models else None
+    return Run(recipe, task, teacher, student, pruned, deployed, report, kitchen.folder)
+
+
+def make_models(
+    recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None
+) -> dict[str, Forecaster | Deployed]:
+    """Every model of a recipe in the order they are made, the deployed one last; finished stages are kept.
+
+    The test part is not read. `run` compares the models afterwards; a retraining job judges the last one.
+    """
+    teacher = make_teacher(recipe, task, kitchen, progress)
+    student = _make_student(recipe, task, teacher, kitchen, progress)
+    pruned = _make_pruned(recipe, task, teacher, student, kitchen, progress)
+    deployed = _make_deployed(recipe, task, pruned or student, kitchen)
+    models: dict[str, Forecaster | Deployed] = {"teacher": teacher, "student": student}
+    if pruned is not None:
+        models["pruned"] = pruned
+    return {**models, "int8" if deployed.precision == "int8" else "deployed": deployed}
+
+
+def make_teacher(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None) -> Forecaster:
+    """The recipe's teacher, trained in this workspace or kept from an earlier run; trials of a search share it so."""
+    spec = recipe.teacher
+    return _trainable(
+        kitchen.stage(
+            "teacher",
+            {"task": task.fingerprint, **spec.to_dict()},
+            lambda checkpoint: train(spec.model, task, spec.training, checkpoint=checkpoint, progress=progress),
+        )
+    )
+
+
+def _make_student(
+    recipe: Recipe, task: Task, teacher: Forecaster, kitchen: Workspace, progress: bool | None
+) -> Forecaster:
+    spec = recipe.student
+    return _trainable(
+        kitchen.stage(
+            "student",
+            {"task": task.fingerprint, "teacher": teacher.digest, **spec.to_dict()},
+            lambda checkpoint: distill(
+                teacher,
+                spec.model,
+                task,
+                losses=spec.losses,
+                training=spec.training,
+                cache=kitchen.cache,
+                checkpoint=checkpoint,
+                progress=progress,
+            ),
+        )
+    )
+
+
+def _make_pruned(
+    recipe: Recipe, task: Task, teacher: Forecaster, student: Forecaster, kitchen: Workspace, progress: bool | None
+) -> Forecaster | None:
+    spec = recipe.pruning
+    if spec is None:
+        return None
+    return _trainable(
+        kitchen.stage(
+            "pruned",
+            {"task": task.fingerprint, "teacher": teacher.digest, **_of(student), **spec.to_dict()},
+            lambda checkpoint: prune(
+                student, task, spec, teacher=teacher, cache=kitchen.cache, checkpoint=checkpoint, progress=progress
+            ),
+        )
+    )
+
+
+def _make_deployed(recipe: Recipe, task: Task, model: Forecaster, kitchen: Workspace) -> Deployed:
+    spec = recipe.quantization
+
+    def make(checkpoint: Path) -> Deployed:
+        return export(model, task) if spec is None else quantize(model, task, spec)
+
+    inputs = {"task": task.fingerprint, **_of(model), "quantization": None if spec is None else spec.to_dict()}
+    return _deployed(kitchen.stage("deployed", inputs, make))
+
+
+def make_report(task: Task, models: dict[str, Any], kitchen: Workspace, progress: bool | None = None) -> Report:
+    """Measure once; a finished report of the same models is kept, because latency would differ every time."""
+    path, mark = kitchen.folder / "report.json", kitchen.folder / "stages" / "report.key"
+    page = kitchen.folder / "report.html"
+    shown = {name: _of(model) for name, model in models.items()}
+    data = [task.fingerprint, task.test.fingerprint, task.panel.name, str(task.panel.notes)]
+    key = digest_of([shown, data, versions()["tsdistill"]])
+    if path.exists() and page.exists() and mark.exists() and mark.read_text().strip() == key:
+        return Report.from_json(path.read_text(encoding="utf-8"))
+    # Gone before anything is replaced: a mark must never stand beside a report it was not made for.
+    mark.unlink(missing_ok=True)
+    report = compare(models, task, progress=progress)
+    write_text(path, report.to_json())
+    report.to_html(page)
+    write_text(mark, key)
+    kitchen.log(stage="report")
+    return report
+
+
+def _from_anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with the full path of its data file: it is going to lie in another folder."""
+    if recipe.data.path is None:
+        return recipe
+    return recipe.replace(data=recipe.data.replace(path=str(Path(recipe.data.path).resolve())))
+
+
+def _of(model: Forecaster | Deployed) -> dict[str, str | None]:
+    """A model and its control, by digest."""
+    return {"model": model.digest, "control": model.control.digest if model.control is not None else None}
+
+
+def _trainable(model: Forecaster | Deployed) -> Forecaster:
+    if not isinstance(model, Forecaster):
+        raise TypeError(f"expected a trainable model, got {type(model).__name__}")
+    return model
+
+
+def _deployed(model: Forecaster | Deployed) -> Deployed:
+    if not isinstance(model, Deployed):
+        raise TypeError(f"expected a deployed model, got {type(model).__name__}")
+    return model

@@ -1,0 +1,220 @@
+"""A whole compression run as data: what a search proposes, a job replays and a manifest holds."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import quote_plus
+
+from pydantic import Field, field_serializer, model_validator
+
+from tsdistill.data import Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
+from tsdistill.errors import ConfigError, must
+from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
+from tsdistill.models import AnyModelConfig, LSTMConfig, PatchTSTConfig
+from tsdistill.pruning import Pruning
+from tsdistill.quantization import Quantization
+from tsdistill.spec import Spec
+from tsdistill.training import Training
+
+STRUCK = "***"
+"""What stands where a password was, in everything that is written."""
+
+
+SECRET = re.compile("pass|pwd|secret|token|key|connect", re.IGNORECASE)
+"""Names of address options whose values are never written."""
+
+
+class Source(Spec):
+    """Where a panel comes from: a data set by name, a file, or a database; exactly one of them.
+
+    Args:
+        dataset: Name in the catalogue (`tsdistill datasets` lists them).
+        path: A CSV (also gzipped) or Parquet file.
+        url: Address of a database, or "env:NAME" to read the address from an environment variable. A password in it is
+            used and never written anywhere.
+        query: SQL that gives the table, with `url`.
+        time: Column of time stamps.
+        id: Column of item identifiers of a long table.
+        target: Value columns; by default every other one.
+        frequency: Step width as a pandas offset alias; by default the commonest step.
+        fill: "interpolate", "forward" or "zero" to fill gaps and missing values, which are refused otherwise.
+        time_zone: Zone of stamps that carry none.
+
+    Example:
+        >>> Source(dataset="nyc-weather").load().channels[0]
+        'EWR_temperature'
+    """
+
+    dataset: str | None = None
+    path: str | None = None
+    url: str | None = Field(default=None, repr=False)
+    query: str | None = None
+    time: str = "ds"
+    id: str | None = None
+    target: tuple[str, ...] | None = None
+    frequency: str | None = None
+    fill: Literal["interpolate", "forward", "zero"] | None = None
+    time_zone: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        given = [name for name in ("dataset", "path", "url") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"A source must name exactly one of dataset, path and url, got {given or 'none of them'}.")
+        if any("://" in (value or "") for value in (self.dataset, self.path)):
+            raise ValueError("`dataset` and `path` must not hold the address of a database. Give it as `url`.")
+        if (self.url is None) != (self.query is None):
+            raise ValueError("`url` and `query` must be given together: the database and what to ask it.")
+        return self
+
+    @field_serializer("url")
+    def _strike_password(self, url: str | None) -> str | None:
+        import sqlalchemy
+
+        if url is None or url.startswith("env:"):
+            return url
+        try:
+            parsed = sqlalchemy.make_url(url)
+        except (sqlalchemy.exc.ArgumentError, ValueError):
+            return STRUCK
+        # A password may also stand among the options (?password=...); the others say which database it is.
+        options = {name: STRUCK if SECRET.search(name) else value for name, value in parsed.query.items()}
+        written = parsed.set(query=options).render_as_string(hide_password=True)
+        return written.replace(quote_plus(STRUCK), STRUCK)
+
+    def load(self) -> Panel:
+        """Read the panel; every problem with it comes in one error."""
+        if self.dataset is not None:
+            return datasets.load(self.dataset)
+        how: dict[str, Any] = {
+            "time": self.time,
+            "id": self.id,
+            "target": list(self.target) if self.target else None,
+            "frequency": self.frequency,
+            "fill": self.fill,
+            "time_zone": self.time_zone,
+        }
+        if self.path is not None:
+            read = read_parquet if Path(self.path).suffix in (".parquet", ".pq") else read_csv
+            return read(self.path, **how)
+        return read_sql(self._address(), str(self.query), **how)
+
+    def _address(self) -> str:
+        url = str(self.url)
+        if url.startswith("env:"):
+            name = url.removeprefix("env:")
+            if not os.environ.get(name):
+                raise ConfigError(
+                    f"`url` names the environment variable {name}, which is not set. Set it to the address."
+                )
+            return os.environ[name]
+        if STRUCK in url:
+            raise ConfigError(
+                "`url` must hold its password, but it was struck out when this file was written. Put the address into "
+                'an environment variable and write url = "env:NAME".'
+            )
+        return url
+
+
+class TaskSpec(Spec):
+    """Context, horizon and split of a recipe's task.
+
+    Args:
+        context: Past steps a model sees.
+        horizon: Future steps it forecasts.
+        split: How to cut each item; by default the data set's own borders, else 70 / 10 / 20 %.
+        scaler: "standard" or None.
+    """
+
+    context: int = Field(default=336, ge=1)
+    horizon: int = Field(default=24, ge=1)
+    split: Split | None = None
+    scaler: Literal["standard"] | None = "standard"
+
+    def build(self, panel: Panel) -> Task:
+        """The task over a panel."""
+        return Task(panel, context=self.context, horizon=self.horizon, split=self.split, scaler=self.scaler)
+
+
+class TeacherSpec(Spec):
+    """Which teacher, and how it is trained."""
+
+    model: AnyModelConfig = PatchTSTConfig()
+    training: Training = Training()
+
+
+class StudentSpec(Spec):
+    """Which student, what it imitates, and how it is trained."""
+
+    model: AnyModelConfig = LSTMConfig()
+    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1)
+    training: Training = Training()
+
+
+class Recipe(Spec):
+    """Teacher, student, pruning and quantization over one task; `run` cooks it.
+
+    Args:
+        name: What reports call it.
+        data: Where the panel comes from.
+        task: Context, horizon, split.
+        teacher: The large model.
+        student: The small one.
+        pruning: What to cut from the student; None leaves the step out.
+        quantization: How to bring it to INT8; None deploys float32.
+
+    Example:
+        >>> recipe = Recipe(data=Source(dataset="nyc-weather"), pruning=None)
+        >>> Recipe.from_toml(recipe.to_toml()) == recipe
+        True
+    """
+
+    name: str = "recipe"
+    data: Source
+    task: TaskSpec = TaskSpec()
+    teacher: TeacherSpec = TeacherSpec()
+    student: StudentSpec = StudentSpec()
+    pruning: Pruning | None = None
+    quantization: Quantization | None = Quantization(method="auto")
+
+    def with_seed(self, seed: int) -> Recipe:
+        """The same recipe with every random draw taken from another seed."""
+
+        def seeded(training: Training) -> Training:
+            return training.replace(seed=seed)
+
+        pruning = self.pruning
+        if pruning is not None and pruning.recovery is not None:
+            pruning = pruning.replace(recovery=seeded(pruning.recovery))
+        return self.replace(
+            teacher=self.teacher.replace(training=seeded(self.teacher.training)),
+            student=self.student.replace(training=seeded(self.student.training)),
+            pruning=pruning,
+        )
+
+
+def default_recipe() -> Recipe:
+    """The recipe `tsdistill run` cooks when it is given none: the bundled data, context 336, horizon 24.
+
+    Example:
+        >>> default_recipe().task.horizon
+        24
+    """
+    text = (Path(__file__).parent / "default.toml").read_text(encoding="utf-8")
+    return Recipe.from_toml(text)
+
+
+def read_recipe(path: str | Path | None) -> Recipe:
+    """A recipe from a TOML or JSON file, its data paths relative to that file; None gives the default recipe."""
+    if path is None:
+        return default_recipe()
+    recipe = Recipe.from_file(path)
+    if recipe.data.path is None or Path(recipe.data.path).is_absolute():
+        return recipe
+    beside = Path(path).resolve().parent / recipe.data.path
+    if not beside.exists():
+        raise ConfigError(must("data.path", "name a file that exists", str(beside), "Paths are relative to the recipe"))
+    return recipe.replace(data=recipe.data.replace(path=str(beside)))

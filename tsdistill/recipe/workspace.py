@@ -1,0 +1,128 @@
+"""A run's folder: finished stages are kept under a key of everything that shaped them, and made only once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tsdistill.artifacts import load, save
+from tsdistill.errors import ArtifactError, OrderError
+from tsdistill.exporting import Deployed
+from tsdistill.models import Forecaster, versions
+from tsdistill.spec import digest_of
+
+Model = Forecaster | Deployed
+
+
+class Workspace:
+    """Stages, checkpoints, teacher forecasts and the log of one output folder.
+
+    Args:
+        folder: Made if it is not there.
+        cache: Where teacher forecasts are kept; by default inside the folder.
+        say: Called with a line for people when a stage begins or ends.
+    """
+
+    def __init__(
+        self, folder: str | Path, *, cache: Path | None = None, say: Callable[[str], None] | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.cache = cache or self.folder / "cache"
+        self._say = say or (lambda line: None)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"Cannot make the folder {self.folder}: {error.strerror}. Name another one.") from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; a second run on it is refused instead of writing between the lines."""
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise OrderError(f"Another run is writing to {self.folder}. Wait for it, or name another folder.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path], Model]) -> Model:
+        """What `make(checkpoint)` gives, made now or taken from an earlier run with the same inputs.
+
+        `inputs` is plain data that determines the result; with the package's version it forms the key. A control is
+        kept beside its student.
+        """
+        key = digest_of({"stage": name, "inputs": inputs, "version": versions()["tsdistill"]})
+        home, mark = self.folder / "stages" / name, self.folder / "stages" / f"{name}.key"
+        found = self._kept(name, key, home, mark)
+        if found is not None:
+            return found
+        self._say(f"{name} ...")
+        began = time.perf_counter()
+        checkpoint = self.folder / "checkpoints" / f"{name}-{key}.safetensors"
+        mark.unlink(missing_ok=True)
+        model = make(checkpoint)
+        save(model, home)
+        if model.control is not None:
+            save(model.control, _control(home))
+        write_text(mark, f"{key}{' with control' if model.control is not None else ''}\n")
+        for left in checkpoint.parent.glob(f"*{name}-{key}*"):
+            left.unlink()
+        seconds = time.perf_counter() - began
+        self.log(stage=name, key=key, seconds=round(seconds, 2))
+        self._say(f"{name} done in {seconds:.0f} s")
+        return model
+
+    def _kept(self, name: str, key: str, home: Path, mark: Path) -> Model | None:
+        """An earlier run's result, if it is whole."""
+        words = mark.read_text().split(maxsplit=1) if mark.exists() else []
+        if not words or words[0] != key:
+            return None
+        try:
+            model = load(home)
+            control = load(_control(home)) if len(words) > 1 else None
+        except ArtifactError as error:
+            self._say(f"{name} was damaged and is made again: {error}")
+            self.log(stage=name, key=key, damaged=str(error))
+            return None
+        self.log(stage=name, key=key, kept=True)
+        self._say(f"{name} kept from an earlier run")
+        if isinstance(model, Deployed):
+            return dataclasses.replace(model, control=control)  # type: ignore[arg-type]
+        model.control = control  # type: ignore[assignment]
+        return model
+
+    def log(self, **event: Any) -> None:
+        """Add a line to log.jsonl."""
+        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event})
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the target and rename, so that a reader sees the old text or the new one."""
+    # Not a tempfile: those are for their owner's eyes only, and a report is for whoever may read the folder.
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(beside, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _control(home: Path) -> Path:
+    return home.with_name(f"{home.name}-control")

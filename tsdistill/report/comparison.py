@@ -1,0 +1,328 @@
+"""Measure models side by side. What is deployed is what is measured: every row but one is an exported graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tsdistill.errors import ConfigError, ShapeError, listed, must, nearest
+from tsdistill.evaluation import (
+    LossComparison,
+    Scores,
+    baselines,
+    check_fits,
+    compare_losses,
+    forecasts,
+    holm,
+    measure_latency,
+    score,
+)
+from tsdistill.report.machine import machine, versions
+from tsdistill.report.report import Comparison, Example, Report, Row
+from tsdistill.training.progress import open_bar
+
+if TYPE_CHECKING:
+    from tsdistill.data.task import Part, Task
+    from tsdistill.exporting import Deployed
+    from tsdistill.models import Forecaster
+
+BASELINES = ("seasonal naive", "ridge")
+SAME = 1e-6
+"""Relative difference of window losses below which two rows are the same model in two runtimes."""
+N_EXAMPLES = 3
+
+
+@dataclass
+class _Entry:
+    """One row in the making: the model as it will be measured, and what was measured."""
+
+    name: str
+    role: str
+    model: Any
+    runtime: str
+    size_bytes: int
+    scores: Scores = field(init=False)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.runtime})"
+
+
+def compare(
+    models: Mapping[str, Forecaster | Deployed],
+    task: Task,
+    *,
+    split: Part = "test",
+    reference: str | None = None,
+    latency: bool = True,
+    n_latency_runs: int = 200,
+    progress: bool | None = None,
+) -> Report:
+    """Measure forecasters on one part of a task: accuracy, bytes and latency of what would be deployed.
+
+    A trainable forecaster is exported and measured in ONNX Runtime; a deployed one is measured as it is. The reference
+    (the teacher) gets a second row, run by torch, and that is what ratios refer to. Rows for a seasonal naive forecast,
+    a ridge regression and, where there is one, the same student without a teacher are always added.
+
+    Use it once, at the end, on the test part. To choose between models use `evaluate` on the validation part.
+
+    Args:
+        models: By name, in the order in which they were made: the teacher first, the most compressed one last. The last
+            one is what the verdict is about.
+        task: Data, context and horizon.
+        split: The part to score.
+        reference: Name of the model that ratios refer to; the first one if not given.
+        latency: Also time each row: one window, one thread, raw values in and out, in turns.
+        n_latency_runs: Forecasts to time of each row.
+        progress: Show a progress bar; None shows one in a terminal only.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ConfigError: No models, a name that is empty or belongs to an added row, an unknown reference or part.
+        ShapeError: A model's channels, horizon or context do not fit the task; all of them are listed.
+        DataError: A model forecast something that is not finite.
+        ArtifactError: An exported graph does not agree with its model.
+
+    Example:
+        >>> from tsdistill.models import LinearConfig
+        >>> from tsdistill.testing import toy_task
+        >>> from tsdistill.training import train
+        >>> task = toy_task()
+        >>> report = compare({"teacher": train(LinearConfig(), task)}, task, latency=False)
+        >>> [(row.name, row.runtime) for row in report.rows][:2]
+        [('teacher', 'torch fp32'), ('teacher', 'onnx fp32')]
+    """
+    reference = _check(models, task, split, reference)
+    with_control = [name for name, model in models.items() if getattr(model, "control", None) is not None]
+    n_steps = 2 * (len(models) + len(BASELINES) + 1 + bool(with_control)) + 2
+    with open_bar("compare", n_steps, progress) as bar:
+        entries = _entries(models, task, reference, with_control[-1] if with_control else None, bar)
+        for entry in entries:
+            bar.note(f"score {entry.title}")
+            entry.scores = score(entry.model, task, split)
+            bar.advance()
+        bar.note("latency")
+        times = _latencies(entries, task, split, n_latency_runs) if latency else {}
+        bar.advance()
+        bar.note("examples")
+        examples = _examples(entries, task, split)
+        bar.advance()
+    subject = list(models)[-1]
+    return Report(
+        panel=task.panel.name,
+        notes={name: value for name, value in task.panel.notes.items() if value is not None},
+        context=task.context,
+        horizon=task.horizon,
+        channels=task.channels,
+        frequency=task.panel.frequency,
+        split=split,
+        borders=task.split.to_dict(),
+        n_windows={part: len(task.windows(part)) for part in ("train", "validation", "test")},
+        fingerprint=task.fingerprint,
+        reference=reference,
+        subject=subject,
+        rows=_rows(entries, times, task.horizon),
+        comparisons=_comparisons(entries, subject, task.horizon),
+        examples=examples,
+        versions=versions(),
+        machine=machine(),
+    )
+
+
+def _check(models: Mapping[str, Any], task: Task, split: str, reference: str | None) -> str:
+    """Every problem of the call in one error; gives the reference's name."""
+    problems = []
+    if not models:
+        raise ConfigError(must("models", "hold at least one forecaster", {}, 'Pass {"teacher": teacher, ...}'))
+    for name in models:
+        if not isinstance(name, str) or not name.strip():
+            problems.append(must("models", "have names", name, "Name every model"))
+        elif name in BASELINES or name.endswith(" without teacher"):
+            problems.append(must("models", "not use the name of a row that is added anyway", name, "Rename it"))
+    if reference is not None and reference not in models:
+        problems.append(f"`reference` must name one of the models, got {reference!r}. {nearest(reference, models)}")
+    if problems:
+        raise ConfigError(listed(problems, "compare"))
+    misfits = []
+    for name, model in models.items():
+        try:
+            check_fits(model, task.windows(split), task.signature)  # type: ignore[arg-type]
+        except ShapeError as error:
+            misfits.append(f"{name!r}: {error}")
+    if misfits:
+        raise ShapeError(listed(misfits, "compare"))
+    return next(iter(models)) if reference is None else reference
+
+
+def _entries(models: Mapping[str, Any], task: Task, reference: str, with_control: str | None, bar: Any) -> list[_Entry]:
+    """All rows in order: reference, models, control, baselines; trainable ones exported."""
+    from tsdistill.exporting import Deployed, export
+
+    def deployed(name: str, role: str, model: Any) -> _Entry:
+        bar.note(f"export {name}")
+        if not isinstance(model, Deployed):
+            # A control is exported only if it gets a row.
+            alone = copy.copy(model)
+            alone.control = None
+            model = export(alone, task)
+        bar.advance()
+        return _Entry(name, role, model, f"onnx {model.precision}", model.size_bytes)
+
+    entries = []
+    order = [reference, *(name for name in models if name != reference)]
+    for name in order:
+        model = models[name]
+        if name == reference and not isinstance(model, Deployed):
+            from tsdistill.artifacts import size_bytes
+
+            entries.append(_Entry(name, "reference", model, "torch fp32", size_bytes(model)))
+            entries.append(deployed(name, "model", model))
+        else:
+            entries.append(deployed(name, "reference" if name == reference else "model", model))
+    if with_control is not None:
+        entries.append(deployed(f"{with_control} without teacher", "control", models[with_control].control))
+    entries += [deployed(name, "baseline", model) for name, model in baselines(task).items()]
+    return entries
+
+
+def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> dict[str, Any]:
+    """Latency of one raw forecast of the part's first window, by title."""
+    window = task.windows(split).batch(_positions([0])).context.numpy()
+    raw = (window * np.asarray(task.signature.scale) + np.asarray(task.signature.mean)).astype(np.float32)
+
+    def call(model: Any) -> Callable[[], object]:
+        return lambda: model.predict(raw)
+
+    return dict(measure_latency({entry.title: call(entry.model) for entry in entries}, n_runs=n_runs))
+
+
+def _rows(entries: list[_Entry], times: Mapping[str, Any], horizon: int) -> tuple[Row, ...]:
+    base = entries[0]
+    numbers = {entry.title: entry.scores.to_dict() for entry in entries}
+    tests = {entry.title: _tested(entry, base, horizon) for entry in entries[1:]}
+    adjusted = holm({title: None if test is None else test.p_value for title, test in tests.items()})
+    rows = []
+    for entry in entries:
+        found, time, test = numbers[entry.title], times.get(entry.title), tests.get(entry.title)
+        row = Row(
+            name=entry.name,
+            runtime=entry.runtime,
+            role=entry.role,
+            kind=getattr(entry.model.config, "kind", None),
+            **{name: found.get(name) for name in ("mse", "mae", "mse_raw", "mae_raw", "mase")},
+            n_parameters=entry.model.n_parameters,
+            size_bytes=entry.size_bytes,
+            mse_ratio=_ratio(found["mse"], numbers[base.title]["mse"]),
+            size_ratio=_ratio(entry.size_bytes, base.size_bytes),
+            mse_by_step=entry.scores.mse_by_step.tolist(),
+        )
+        if time is not None:
+            row = row.replace(
+                latency_p50_ms=time.p50_ms,
+                latency_p95_ms=time.p95_ms,
+                n_latency_runs=time.n_runs,
+                speedup=_ratio(times[base.title].p50_ms, time.p50_ms),
+            )
+        if test is not None:
+            row = row.replace(
+                mse_difference=test.mean_difference,
+                low=test.low,
+                high=test.high,
+                p_value=test.p_value,
+                p_value_holm=adjusted[entry.title],
+            )
+        rows.append(row)
+    return tuple(rows)
+
+
+def _ratio(value: float, base: float) -> float | None:
+    return value / base if base > 0 else None
+
+
+def _tested(entry: _Entry, other: _Entry, horizon: int) -> LossComparison | None:
+    """One row's losses against another's; None for the same model in another runtime."""
+    first, second = entry.scores.window_losses, other.scores.window_losses
+    if entry.name == other.name and np.allclose(first, second, rtol=SAME * 1e3, atol=SAME * float(second.mean())):
+        return None
+    return compare_losses(first, second, horizon=horizon, times=other.scores.times)
+
+
+def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Comparison, ...]:
+    """The subject as deployed against the control and the baselines."""
+    about = [entry for entry in entries if entry.name == subject][-1]
+    found = []
+    for entry in entries:
+        base = float(entry.scores.window_losses.mean())
+        if entry.role not in ("control", "baseline") or base == 0:
+            continue
+        test = compare_losses(
+            about.scores.window_losses, entry.scores.window_losses, horizon=horizon, times=about.scores.times
+        )
+        found.append(
+            Comparison(
+                subject=subject,
+                other=entry.name,
+                relative=test.mean_difference / base,
+                low=None if test.low is None else test.low / base,
+                high=None if test.high is None else test.high / base,
+                p_value=test.p_value,
+            )
+        )
+    return tuple(found)
+
+
+def _examples(entries: list[_Entry], task: Task, split: Part) -> tuple[Example, ...]:
+    """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
+    windows, scale, mean = task.windows(split), np.asarray(task.signature.scale), np.asarray(task.signature.mean)
+    n_channels = len(task.channels)
+    places = sorted({int(len(windows) * (number + 0.5) / N_EXAMPLES) for number in range(N_EXAMPLES)})
+    index = _positions(places)
+    batch = windows.batch(index)
+    context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
+    found = {
+        entry.title: forecasts(entry.model, windows.subset(index), task.signature) * scale + mean for entry in entries
+    }
+    starts = _stamps(task, split)
+    shown = min(task.context, max(3 * task.horizon, 48))
+    return tuple(
+        Example(
+            channel=task.channels[channel],
+            window=place,
+            start=starts(place),
+            context=_digits(context[number, -shown:, channel]),
+            target=_digits(target[number, :, channel]),
+            forecasts={title: _digits(values[number, :, channel]) for title, values in found.items()},
+        )
+        for number, place in enumerate(places)
+        for channel in [number * n_channels // len(places)]
+    )
+
+
+def _positions(places: list[int]) -> Any:
+    import torch
+
+    return torch.tensor(places)
+
+
+def _digits(values: np.ndarray) -> tuple[float, ...]:
+    """Six significant digits: enough for a plot, and half the file."""
+    return tuple(float(f"{value:.6g}") for value in values)
+
+
+def _stamps(task: Task, split: Part) -> Callable[[int], str | None]:
+    """The stamp of a window's first forecast step."""
+    from tsdistill.evaluation.scores import origins
+
+    items, rows = origins(task, task.windows(split))
+
+    def stamp(place: int) -> str | None:
+        ds = task.panel.items[items[place]].ds
+        return None if ds is None else str(ds[rows[place]])
+
+    return stamp

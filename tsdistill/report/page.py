@@ -1,0 +1,115 @@
+"""A report as one self-contained page: verdict, tables and interactive plots, readable without a network."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from tsdistill.errors import ArtifactError
+from tsdistill.report import words
+from tsdistill.report.figures import colours, figures
+from tsdistill.report.report import Report, Row
+from tsdistill.report.text import accuracy, cost, headline, notes
+
+TEMPLATE = "report.html.j2"
+
+
+def write_page(report: Report, path: Path) -> Path:
+    """Render the page and put it in place whole."""
+    page = render(report)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, page.encode())
+    except OSError as error:
+        raise ArtifactError(
+            f"Cannot write the report to {path}: {error.strerror or error}. Name a file in a folder you may write to."
+        ) from None
+    return path
+
+
+def render(report: Report) -> str:
+    """The page as text; every value is escaped, whatever a model or a channel is called."""
+    import jinja2
+    import plotly.offline
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tsdistill.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shades = colours(report)
+    return environment.get_template(TEMPLATE).render(
+        report=report,
+        title=report.panel or "Forecasters compared",
+        headline=headline(report),
+        tables={"accuracy": accuracy(report), "cost": cost(report)},
+        styles=[_style(row, report, shades[row.name]) for row in report.rows],
+        facts=_facts(report),
+        timed=any(row.latency_p50_ms is not None for row in report.rows),
+        figures=figures(report),
+        data=report.to_dict(),
+        plotly=plotly.offline.get_plotlyjs(),
+    )
+
+
+def _style(row: Row, report: Report, colour: str) -> dict[str, str]:
+    about = row.name == report.subject and row.role != "reference"
+    return {"role": "subject" if about else row.role, "colour": colour}
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    """What stands at the foot of the page, name and value."""
+    machine = report.machine
+    abilities = [name for name in ("vnni", "amx") if machine.get(name)]
+    channels = ", ".join(report.channels[:12]) + (
+        f" and {len(report.channels) - 12} more" * (len(report.channels) > 12)
+    )
+    facts = [
+        ("Data", f"{report.panel or 'unnamed'}; {len(report.channels)} channels: {channels}"),
+        ("Step", report.frequency or "not known"),
+        ("Windows", ", ".join(f"{words.count(number)} {part}" for part, number in report.n_windows.items())),
+        ("Split", ", ".join(f"{name} {value}" for name, value in report.borders.items())),
+        ("Repaired", notes(report) or "nothing"),
+        *_nested(report),
+        ("Fingerprint", f"{report.fingerprint} (training and validation windows)" if report.fingerprint else "none"),
+        (
+            "Machine",
+            f"{machine.get('cpu', 'not known')}, {machine.get('system', '')}, INT8 instructions: "
+            f"{', '.join(abilities) or 'none known'}, {machine.get('threads', 1)} thread",
+        ),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _nested(report: Report) -> list[tuple[str, str]]:
+    """Notes that are tables themselves, such as cells filled per channel."""
+    tables = {name: value for name, value in report.notes.items() if isinstance(value, dict) and value}
+    return [
+        (
+            name.removeprefix("n_").replace("_", " ").capitalize(),
+            ", ".join(f"{key} {words.count(cell) if isinstance(cell, int) else cell}" for key, cell in value.items()),
+        )
+        for name, value in tables.items()
+    ]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside the target and rename, so that no reader ever sees half a file."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files for their owner alone; a report is for whoever may read the folder.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(beside, 0o666 & ~umask)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

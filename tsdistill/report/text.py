@@ -1,0 +1,165 @@
+"""A report for the terminal: two tables and the verdict, in colour where there is colour."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tsdistill.report.report import Report, Row
+from tsdistill.report.words import chance, change, count, error, factor, milliseconds, size, versus
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+WIDEST = 100
+"""Columns a report takes at most, however wide the terminal is."""
+
+
+def for_terminal(report: Report) -> str:
+    """`to_text` as standard output can show it."""
+    width = min(shutil.get_terminal_size(fallback=(WIDEST, 24)).columns, WIDEST)
+    encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
+    return to_text(report, width, ascii_only=not encoding.startswith("utf"))
+
+
+def to_text(report: Report, width: int = WIDEST, *, ascii_only: bool = False) -> str:
+    """The report as plain text without colours."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    console = Console(file=file, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    for part in renderables(report, width, ascii_only=ascii_only):
+        console.print(part)
+    text = "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+    return text.encode("ascii", "replace").decode() if ascii_only else text
+
+
+def renderables(report: Report, width: int = WIDEST, *, ascii_only: bool = False) -> Iterator[RenderableType]:
+    """What rich prints, from top to bottom."""
+    from rich.text import Text
+
+    yield Text(f"{report.panel or 'data'}: {headline(report)}", style="bold")
+    yield Text("")
+    yield from _tables(report, accuracy(report), width, ascii_only)
+    yield from _tables(report, cost(report), width, ascii_only)
+    for number, paragraph in enumerate(report.verdict):
+        yield Text(f"{paragraph}\n", style="bold" if number == 0 else "")
+    yield Text(footnote(report), style="dim")
+
+
+def headline(report: Report) -> str:
+    """What was compared, in one line, after the name of the data."""
+    n_channels = len(report.channels)
+    return (
+        f"context {report.context}, horizon {report.horizon}, {n_channels} "
+        f"channel{'s' if n_channels != 1 else ''}, {count(report.n_windows[report.split])} {report.split} windows"
+    )
+
+
+def footnote(report: Report) -> str:
+    """What the columns mean and what was measured on what."""
+    parts = [
+        "MSE and MAE: scaled data, every window, step and channel. raw: the data's own units. p: equal MSE to the "
+        f"reference {report.reference}, by window losses, robust to their autocorrelation, Holm-adjusted in the table."
+    ]
+    timed = next((row.n_latency_runs for row in report.rows if row.n_latency_runs), None)
+    if timed:
+        parts.append(f"Latency: one window, raw values in and out, one thread, {timed} runs in turns.")
+    if cpu := report.machine.get("cpu"):
+        parts.append(f"{cpu}.")
+    if filled := notes(report):
+        parts.append(f"Data: {filled}.")
+    return " ".join(parts)
+
+
+def notes(report: Report) -> str:
+    """What was repaired in the data, in one line: what is not zero, and no tables."""
+    plain = {name: value for name, value in report.notes.items() if value and not isinstance(value, dict | list)}
+    return ", ".join(_note(name, value) for name, value in plain.items())
+
+
+def _note(name: str, value: object) -> str:
+    if name == "remark":
+        return str(value)
+    return f"{name.removeprefix('n_').replace('_', ' ')} {count(value) if isinstance(value, int) else value}"
+
+
+def accuracy(report: Report) -> dict[str, list[str]]:
+    """Cells by heading: how well each row forecasts."""
+    rows = report.rows
+    return {
+        "MSE": [error(row.mse) for row in rows],
+        "change": [versus(row, change(row.mse_ratio)) for row in rows],
+        "p": [chance(row.p_value_holm) for row in rows],
+        "MAE": [error(row.mae) for row in rows],
+        "MASE": [error(row.mase) for row in rows],
+        "raw MSE": [error(row.mse_raw) for row in rows],
+        "raw MAE": [error(row.mae_raw) for row in rows],
+    }
+
+
+def cost(report: Report) -> dict[str, list[str]]:
+    """Cells by heading: what each row costs."""
+    rows = report.rows
+    cells = {
+        "weights": [count(row.n_parameters) for row in rows],
+        "bytes": [size(row.size_bytes) for row in rows],
+        "smaller": [versus(row, factor(1 / row.size_ratio if row.size_ratio else None)) for row in rows],
+    }
+    if any(row.latency_p50_ms is not None for row in rows):
+        cells |= {
+            "p50 ms": [milliseconds(row.latency_p50_ms) for row in rows],
+            "p95 ms": [milliseconds(row.latency_p95_ms) for row in rows],
+            "faster": [versus(row, factor(row.speedup)) for row in rows],
+        }
+    return cells
+
+
+def _tables(report: Report, cells: dict[str, list[str]], width: int, ascii_only: bool) -> Iterator[RenderableType]:
+    """One table where the columns fit side by side, else as many as it takes, each with the names."""
+    from rich.text import Text
+
+    names = min(max(len(row.name) for row in report.rows), max(12, width // 4))
+    taken = names + max(len(row.runtime) for row in report.rows) + _GAP
+    groups: list[list[str]] = [[]]
+    left = width - taken
+    for heading, column in cells.items():
+        needed = max(len(cell) for cell in (heading, *column)) + _GAP
+        if groups[-1] and needed > left:
+            groups.append([])
+            left = width - taken
+        groups[-1].append(heading)
+        left -= needed
+    for headings in groups:
+        yield _table(report, {heading: cells[heading] for heading in headings}, names, ascii_only)
+        yield Text("")
+
+
+_GAP = 3
+"""Columns between two cells: padding and rule."""
+
+
+def _table(report: Report, cells: dict[str, list[str]], names: int, ascii_only: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.ASCII if ascii_only else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("model", overflow="fold", max_width=names)
+    table.add_column("runtime", no_wrap=True)
+    for heading in cells:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, row in enumerate(report.rows):
+        numbers = (Text(column[place]) for column in cells.values())
+        table.add_row(Text(row.name), Text(row.runtime), *numbers, style=_style(row, report))
+    return table
+
+
+def _style(row: Row, report: Report) -> str:
+    if row.name == report.subject and row.role != "reference":
+        return "bold"
+    return "dim" if row.role in ("baseline", "control") else ""

@@ -1,0 +1,129 @@
+"""A report in plain sentences: what was gained, what was lost, and whether the teacher deserves the credit."""
+
+from __future__ import annotations
+
+from tsdistill.report.report import Comparison, Report, Row
+from tsdistill.report.words import change, error, factor, milliseconds, p_equals, size
+
+LEVEL = 0.05
+"""A difference is called significant below this p-value."""
+
+
+def verdict(report: Report) -> tuple[str, ...]:
+    """The paragraphs of `Report.verdict`."""
+    base = report.rows[0]
+    about = [row for row in report.rows if row.name == report.subject][-1]
+    paragraphs = [_against_reference(about, base, report), _against_control(report)]
+    paragraphs.append(_against_baselines(report))
+    paragraphs.append(_reference_against_baselines(about, base, report))
+    paragraphs.append(_runtime(about, base, report))
+    if any(found.p_value is None for found in report.comparisons):
+        paragraphs.append(
+            f"There are too few windows for a significance test: it takes at least "
+            f"{max(16, 4 * report.horizon)} of them (4 horizons)."
+        )
+    return tuple(paragraph for paragraph in paragraphs if paragraph)
+
+
+def _against_reference(about: Row, base: Row, report: Report) -> str:
+    if about.name == base.name:
+        time = "" if about.latency_p50_ms is None else f", and one forecast takes {_ms(about)}"
+        return f"{about.title} has a {report.split} MSE of {error(about.mse)} in {size(about.size_bytes)}{time}."
+    parts = [f"{about.title} {_accuracy(about, base, report.split)}"]
+    if about.size_ratio is not None:
+        smaller = about.size_ratio <= 1
+        times = factor(1 / about.size_ratio if smaller else about.size_ratio).removesuffix("x")
+        word = f"{times} times {'smaller' if smaller else 'larger'}"
+        parts.append(f"is {word} ({size(about.size_bytes)} against {size(base.size_bytes)})")
+    if about.speedup is not None:
+        faster = about.speedup >= 1
+        times = factor(about.speedup if faster else 1 / about.speedup).removesuffix("x")
+        word = f"{times} times {'faster' if faster else 'slower'}"
+        parts.append(f"is {word} ({_ms(about)} against {_ms(base)})")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}." if len(parts) > 1 else f"{parts[0]}."
+
+
+def _accuracy(about: Row, base: Row, split: str) -> str:
+    """Such as: has a 1.1 % higher test MSE than teacher (0.52 against 0.51; not significant, p=0.13)."""
+    numbers = f"{error(about.mse)} against {error(base.mse)}"
+    if about.mse_ratio is None:
+        return f"has a {split} MSE of {error(about.mse)}, {base.name} of {error(base.mse)}"
+    if about.low is not None and about.high is not None:
+        low, high = (change(1 + end / base.mse) for end in (about.low, about.high))
+        numbers += f"; 95 % interval {low} to {high}, {_significance(about.p_value)}"
+    word = "higher" if about.mse_ratio >= 1 else "lower"
+    return f"has a {_percent(about.mse_ratio - 1)} {word} {split} MSE than {base.name} ({numbers})"
+
+
+def _against_control(report: Report) -> str:
+    """Whether the teacher made a difference."""
+    controls = {row.name: row for row in report.rows if row.role == "control"}
+    for found in report.comparisons:
+        if found.other not in controls:
+            continue
+        text = (
+            f"Against the same student trained without a teacher (MSE {error(controls[found.other].mse)}), "
+            f"{found.subject} has a {_percent(found.relative)} {'lower' if found.relative < 0 else 'higher'} MSE "
+            f"({_significance(found.p_value)})"
+        )
+        if found.p_value is None:
+            return f"{text}."
+        if found.p_value >= LEVEL:
+            return f"{text}: this does not show that the teacher made a difference."
+        return f"{text}: the teacher {'helped' if found.relative < 0 else 'did harm'}."
+    return ""
+
+
+def _against_baselines(report: Report) -> str:
+    names = {row.name for row in report.rows if row.role == "baseline"}
+    held = [found for found in report.comparisons if found.other in names]
+    won = [_versus(found) for found in held if found.relative < 0]
+    lost = [_versus(found) for found in held if found.relative >= 0]
+    sentences = []
+    if won:
+        sentences.append(f"{report.subject} has a lower MSE than {' and '.join(won)}.")
+    if lost:
+        sentences.append(
+            f"{report.subject} does not have a lower MSE than {' and '.join(lost)}: "
+            "what is simpler does as well or better."
+        )
+    return " ".join(sentences)
+
+
+def _versus(found: Comparison) -> str:
+    return f"{found.other} ({change(1 + found.relative)}; {_significance(found.p_value)})"
+
+
+def _reference_against_baselines(about: Row, base: Row, report: Report) -> str:
+    """A warning where the reference has nothing to teach."""
+    better = [row for row in report.rows if row.role == "baseline" and row.mse <= base.mse]
+    if not better or about.name == base.name:
+        return ""
+    names = " and ".join(f"{row.name} (MSE {error(row.mse)})" for row in better)
+    return f"{base.name} itself (MSE {error(base.mse)}) does not beat {names}: ratios to it say little."
+
+
+def _runtime(about: Row, base: Row, report: Report) -> str:
+    """How much of the speed comes from leaving torch, which the reference could have had as well."""
+    same = [row for row in report.rows if row.name == base.name and row.runtime != base.runtime]
+    if not same or about.latency_p50_ms is None or same[0].latency_p50_ms is None or about.name == base.name:
+        return ""
+    gain = same[0].latency_p50_ms / about.latency_p50_ms
+    return (
+        f"{base.name} exported as it is takes {_ms(same[0])} ({same[0].runtime}); against that {about.name} is "
+        f"{factor(gain).removesuffix('x')} times as fast."
+    )
+
+
+def _percent(relative: float) -> str:
+    return f"{abs(100 * relative):.1f} %"
+
+
+def _ms(row: Row) -> str:
+    return f"{milliseconds(row.latency_p50_ms)} ms"
+
+
+def _significance(p_value: float | None) -> str:
+    if p_value is None:
+        return "not tested"
+    return f"{'significant' if p_value < LEVEL else 'not significant'}, {p_equals(p_value)}"

@@ -1,0 +1,10 @@
+"""Scheduled retraining: fresh data in, a judged and promoted model out, unattended."""
+
+from __future__ import annotations
+
+from tsdistill.retrain.gate import Gate, Score, Verdict
+from tsdistill.retrain.job import Job
+from tsdistill.retrain.nightly import rollback, run_job
+from tsdistill.retrain.store import Store
+
+__all__ = ["Gate", "Job", "Score", "Store", "Verdict", "rollback", "run_job"]

@@ -1,0 +1,136 @@
+"""Candidate, incumbent and seasonal naive forecast on the same newest windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tsdistill.data import Task
+from tsdistill.errors import DataError, ShapeError
+from tsdistill.evaluation import LossComparison, Scores, check_fits, compare_losses, score, seasonal_naive
+from tsdistill.exporting import Deployed
+from tsdistill.retrain.gate import Gate, Score, rule
+from tsdistill.retrain.job import Cut, moment
+
+NAIVE = "seasonal naive"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served while a candidate is judged.
+
+    Args:
+        folder: Its folder, relative to the store; None when nothing is served yet.
+        model: The incumbent; None when there is none or it is damaged.
+        said: What its artifact says of its own retraining.
+        problem: Why it cannot be used.
+        rolled_back: Digest of the model that was last taken back by hand.
+    """
+
+    folder: str | None = None
+    model: Deployed | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+    rolled_back: str | None = None
+
+
+def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served) -> dict[str, Any]:
+    """Decision, reason and numbers, as fields of a `Verdict`.
+
+    Everybody is scored on every window of the task's test part, in the task's scale. An incumbent with a longer context
+    gets it from the rows before; one that cannot be scored on these windows is kept, or not counted if it is damaged.
+    """
+    incumbent, notes = served.model, [served.problem] if served.problem else []
+    judged, obstacle = task, None
+    if incumbent is not None:
+        judged, obstacle = _common_task(task, incumbent)
+        if obstacle is not None:
+            incumbent = None
+        else:
+            obstacle = _same(candidate, incumbent, served) or _unfair(served, cut)
+    scores = {"candidate": score(candidate, judged, "test"), NAIVE: score(seasonal_naive(task), judged, "test")}
+    if incumbent is not None:
+        try:
+            scores["incumbent"] = score(incumbent, judged, "test")
+        except DataError as error:
+            notes.append(f"The incumbent cannot be used: {error}")
+        until = served.said.get("judged_until")
+        if obstacle is None and until is not None and moment(until) >= moment(cut.judged_from):
+            notes.append(
+                "Some of these windows also judged the incumbent when it was promoted, which favours it a little."
+            )
+    comparison = _compared(scores, task.horizon)
+    errors = {name: found.to_dict() for name, found in scores.items()}
+    ruling = rule(
+        gate,
+        candidate=errors["candidate"]["mse"],
+        naive=errors[NAIVE]["mse"],
+        incumbent=errors["incumbent"]["mse"] if "incumbent" in errors else None,
+        comparison=comparison,
+        obstacle=obstacle,
+        first=served.folder is None,
+    )
+    known = {"candidate": _known(candidate, cut.seen_until), NAIVE: {}}
+    if incumbent is not None:
+        known["incumbent"] = _known(incumbent, served.said.get("seen_until"))
+    return {
+        "decision": ruling.decision,
+        "reason": ruling.reason,
+        "notes": tuple(notes),
+        "n_windows": len(judged.test),
+        "scores": {name: Score(mse=found["mse"], mae=found["mae"], **known[name]) for name, found in errors.items()},
+        "difference": comparison.mean_difference if comparison else None,
+        "low": comparison.low if comparison else None,
+        "high": comparison.high if comparison else None,
+        "p_value": comparison.p_value if comparison else None,
+    }
+
+
+def _common_task(task: Task, incumbent: Deployed) -> tuple[Task, str | None]:
+    """A task both can be scored on, with the same windows and scale; or why there is none."""
+    signature, remedy = incumbent.signature, "To serve forecasts of another shape, give the job another store."
+    if signature.frequency != task.panel.frequency:
+        problem = f"it forecasts steps of {signature.frequency}, the data has steps of {task.panel.frequency}"
+        return task, f"The incumbent cannot be compared: {problem}. {remedy}"
+    try:
+        if signature.context > task.context:
+            task = Task(
+                task.panel, context=signature.context, horizon=task.horizon, split=task.split, scaler=task.scaler
+            )
+        check_fits(incumbent, task.test, task.signature)
+    except (DataError, ShapeError) as error:
+        return task, f"The incumbent cannot be compared: {error} {remedy}"
+    return task, None
+
+
+def _same(candidate: Deployed, incumbent: Deployed, served: Served) -> str | None:
+    if candidate.digest == incumbent.digest:
+        return "The candidate is the incumbent itself: neither the data nor the recipe has changed."
+    if candidate.digest == served.rolled_back:
+        return "The candidate is the very model that was rolled back by hand. Change the recipe, or wait for new data."
+    return None
+
+
+def _unfair(served: Served, cut: Cut) -> str | None:
+    """Why the judging windows are no fair test of the incumbent."""
+    seen = served.said.get("seen_until")
+    if seen is None:
+        return "The incumbent does not say until when it has seen data, so these windows may be no test of it."
+    if moment(seen) < moment(cut.judged_from):
+        return None
+    return (
+        f"The incumbent has seen these windows: it was trained and selected on data until {seen}, judging begins at "
+        f"{cut.judged_from}. Nothing fair can be said. Run with newer data (or a later --as-of), or with another store."
+    )
+
+
+def _compared(scores: Mapping[str, Scores], horizon: int) -> LossComparison | None:
+    if "incumbent" not in scores:
+        return None
+    ours, theirs = scores["candidate"], scores["incumbent"]
+    return compare_losses(ours.window_losses, theirs.window_losses, horizon=horizon, times=ours.times)
+
+
+def _known(model: Deployed, seen_until: str | None) -> dict[str, Any]:
+    return {"size_bytes": model.size_bytes, "model": model.digest, "seen_until": seen_until}

@@ -1,0 +1,232 @@
+"""One retraining, from fresh data to a verdict."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+
+from tsdistill.data import Panel, Task
+from tsdistill.data.split import in_zone
+from tsdistill.errors import ArtifactError, TsdistillError
+from tsdistill.exporting import Deployed
+from tsdistill.models import versions
+from tsdistill.recipe import Recipe, Workspace, make_models, make_report, write_text
+from tsdistill.retrain.gate import Verdict
+from tsdistill.retrain.job import Cut, Job
+from tsdistill.retrain.judging import Served, judge
+from tsdistill.retrain.store import Store, now
+from tsdistill.spec import digest_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_job(
+    job: Job,
+    *,
+    as_of: str | dt.datetime | pd.Timestamp | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Verdict:
+    """Retrain on fresh data, judge the candidate against the served model, and serve the better one.
+
+    The newest `job.judge` steps are held out from training and selection. Candidate, incumbent and seasonal naive
+    forecast are scored on all their windows, in the candidate task's scale, and the job's gate decides. A promotion is
+    one atomic step; the model served before is kept as `previous`. Whatever happens, a verdict is written to the store.
+
+    The incumbent is kept, and the verdict says why, when a comparison would be unfair or impossible: it was trained or
+    selected on the judging windows (`as_of` going backwards), it forecasts other steps or channels, the candidate is
+    the same model, or the candidate is the very model that was last rolled back by hand.
+
+    Use it every time new data is there, from cron or a scheduler. A job that was killed continues where it was when it
+    is started again with the same data.
+
+    Args:
+        job: What to do.
+        as_of: Use rows up to and including this time only; by default all there are.
+        progress: Show progress bars; None shows them in a terminal only.
+        say: Called with a line for people as stages begin and end.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        DataError: the data cannot be reached or used.
+        ConfigError: a part of the recipe does not fit the data.
+        UnsupportedError: the recipe has a step that its models cannot take.
+        OrderError: another job holds the store.
+        DivergenceError: training met an infinite or NaN loss.
+        ArtifactError: the store cannot be used, or the disk is full; what is served is whole.
+
+    Example:
+        >>> import tsdistill as td
+        >>> job = td.retrain.Job.from_file("job.toml")                  # doctest: +SKIP
+        >>> print(td.retrain.run_job(job, as_of="2013-12-01"))          # doctest: +SKIP
+    """
+    began = time.perf_counter()
+    store = Store(job.store, create=True)
+    with _disk_errors(store), store.locked():
+        night = _Night(job, store, began, progress, say)
+        try:
+            verdict = night.verdict(as_of)
+        except Exception as error:
+            # A full disk takes no verdict either; the error itself goes to the caller.
+            with suppress(OSError):
+                store.record(night.failed(error))
+            raise
+        store.tidy(job.keep_runs)
+    return verdict
+
+
+def rollback(store: str | Path) -> Verdict:
+    """Serve the previous model again, in one atomic step; the one served now becomes `previous`.
+
+    Use it when a promoted model turns out to be wrong in a way that its errors did not show. It does not wait for a job
+    that is running; that job will not promote over a model it has not judged. The next job does not promote the very
+    model that was rolled back.
+
+    Args:
+        store: The store's folder.
+
+    Returns:
+        The verdict that is kept in the history; its reason says what is served now.
+
+    Raises:
+        OrderError: there is no previous model.
+        ArtifactError: this is no store, or the previous model is damaged; what is served is as it was.
+
+    Example:
+        >>> rollback("store").decision      # doctest: +SKIP
+        'rolled-back'
+    """
+    place = Store(store)
+    with _disk_errors(place):
+        return place.roll_back()
+
+
+@dataclass
+class _Night:
+    """One job at work; it keeps what is known so far, so that a failure can tell as much."""
+
+    job: Job
+    store: Store
+    began: float
+    progress: bool | None
+    say: Callable[[str], None] | None
+    cut: Cut | None = None
+    run: str | None = None
+    data: str | None = None
+
+    def verdict(self, as_of: Any) -> Verdict:
+        """Cook, judge, promote, record."""
+        panel = self.job.load(as_of)
+        self.cut = cut = self.job.cut(panel)
+        recipe = self.job.recipe if self.job.seed is None else self.job.recipe.with_seed(self.job.seed)
+        recipe = recipe.replace(task=recipe.task.replace(split=cut.split))
+        task = recipe.task.build(panel)
+        self.data = task.fingerprint
+        candidate = self._cook(recipe, task, cut)
+        served = self._served()
+        found = judge(self.job.gate, task, cut, candidate, served)
+        found["notes"] += _behind(panel, as_of)
+        verdict = self._told(current=served.folder, **found)
+        if verdict.decision == "promoted":
+            return self._promote(candidate, served, cut, verdict)
+        self.store.record(verdict)
+        return verdict
+
+    def failed(self, error: Exception) -> Verdict:
+        """The verdict of a job that could not come to one."""
+        reason = str(error) if isinstance(error, TsdistillError) else f"{type(error).__name__}: {error}"
+        return self._told(decision="failed", reason=reason, error=type(error).__name__, current=self.store.served())
+
+    def _cook(self, recipe: Recipe, task: Task, cut: Cut) -> Deployed:
+        """The recipe's last model; a job that was killed finds its finished stages by data, recipe and version."""
+        key = digest_of([recipe.to_dict(), task.fingerprint, task.test.fingerprint, versions()["tsdistill"]])
+        self.run = f"runs/{_compact(cut.as_of)}-{key[:8]}"
+        kitchen = Workspace(self.store.folder / self.run, say=self.say)
+        with kitchen.locked():
+            write_text(kitchen.folder / "recipe.toml", recipe.to_toml())
+            models = make_models(recipe, task, kitchen, self.progress)
+            if self.job.report:
+                make_report(task, models, kitchen, self.progress)
+        candidate = list(models.values())[-1]
+        if not isinstance(candidate, Deployed):
+            raise TypeError("a recipe must end in a deployed model")
+        return candidate
+
+    def _served(self) -> Served:
+        folder, rolled_back = self.store.served(), self.store.rolled_back()
+        if folder is None:
+            return Served()
+        try:
+            model, said = self.store.load(folder)
+        except ArtifactError as error:
+            return Served(folder, problem=f"The incumbent cannot be loaded: {error}", rolled_back=rolled_back)
+        return Served(folder, model, said, rolled_back=rolled_back)
+
+    def _promote(self, candidate: Deployed, served: Served, cut: Cut, verdict: Verdict) -> Verdict:
+        said = {"seen_until": cut.seen_until, "judged_until": cut.as_of, "job": self.job.digest, "run": self.run}
+        metrics = {"judged_mse": verdict.scores["candidate"].mse, "retrain": said}
+        name = f"{_compact(cut.as_of)}-{candidate.digest}"
+        promoted = self.store.promote(candidate, name, over=served.folder, metrics=metrics, verdict=verdict)
+        if promoted is not None:
+            return promoted
+        reason = (
+            "What is served was changed by hand while this job ran, so its candidate was judged against another model."
+        )
+        verdict = verdict.replace(decision="kept", reason=reason, current=self.store.served())
+        self.store.record(verdict)
+        return verdict
+
+    def _told(self, **values: Any) -> Verdict:
+        cut = {} if self.cut is None else self.cut._asdict()
+        cut.pop("split", None)
+        return Verdict(
+            time=now(),
+            data=self.data,
+            job=self.job.digest,
+            run=self.run,
+            seconds=round(time.perf_counter() - self.began, 2),
+            **cut,
+            **values,
+        )
+
+
+def _behind(panel: Panel, as_of: Any) -> tuple[str, ...]:
+    """A remark when the data ends a step or more before the time it was asked for."""
+    import pandas as pd
+
+    ends = [item.ds for item in panel.items if item.ds is not None and len(item.ds) > 1]
+    if as_of is None or not ends:
+        return ()
+    newest = max(ends, key=lambda ds: ds[-1])
+    gap = in_zone(pd.Timestamp(as_of), newest) - newest[-1]
+    return (f"The data ends {gap} before the time asked for.",) if gap >= newest[-1] - newest[-2] else ()
+
+
+@contextmanager
+def _disk_errors(store: Store) -> Iterator[None]:
+    """What a disk refuses is an `ArtifactError`, whoever was writing."""
+    try:
+        yield
+    except TsdistillError:
+        raise
+    except (OSError, SafetensorError) as error:
+        told = getattr(error, "strerror", None) or str(error)
+        raise ArtifactError(
+            f"Cannot write to the store {store.folder}: {told}. Make room or check permissions; what is served is "
+            "whole."
+        ) from error
+
+
+def _compact(stamp: str) -> str:
+    """A written stamp as part of a folder name."""
+    return stamp.replace("+00:00", "Z").replace("-", "").replace(":", "").replace(".", "_")

@@ -1,0 +1,320 @@
+"""Where served models live: `current` and `previous` change together, in one atomic step, and every verdict is kept.
+
+store.json              says that this folder is a store
+current, previous       the served model and the one before it: links that lead through `.live`
+.live                   link to one of .generations/; replacing it is the atomic step
+.generations/000007/    current and previous of one moment, and the verdict that led to it
+models/                 deployed models by stamp and digest; never changed once they are there
+runs/                   a folder of each job: stages, report, verdict
+history.jsonl           one line per verdict; last-verdict.json holds the newest
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from tsdistill import manifest as manifests
+from tsdistill.artifacts import load, save
+from tsdistill.errors import ArtifactError, OrderError
+from tsdistill.exporting import Deployed
+from tsdistill.recipe import write_text
+from tsdistill.retrain.gate import Verdict
+from tsdistill.spec import SCHEMA_VERSION
+
+MARK = "store.json"
+GENERATIONS_KEPT = 3
+"""A reader that followed `.live` a moment ago still finds what it was following."""
+SWAP_SECONDS = 30.0
+
+
+class Store:
+    """The folder a model is served from, its predecessor, and what was decided when.
+
+    Serve `store/current` with `tsdistill.runtime.load`; it is either not there yet or a whole model, at every moment.
+
+    Args:
+        folder: The store.
+        create: Make it if it is not there; otherwise a missing store is an error.
+
+    Attributes:
+        folder: The store.
+        current: Path to serve from.
+        previous: Path of the model before it.
+
+    Raises:
+        ArtifactError: there is no store, the folder holds other things, or the disk refuses.
+
+    Example:
+        >>> store = Store("my-store", create=True)
+        >>> store.current.exists(), store.history()
+        (False, ())
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = False) -> None:
+        self.folder = Path(folder)
+        self.current, self.previous = self.folder / "current", self.folder / "previous"
+        self.models, self.runs, self._generations = (self.folder / name for name in ("models", "runs", ".generations"))
+        if (self.folder / MARK).is_file():
+            return
+        if not create:
+            raise ArtifactError(f"{folder} is no store of retrained models: it has no {MARK}. Check the path.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            others = [name for name in sorted(os.listdir(folder)) if not name.startswith((MARK, "."))]
+            if others:
+                raise ArtifactError(
+                    f"`store` must be a new folder, an empty one or a store, but {folder} holds {', '.join(others[:5])}"
+                    f"{', ...' if len(others) > 5 else ''}. Name another folder."
+                )
+            write_text(self.folder / MARK, json.dumps({"kind": "tsdistill-store", "schema_version": SCHEMA_VERSION}))
+        except ArtifactError:
+            raise
+        except OSError as error:
+            raise ArtifactError(f"Cannot make the store {folder}: {error.strerror}. Name another folder.") from None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store for one job; a second is refused at once. The kernel drops a killed process's lock."""
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise OrderError(f"Another job is retraining {self.folder}. Wait for it to end.") from None
+        try:
+            self._mend()
+            yield
+        finally:
+            lock.release()
+
+    def load(self, folder: str) -> tuple[Deployed, dict[str, Any]]:
+        """A model by its folder, relative to the store, and what it says of its retraining.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        model = load(self.folder / folder)
+        if not isinstance(model, Deployed):
+            raise ArtifactError(f"{self.folder / folder} holds a trainable model. Only deployed ones are served.")
+        return model, dict(manifests.read(self.folder / folder)[0].metrics.get("retrain") or {})
+
+    def served(self) -> str | None:
+        """Folder of the served model, relative to the store; None when nothing is served yet."""
+        return self._leads_to("current")
+
+    def rolled_back(self) -> str | None:
+        """Digest of the model that was taken back by hand, if that was the last thing that happened to `current`."""
+        verdict, previous = self._last_swap(), self._leads_to("previous")
+        return previous.split("-")[-1] if previous and verdict and verdict.decision == "rolled-back" else None
+
+    def promote(
+        self, model: Deployed, name: str, *, over: str | None, metrics: Mapping[str, Any], verdict: Verdict
+    ) -> Verdict | None:
+        """Serve a model instead of `over`, which becomes `previous`, and record it.
+
+        Nothing is done if `over` is not served any more.
+
+        Args:
+            model: What to serve.
+            name: Folder name for it; by stamp and digest.
+            over: What was served when it was judged, as `served()` gave it.
+            metrics: What the model shall say of itself.
+            verdict: Kept with the change, so that no kill can separate them.
+
+        Returns:
+            The verdict as it was kept, or None when nothing was done.
+        """
+        save(model, self.models / name, metrics=metrics)
+        with self._swapping():
+            if self.served() != over:
+                return None
+            current = f"models/{name}"
+            # What cannot be loaded any more, or was just mended by being saved again, is nothing to go back to.
+            useful = over is not None and over != current and self._loads(over)
+            verdict = verdict.replace(current=current)
+            self._swap(current, over if useful else self._leads_to("previous"), verdict)
+            self.record(verdict)
+        return verdict
+
+    def roll_back(self) -> Verdict:
+        """Swap `current` and `previous`; gives the verdict that is kept.
+
+        Raises:
+            OrderError: there is no previous model.
+            ArtifactError: the previous model is damaged; `current` stays.
+        """
+        with self._swapping():
+            current, previous = self.served(), self._leads_to("previous")
+            if current is None or previous is None:
+                raise OrderError(
+                    f"{self.folder} has no previous model to go back to. There is one once a model was promoted "
+                    "over another."
+                )
+            _, said = self.load(previous)
+            verdict = Verdict(
+                decision="rolled-back",
+                reason=f"{previous} is served now (data until {said.get('seen_until')}); before, it was {current}.",
+                time=now(),
+                current=previous,
+            )
+            self._swap(previous, current, verdict)
+            self.record(verdict)
+        return verdict
+
+    def record(self, verdict: Verdict) -> None:
+        """Write a verdict: into the history, as the last one, and into its run's folder."""
+        _append(self.folder / "history.jsonl", _line(verdict))
+        write_text(self.folder / "last-verdict.json", verdict.to_json() + "\n")
+        if verdict.run is not None and (self.folder / verdict.run).is_dir():
+            write_text(self.folder / verdict.run / "verdict.json", verdict.to_json() + "\n")
+
+    def history(self) -> tuple[Verdict, ...]:
+        """Every verdict, oldest first."""
+        path = self.folder / "history.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return tuple(Verdict.from_json(line) for line in lines if line.strip())
+
+    def tidy(self, keep_runs: int) -> None:
+        """Remove old runs, old generations and models not served lately; what resists is left for the next time."""
+        with self._swapping():
+            kept = {*sorted(self._numbers())[-GENERATIONS_KEPT:], *self._live()}
+            models = {self._leads_to(which, number) for number in kept for which in ("current", "previous")}
+            old = [self._generations / f"{number:06}" for number in self._numbers() if number not in kept]
+            old += [path for path in _inside(self.models) if f"models/{path.name}" not in models]
+            old += sorted(_inside(self.runs), key=lambda path: path.stat().st_mtime)[:-keep_runs]
+            trash = self.folder / ".trash"
+            with contextlib.suppress(OSError):
+                trash.mkdir(exist_ok=True)
+                for path in old:
+                    # Renamed first, so that a kill in the middle of removing leaves no half of anything behind.
+                    os.rename(path, trash / f"{path.name}-{secrets.token_hex(4)}")
+        shutil.rmtree(trash, ignore_errors=True)
+
+    def _swap(self, current: str, previous: str | None, verdict: Verdict) -> None:
+        """Make a generation and lead `.live` to it in one step."""
+        self._generations.mkdir(exist_ok=True)
+        fresh = self._generations / f".new-{secrets.token_hex(4)}"
+        fresh.mkdir()
+        for which, target in (("current", current), ("previous", previous)):
+            if target is not None:
+                os.symlink(f"../../{target}", fresh / which)
+        write_text(fresh / "verdict.json", verdict.to_json() + "\n")
+        _flush(fresh)
+        name = f"{max(self._numbers(), default=0) + 1:06}"
+        os.rename(fresh, self._generations / name)
+        _flush(self._generations)
+        for which, target in (("current", current), ("previous", previous)):
+            # Nowhere to be followed to before the first step below, so these two are not there until then.
+            if target is not None and not os.path.lexists(self.folder / which):
+                os.symlink(f".live/{which}", self.folder / which)
+        beside = self.folder / f".live.new-{secrets.token_hex(4)}"
+        os.symlink(f".generations/{name}", beside)
+        os.replace(beside, self.folder / ".live")
+        _flush(self.folder)
+
+    @contextlib.contextmanager
+    def _swapping(self) -> Iterator[None]:
+        """A short lock around the links, apart from the job's: an operator can roll back while a job is training."""
+        lock = FileLock(self.folder / ".swap.lock")
+        try:
+            lock.acquire(timeout=SWAP_SECONDS)
+        except Timeout:
+            raise OrderError(f"The links of {self.folder} have been held for {SWAP_SECONDS:g} s. Try again.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _mend(self) -> None:
+        """Finish what a killed job left: a change that is not in the history yet, and names that lead nowhere."""
+        with self._swapping():
+            unfinished = (self.folder.glob(".live.new-*"), self.folder.glob("*.part"), self._generations.glob(".new-*"))
+            for left in itertools.chain(*unfinished):
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            verdict = self._last_swap()
+            path = self.folder / "history.jsonl"
+            told = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            if verdict is not None and _line(verdict) not in told:
+                self.record(verdict)
+
+    def _last_swap(self) -> Verdict | None:
+        path = self.folder / ".live" / "verdict.json"
+        return Verdict.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def _leads_to(self, which: str, number: int | None = None) -> str | None:
+        """Target of a link of the live generation, or of another one, relative to the store."""
+        place = self.folder / ".live" if number is None else self._generations / f"{number:06}"
+        try:
+            return os.readlink(place / which).removeprefix("../../")
+        except FileNotFoundError:
+            return None
+
+    def _loads(self, folder: str) -> bool:
+        try:
+            self.load(folder)
+        except ArtifactError:
+            return False
+        return True
+
+    def _live(self) -> list[int]:
+        try:
+            return [int(Path(os.readlink(self.folder / ".live")).name)]
+        except FileNotFoundError:
+            return []
+
+    def _numbers(self) -> list[int]:
+        return [int(path.name) for path in _inside(self._generations) if path.name.isdigit()]
+
+
+def now() -> str:
+    """The time a verdict is written, in UTC."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Folders in a folder, without hidden ones."""
+    return [path for path in sorted(folder.glob("*")) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _line(verdict: Verdict) -> str:
+    return json.dumps({"schema_version": SCHEMA_VERSION, **verdict.to_dict()})
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line in one write and make it durable; a part of a line, left by a full disk, is taken back."""
+    content = line.encode() + b"\n"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        before = os.fstat(handle).st_size
+        if before and os.pread(handle, 1, before - 1) != b"\n":
+            content = b"\n" + content
+        try:
+            n_written = os.write(handle, content)
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
+        if n_written != len(content):
+            os.ftruncate(handle, before)
+            raise ArtifactError(f"The disk is full: a verdict could not be written to {path}. Make room.")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

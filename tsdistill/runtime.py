@@ -1,0 +1,233 @@
+"""Run a deployed artifact: raw units in, raw units out, with numpy and onnxruntime and nothing heavier.
+
+The scaler and the normalisation are inside the graph. This module never imports torch, pydantic or pandas; pandas is
+only touched when the caller hands over a frame, and has then loaded it already.
+
+    from tsdistill.runtime import load
+
+    forecast = load("models/etth1").predict(context)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tsdistill import manifest as manifests
+from tsdistill.errors import ArtifactError, ConfigError, must
+from tsdistill.formats import tensors
+from tsdistill.inputs import SignatureLike, predict_raw
+from tsdistill.manifest import Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["INPUT", "OUTPUT", "TOLERANCE", "Predictor", "SignatureLike", "difference", "load", "predict_raw", "verify"]
+
+INPUT, OUTPUT = "context", "forecast"
+"""Names of a graph's only input, (batch, context, channel), and only output, (batch, horizon, channel), raw units."""
+
+TOLERANCE = 1e-4
+"""How far an fp32 graph may be from the trained model, in standard deviations of a channel."""
+
+
+class Predictor:
+    """A loaded graph that forecasts in raw units; safe to call from several threads at once.
+
+    Args:
+        model: The ONNX file's content.
+        signature: Steps, channels and frequency.
+        precision: "fp32" or "int8", as the graph was made.
+        isolate: Run one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch mates
+            move a forecast a little; those of isolated windows cannot.
+        threads: Threads that one prediction may use.
+
+    Raises:
+        ArtifactError: onnxruntime cannot load the graph, or it does not take and give what the signature says.
+        ConfigError: `threads` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        signature: SignatureLike,
+        *,
+        precision: str = "fp32",
+        isolate: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self.signature, self.precision, self.isolate = signature, precision, isolate
+        self.session = _session(model, threads)
+        self._check_ports()
+
+    def predict(self, x: np.ndarray | pd.DataFrame) -> np.ndarray | pd.DataFrame:
+        """Forecast in raw units; see `predict_raw` for what it takes and gives."""
+        return predict_raw(x, self.signature, self.run)
+
+    def run(self, context: np.ndarray) -> np.ndarray:
+        """Forecasts (batch, horizon, channel) of checked float32 contexts (batch, context, channel)."""
+        if not self.isolate or len(context) <= 1:
+            return self._run(context)
+        return np.concatenate([self._run(context[row : row + 1]) for row in range(len(context))])
+
+    def _run(self, context: np.ndarray) -> np.ndarray:
+        return self.session.run([OUTPUT], {INPUT: context})[0]
+
+    def _check_ports(self) -> None:
+        n_channels = len(self.signature.channels)
+        sides = (
+            ("input", INPUT, self.signature.context, self.session.get_inputs()),
+            ("output", OUTPUT, self.signature.horizon, self.session.get_outputs()),
+        )
+        for side, name, steps, ports in sides:
+            port = ports[0] if len(ports) == 1 else None
+            shape = list(port.shape) if port is not None else []
+            sound = len(shape) == 3 and not isinstance(shape[0], int) and shape[1:] == [steps, n_channels]
+            if port is None or port.name != name or port.type != "tensor(float)" or not sound:
+                found = [(found.name, found.type, found.shape) for found in ports]
+                raise ArtifactError(
+                    f"the graph's {side} must be {name!r}, float32 of shape (batch, {steps}, {n_channels}), got "
+                    f"{found}. The manifest and the graph belong to different models; save the model again."
+                )
+
+
+def load(folder: str | Path, *, threads: int = 1) -> Predictor:
+    """Load a deployed artifact for prediction.
+
+    Use it where forecasts are served; the machine needs neither torch nor pandas. Trainable artifacts are loaded with
+    `tsdistill.load`.
+
+    Args:
+        folder: The artifact, as written by `tsdistill.save`. The golden windows in it may be absent here.
+        threads: Threads that one prediction may use.
+
+    Returns:
+        A thread-safe predictor.
+
+    Raises:
+        ArtifactError: The artifact is missing, damaged, tampered with, of a newer schema or not deployed.
+        ConfigError: `threads` is below 1.
+
+    Example:
+        >>> import tsdistill as td
+        >>> from tsdistill.testing import toy_signature
+        >>> deployed = td.export(td.SeasonalNaiveConfig(period=24).build(toy_signature()))
+        >>> folder = td.save(deployed, "models/naive")
+        >>> load(folder).predict(np.zeros((5, 47, 3))).shape
+        (5, 11, 3)
+    """
+    manifest, contents = manifests.read(folder, optional=(manifests.GOLDEN,))
+    return _predictor(folder, manifest, contents, threads)
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Check every digest of a deployed artifact and replay its golden windows on this machine.
+
+    The difference to the stored forecasts is measured as in `difference`. fp32 must agree to 1e-4; INT8 arithmetic
+    differs between processors and is given the looser bound that was set when it was made.
+
+    Args:
+        folder: The artifact.
+
+    Returns:
+        `precision`, `n_windows`, `max_difference`, `tolerance`, `n_files`, and `unlisted`: names of files in the folder
+        that the manifest does not list.
+
+    Raises:
+        ArtifactError: A digest or a forecast does not agree, or the artifact cannot be read.
+    """
+    manifest, contents = manifests.read(folder)
+    predictor = _predictor(folder, manifest, contents, 1)
+    parity = manifest.deployment.parity if manifest.deployment else {}
+    unit = np.asarray(parity.get("unit", manifest.signature["scale"]))
+    tolerance = float(parity.get("tolerance", TOLERANCE))
+    golden = golden_windows(contents[manifests.GOLDEN], predictor.signature)
+    found, where = difference(predictor.run(golden["context"]), golden["forecast"], unit, predictor.signature.channels)
+    if not found <= tolerance:
+        int8 = predictor.precision == "int8"
+        remedy = (
+            "This processor computes INT8 differently; export in fp32 for it." if int8 else "Do not serve from here."
+        )
+        raise ArtifactError(
+            f"replayed golden forecasts of {folder} must be within {tolerance:.1e} standard deviations of the stored "
+            f"ones, got {found:.1e} at {where}. {remedy}"
+        )
+    return {
+        "precision": predictor.precision,
+        "n_windows": len(golden["context"]),
+        "max_difference": found,
+        "tolerance": tolerance,
+        "n_files": len(contents) + 1,
+        "unlisted": manifests.unlisted(folder, manifest),
+    }
+
+
+def difference(
+    forecast: np.ndarray, reference: np.ndarray, unit: np.ndarray, channels: tuple[str, ...]
+) -> tuple[float, str]:
+    """Largest |forecast - reference| / unit and where it is, both (batch, horizon, channel) in raw units.
+
+    `unit` (channel,) is a standard deviation per channel. One step of float32 at the forecast's own value is not
+    counted: a channel at 50 with a deviation of 0.02 cannot be written down more exactly, whoever forecasts it. NaN
+    counts as infinitely far.
+    """
+    gap = np.abs(forecast.astype(np.float64) - reference) - np.spacing(np.abs(reference.astype(np.float32)))
+    gap = np.where(np.isfinite(gap), np.maximum(gap, 0.0), np.inf) / unit
+    window, step, channel = np.unravel_index(int(np.argmax(gap)), gap.shape)
+    return float(gap.max()), f"window {window}, step {step + 1}, channel {channels[channel]!r}"
+
+
+def _session(model: bytes, threads: int) -> Any:
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ConfigError(must("threads", "be a whole number of at least 1", threads, "Use 1 for the lowest latency"))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen unrelated classes for a graph it does not like
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load the graph: {reason}") from None
+
+
+def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes], threads: int) -> Predictor:
+    deployment = manifest.deployment
+    if deployment is None:
+        raise ArtifactError(
+            f"{folder} must hold a deployed model, got kind={manifest.kind!r}. Load it with tsdistill.load(folder), or "
+            "export it first: tsdistill.save(tsdistill.export(model), folder)."
+        )
+    values = {**manifest.signature, "channels": tuple(manifest.signature["channels"])}
+    signature = SimpleNamespace(**{"frequency": None, **values})
+    return Predictor(
+        contents[manifests.MODEL],
+        signature,
+        precision=deployment.precision,
+        isolate=deployment.isolate,
+        threads=threads,
+    )
+
+
+def golden_windows(content: bytes, signature: SignatureLike) -> dict[str, np.ndarray]:
+    """Golden contexts and forecasts, read without the safetensors library."""
+    arrays = {
+        name: np.frombuffer(content[item.begin : item.end], dtype="<f4").reshape(item.shape)
+        for name, item in tensors(content).items()
+        if item.dtype == "F32"
+    }
+    n_channels, n_windows = len(signature.channels), len(arrays.get("context", ()))
+    shapes = {
+        "context": (n_windows, signature.context, n_channels),
+        "forecast": (n_windows, signature.horizon, n_channels),
+    }
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != shapes or n_windows == 0:
+        raise ArtifactError(f"golden windows must have the float32 shapes {shapes}, got {found}. Save the model again.")
+    return arrays

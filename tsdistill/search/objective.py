@@ -1,0 +1,240 @@
+"""What a trial is worth: the validation error of the model that its recipe would deploy."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.trial import BaseTrial
+
+from tsdistill.data import Split, Task, datasets
+from tsdistill.distillation import distill
+from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, listed, must
+from tsdistill.evaluation import evaluate
+from tsdistill.exporting import Deployed, export
+from tsdistill.models import Forecaster
+from tsdistill.pruning import prune
+from tsdistill.quantization import quantize
+from tsdistill.recipe import Recipe, Source, TaskSpec, TeacherSpec, default_recipe
+from tsdistill.search.space import Space
+from tsdistill.spec import digest_of
+from tsdistill.teachers import Teacher
+from tsdistill.training import Training
+
+SEARCHED = "tsdistill"
+"""Study attribute that says what its trials have in common."""
+
+
+class Objective:
+    """The function `objective` gives; made once per process, called once per trial."""
+
+    def __init__(
+        self,
+        space: Space,
+        teacher: Teacher,
+        task: Task,
+        *,
+        recipe: Recipe | None,
+        max_size_bytes: int | None,
+        cache: str | Path | None,
+    ) -> None:
+        if max_size_bytes is not None and (not isinstance(max_size_bytes, int) or max_size_bytes < 1):
+            raise ConfigError(must("max_size_bytes", "be a number of bytes above 0", max_size_bytes, "Leave it out"))
+        self.space, self.teacher, self.task, self.max_size_bytes = space, teacher, task, max_size_bytes
+        self.recipe = recipe_of(teacher, task) if recipe is None else recipe
+        _check_task(self.recipe, task)
+        space.check(self.recipe)
+        if cache is None:
+            # The teacher forecasts the training part once, not once per trial.
+            cache = tempfile.mkdtemp(prefix="tsdistill-teacher-")
+            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+        self.cache = Path(cache)
+        self._agreed: set[str] = set()
+
+    def __call__(self, trial: BaseTrial) -> float:
+        """Distil, prune and deploy the recipe of a trial; MSE of what is deployed on the validation part."""
+        study = getattr(trial, "study", None)  # a FixedTrial belongs to none
+        if study is not None and study.study_name not in self._agreed:
+            self.agree(study)
+        began = time.perf_counter()
+        try:
+            recipe = self.space.propose(trial, self.recipe)
+            trial.set_user_attr("recipe", recipe.to_json())
+            deployed = self._deployed(recipe)
+            error = evaluate(deployed, self.task, split="validation")["mse"]
+        except TsdistillError as failure:
+            trial.set_user_attr("reason", str(failure))
+            raise
+        found = {
+            "size_bytes": deployed.size_bytes,
+            "n_parameters": deployed.n_parameters,
+            "precision": deployed.precision,
+            "seconds": round(time.perf_counter() - began, 2),
+        }
+        for name, value in found.items():
+            trial.set_user_attr(name, value)
+        if self.max_size_bytes is not None:
+            trial.set_constraint("size_bytes", deployed.size_bytes - self.max_size_bytes)
+        return error
+
+    def agree(self, study: optuna.Study) -> None:
+        """Refuse a study whose trials answer another question; a new study learns which question it is."""
+        ours = {**question(self.recipe, self.task, self.space, self.max_size_bytes), "teacher": _origin(self.teacher)}
+        check_question(study, ours)
+        if study.user_attrs.get(SEARCHED) != ours:
+            study.set_user_attr(SEARCHED, ours)
+        self._agreed.add(study.study_name)
+
+    def _deployed(self, recipe: Recipe) -> Deployed:
+        try:
+            model = distill(
+                self.teacher,
+                recipe.student.model,
+                self.task,
+                losses=recipe.student.losses,
+                training=recipe.student.training,
+                control=False,
+                cache=self.cache,
+                progress=False,
+            )
+            if recipe.pruning is not None:
+                model = prune(model, self.task, recipe.pruning, teacher=self.teacher, cache=self.cache, progress=False)
+            if recipe.quantization is None:
+                return export(model, self.task)
+            return quantize(model, self.task, recipe.quantization)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, TsdistillError) or not _is_out_of_memory(error):
+                raise
+            raise UnsupportedError(
+                f"A {recipe.student.model.kind} student of this size does not fit into memory. Lower batch_size or the "
+                "sizes in the space."
+            ) from None
+
+
+def objective(
+    space: Space,
+    teacher: Teacher,
+    task: Task,
+    *,
+    recipe: Recipe | None = None,
+    max_size_bytes: int | None = None,
+    cache: str | Path | None = None,
+) -> Objective:
+    """A function of a trial for your own `study.optimize(...)`: the validation MSE of the model that would be deployed.
+
+    Each trial is a recipe: it is proposed by the space, its student is distilled (without a control), pruned, exported
+    or quantized, and scored on the validation part through the runtime that would serve it. The test part is never
+    read. A size budget is a constraint of the trial (`trial.set_constraint`), feasible at or below 0, so that the
+    sampler learns to stay inside it. The trial keeps `recipe` (JSON), `size_bytes`, `n_parameters`, `precision` and
+    `seconds` as user attributes; one that cannot be trained or deployed raises, and keeps the `reason`.
+
+    Use `td.search.optimize` for a total that several processes reach together; use this with
+    `study.optimize(..., catch=td.TsdistillError)` for a loop of your own.
+
+    Args:
+        space: What varies.
+        teacher: Who teaches; trained once, by you.
+        task: Data, context and horizon; training and validation part are used.
+        recipe: What does not vary. By default the bundled recipe over this task, if its panel is one of the
+            catalogue's.
+        max_size_bytes: Bytes the deployed artifact may take.
+        cache: Folder of the teacher's forecasts, shared by trials and processes; by default one per process.
+
+    Returns:
+        A callable that takes a trial (or an `optuna.trial.FixedTrial`) and gives a float.
+
+    Raises:
+        ConfigError: The recipe is for another task, the space does not fit it, or the study (when called) was begun
+            with another task, teacher or budget.
+        TsdistillError: When called: training diverged, or the model cannot be deployed.
+
+    Example:
+        >>> study.optimize(objective(Space(), teacher, task), n_trials=20)      # doctest: +SKIP
+    """
+    return Objective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
+
+
+def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | None) -> dict[str, Any]:
+    """What all trials of a study have in common, as far as it is known before there is a teacher."""
+    parts = (recipe.task, recipe.teacher, recipe.student, recipe.pruning, recipe.quantization)
+    return {
+        "task (data, context, horizon)": task.fingerprint,
+        "recipe": digest_of([None if part is None else part.to_dict() for part in parts]),
+        "space": space.digest,
+        "size budget": max_size_bytes,
+    }
+
+
+def check_question(study: optuna.Study, ours: dict[str, Any]) -> None:
+    """ConfigError when a study was begun with something else."""
+    theirs = study.user_attrs.get(SEARCHED, {})
+    others = [f"a different {name}" for name in ours if name in theirs and theirs[name] != ours[name]]
+    if others:
+        raise ConfigError(
+            f"The study {study.study_name!r} was begun with {' and '.join(others)}: its trials cannot be compared "
+            "with new ones. Give another name (--name), or search as before; best_recipe(study, max_size_bytes=...) "
+            "answers for any budget without a new search."
+        )
+
+
+def recipe_of(teacher: Teacher, task: Task) -> Recipe:
+    """The bundled recipe with this task and teacher in it, for panels that have a name in the catalogue."""
+    if task.panel.name not in datasets.names() or not isinstance(teacher, Forecaster):
+        raise ConfigError(
+            "`recipe` must be given unless the panel comes from td.datasets and the teacher from td.train, got "
+            f"recipe=None, a panel {task.panel.name!r} and a teacher of type {type(teacher).__name__}. A recipe says "
+            "where the data comes from, so that what is found can be run: td.Recipe(data={'path': 'my.csv'}, ...)."
+        )
+    said = [step.spec["training"] for step in teacher.lineage if "training" in step.spec]
+    training = Training.from_dict(said[-1]) if said else Training()
+    base = default_recipe()
+    return base.replace(
+        name=task.panel.name,
+        data=Source(dataset=task.panel.name),
+        task=TaskSpec(
+            context=task.context,
+            horizon=task.horizon,
+            split=None if task.split == _usual_split(task) else task.split,
+            scaler=task.scaler,
+        ),
+        teacher=TeacherSpec(model=teacher.config, training=training),
+    )
+
+
+def _check_task(recipe: Recipe, task: Task) -> None:
+    """The recipe has to describe the very task that is searched on, or what is found would be run on another."""
+    asked = {
+        "context": (recipe.task.context, task.context),
+        "horizon": (recipe.task.horizon, task.horizon),
+        "scaler": (recipe.task.scaler, task.scaler),
+        "split": (recipe.task.split or _usual_split(task), task.split),
+    }
+    problems = [
+        must(f"recipe.task.{name}", f"be the task's ({ours!r})", theirs, "Make the task with recipe.task.build(panel)")
+        for name, (theirs, ours) in asked.items()
+        if theirs != ours
+    ]
+    if problems:
+        raise ConfigError(listed(problems, "the recipe for this task"))
+
+
+def _usual_split(task: Task) -> Split:
+    return task.panel.split or Split.fractions(0.7, 0.1, 0.2)
+
+
+def _origin(teacher: Teacher) -> str:
+    """How a teacher came to be: two machines that train the same one need not agree in the last bit."""
+    lineage = getattr(teacher, "lineage", ())
+    if not lineage:
+        return teacher.digest
+    return digest_of([[step.verb, step.spec, step.seed, step.data] for step in lineage])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

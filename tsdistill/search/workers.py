@@ -1,0 +1,325 @@
+"""A whole search over a recipe: the teacher trained once, workers beside each other, the best recipe in a file."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from filelock import FileLock, Timeout
+from optuna.trial import TrialState
+
+from tsdistill import errors
+from tsdistill.data import Panel, Task
+from tsdistill.errors import ConfigError, TsdistillError, must
+from tsdistill.models import Forecaster
+from tsdistill.recipe import Recipe, Workspace, make_teacher, write_text
+from tsdistill.search.objective import check_question, question
+from tsdistill.search.space import Space
+from tsdistill.search.storage import create_study, serves_one_process
+from tsdistill.search.study import best_recipe, n_finished, optimize, standing
+from tsdistill.training.progress import open_bar
+
+LOOK_SECONDS = 1.0
+"""How often the progress of workers is looked at."""
+
+FAREWELL_SECONDS = 15.0
+"""How long a worker may take to mark its trial as failed when it is told to stop."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search left: the study, the best recipe, and the file it was written to."""
+
+    study: optuna.Study
+    recipe: Recipe
+    path: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Finished and failed trials of the study."""
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return {"n_finished": n_finished(self.study), "n_failed": len(failed)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything a worker process needs; it travels through a pipe, never through a command line or a file."""
+
+    recipe: Recipe
+    panel: Panel
+    space: Space
+    name: str
+    storage: str
+    n_trials: int
+    max_size_bytes: int | None
+    seed: int
+    out: Path
+    n_threads: int
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    n_trials: int,
+    space: Space | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+    workers: int = 1,
+    max_size_bytes: int | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Found:
+    """Search over a recipe until its study has `n_trials` finished trials; the best goes to `out/best.toml`.
+
+    What `tsdistill search` does. Stopped at any moment, it goes on from there when it is called again; called on
+    several machines with one PostgreSQL storage, they share the trials.
+
+    Args:
+        recipe: Data, task and teacher, and everything else that is not varied.
+        out: Folder of the teacher, its forecasts, the default storage and `best.toml`.
+        n_trials: Finished trials the study shall have in the end.
+        space: What varies; defaults to `Space()`.
+        storage: Address, see `create_study`; by default a journal in `out`.
+        name: Name of the study; by default the recipe's.
+        workers: Processes on this machine, which share its cores.
+        max_size_bytes: Bytes the deployed artifact may take.
+        seed: What the sampler draws from.
+        progress: Show progress bars; None shows them in a terminal only.
+        say: Called with a line for people now and then.
+
+    Returns:
+        The study and its best recipe.
+
+    Raises:
+        ConfigError: A setting breaks its rule or does not fit the others.
+        UnsupportedError: No trial fits the budget; every trial is kept.
+        TsdistillError: What `optimize`, `create_study`, the data or the teacher's training raise.
+
+    Example:
+        >>> import tsdistill as td
+        >>> found = td.search.run(td.Recipe.from_file("recipe.toml"), "found", n_trials=20, workers=2)  # doctest: +SKIP
+        >>> td.run(found.recipe, "best")                                                                # doctest: +SKIP
+    """
+    for setting, value in (("n_trials", n_trials), ("workers", workers)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(must(setting, "be a whole number above 0", value, "Give another one"))
+    space, folder = space or Space(), Path(out)
+    space.check(recipe)
+    kitchen = Workspace(folder, say=say)
+    storage = storage or f"journal:{folder / 'study.log'}"
+    if workers > 1 and serves_one_process(storage):
+        raise ConfigError(
+            f"`workers` must be 1 with SQLite, which serves one process only, got workers={workers}. Keep the study in "
+            "journal:FILE or PostgreSQL."
+        )
+    study = create_study(name or recipe.name, storage=storage, seed=seed)
+    panel = recipe.data.load()
+    task = recipe.task.build(panel)
+    check_question(study, question(recipe, task, space, max_size_bytes))
+    if n_finished(study) < n_trials:
+        teacher = shared_teacher(recipe, task, folder, progress=progress, say=say)
+        if workers == 1:
+            optimize(
+                study,
+                space,
+                teacher,
+                task,
+                n_trials=n_trials,
+                recipe=recipe,
+                max_size_bytes=max_size_bytes,
+                cache=kitchen.cache,
+                progress=progress,
+            )
+        else:
+            n_threads = max(1, _n_cores() // workers)
+            job = _Job(
+                recipe, panel, space, study.study_name, storage, n_trials, max_size_bytes, seed, folder, n_threads
+            )
+            _watch(study, job, workers, progress, say)
+    found, path = best_recipe(study, max_size_bytes=max_size_bytes), folder / "best.toml"
+    write_text(path, found.to_toml())
+    return Found(study, found, path)
+
+
+def shared_teacher(
+    recipe: Recipe,
+    task: Task,
+    folder: str | Path,
+    *,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Forecaster:
+    """A recipe's teacher, trained once per folder: of several processes one trains it, the others wait and load it.
+
+    Args:
+        recipe: Says which teacher, and how it is trained.
+        task: The recipe's task.
+        folder: Where it is kept.
+        progress: Show a progress bar; None shows one in a terminal only.
+        say: Called with a line for people.
+
+    Returns:
+        The trained teacher.
+
+    Raises:
+        TsdistillError: What training raises; another process may then try.
+
+    Example:
+        >>> teacher = shared_teacher(recipe, task, "found")     # doctest: +SKIP
+    """
+    kitchen = Workspace(folder, say=say)
+    lock = FileLock(kitchen.folder / "teacher.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        (say or (lambda line: None))("another process trains the teacher; waiting for it")
+        lock.acquire()
+    try:
+        return make_teacher(recipe, task, kitchen, progress)
+    finally:
+        lock.release()
+
+
+def _watch(
+    study: optuna.Study, job: _Job, workers: int, progress: bool | None, say: Callable[[str], None] | None
+) -> None:
+    """Start the workers, show how far they are, and pass on what one of them fails with."""
+    with _crew(job, workers) as crew, open_bar("trials", job.n_trials, progress) as bar:
+        waiting = dict(crew)
+        while waiting:
+            for pipe in wait(list(waiting), timeout=LOOK_SECONDS):
+                process = waiting.pop(pipe)  # type: ignore[call-overload]
+                _hear(pipe, process, say)  # type: ignore[arg-type]
+            bar.at(min(n_finished(study), job.n_trials))
+            bar.note(f"{standing(study)}, workers: {len(waiting)}")
+    if n_finished(study) < job.n_trials:
+        raise TsdistillError(
+            f"Every worker died with {n_finished(study)} of {job.n_trials} trials finished. Were they killed, or is "
+            "there too little memory for so many? The same command goes on, with fewer workers if need be."
+        )
+
+
+def _hear(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | None) -> None:
+    """A worker's last words: nothing when it is done, an error to pass on, or none at all when it was killed."""
+    try:
+        kind, message = pipe.recv()
+    except EOFError:
+        process.join()
+        (say or (lambda line: None))(f"a worker died (exit code {process.exitcode}); its trial is made up for")
+        return
+    if kind is not None:
+        raise getattr(errors, kind, TsdistillError)(message)
+
+
+@contextmanager
+def _crew(job: _Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
+    """Worker processes and the pipes they report by; whatever happens, none outlives this."""
+    spawn = multiprocessing.get_context("spawn")
+    crew: dict[Connection, SpawnProcess] = {}
+    try:
+        for number in range(workers):
+            ours, theirs = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=_work, args=(job, theirs), name=f"search-{number + 1}", daemon=True)
+            with _deaf_children():
+                process.start()
+            theirs.close()
+            crew[ours] = process
+        yield crew
+    except BaseException:
+        for process in crew.values():
+            process.terminate()
+        raise
+    finally:
+        until = time.monotonic() + FAREWELL_SECONDS
+        for pipe, process in crew.items():
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+            pipe.close()
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Children started in here ignore Ctrl-C until they are ready to fail their trial properly."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(job: _Job, pipe: Connection) -> None:
+    """What a worker process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    torch.set_num_threads(min(torch.get_num_threads(), job.n_threads))
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, _stop)
+    try:
+        task = job.recipe.task.build(job.panel)
+        teacher = shared_teacher(job.recipe, task, job.out, progress=False)
+        optimize(
+            create_study(job.name, storage=job.storage, seed=job.seed),
+            job.space,
+            teacher,
+            task,
+            n_trials=job.n_trials,
+            recipe=job.recipe,
+            max_size_bytes=job.max_size_bytes,
+            cache=Workspace(job.out).cache,
+            progress=False,
+        )
+        pipe.send((None, ""))
+    except TsdistillError as error:
+        pipe.send((type(error).__name__, str(error)))
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:
+        pipe.send(("TsdistillError", f"A worker failed: {type(error).__name__}: {error}"))
+        raise
+    finally:
+        _deafen()
+
+
+def _stop(*_: Any) -> None:
+    """Stop once: a second signal must not tear up the marking of the trial as failed."""
+    _deafen()
+    raise KeyboardInterrupt
+
+
+def _deafen() -> None:
+    for name in (signal.SIGINT, signal.SIGTERM):
+        # Not SIG_IGN: Python would complain of a signal that came in between.
+        signal.signal(name, lambda *_: None)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed stops at once; its trial is found abandoned by the next search."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _n_cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

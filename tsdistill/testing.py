@@ -1,0 +1,217 @@
+"""Checks that hold an object against its contract, for our own tests and for those of whoever extends tsdistill.
+
+`check_forecaster(config)`, `check_loss(loss)` and `check_pruning(config)` raise `ContractError` with the rule that was
+broken. Each has a planted fault in the test suite that it must find.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+from tsdistill.data.panel import Item, Panel
+from tsdistill.data.split import Split
+from tsdistill.data.task import Batch, Signature, Task
+from tsdistill.losses import Loss
+from tsdistill.models.base import Activations, Forecaster, ModelConfig
+from tsdistill.pruning import rebuild
+
+CONTEXT, HORIZON, CHANNELS, BATCH = 47, 11, 3, 5
+"""Sizes of the toy task: distinct primes, so that no swapped axis passes unseen."""
+
+
+class ContractError(AssertionError):
+    """An object broke its contract; the message says which rule and by how much."""
+
+
+def toy_panel(*, n_rows: int = 499, seed: int = 0) -> Panel:
+    """Three noisy hourly waves with a daily rhythm, far from zero mean and unit scale, the same for a seed.
+
+    Example:
+        >>> toy_panel().channels
+        ('load', 'wind', 'price')
+    """
+    random = np.random.default_rng(seed)
+    steps = np.arange(n_rows)[:, None]
+    waves = np.sin(2 * np.pi * (steps / np.array([24, 24, 12]) + random.random(CHANNELS)))
+    drift = np.cumsum(random.standard_normal((n_rows, CHANNELS)), axis=0) * 0.02
+    values = (waves + drift + 0.2 * random.standard_normal((n_rows, CHANNELS))) * [3, 0.5, 20] + [50, 2, -7]
+    return Panel((Item("toy", None, values),), channels=("load", "wind", "price"), frequency="h", name="toy")
+
+
+def toy_task(*, n_rows: int = 499, seed: int = 0) -> Task:
+    """A task over `toy_panel`, small enough to train on in a second.
+
+    Example:
+        >>> task = toy_task()
+        >>> task.context, task.horizon, len(task.test) > 0
+        (47, 11, True)
+    """
+    split = Split.fractions(0.6, 0.2, 0.2)
+    return Task(toy_panel(n_rows=n_rows, seed=seed), context=CONTEXT, horizon=HORIZON, split=split)
+
+
+def toy_signature() -> Signature:
+    """The signature of `toy_task`, without any data."""
+    names = ("load", "wind", "price")
+    return Signature(
+        context=CONTEXT, horizon=HORIZON, channels=names, mean=(50.0, 2.0, -7.0), scale=(3.0, 0.5, 20.0), frequency="h"
+    )
+
+
+def toy_batch(seed: int = 0) -> Batch:
+    """A batch of noise with the shapes of `toy_task`."""
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        context=torch.randn(BATCH, CONTEXT, CHANNELS, generator=generator),
+        target=torch.randn(BATCH, HORIZON, CHANNELS, generator=generator),
+        index=torch.arange(BATCH),
+    )
+
+
+def check_forecaster(model: ModelConfig | Forecaster) -> None:
+    """Hold a forecaster (or the one a config builds for the toy signature) against the forecaster's contract.
+
+    Shapes and axes; forward equals activations; a window's forecast does not depend on its batch mates nor on how long
+    the context before it is; fused and explicit attention agree; attention rows sum to 1; the same seed builds the same
+    weights; the config survives JSON and TOML; every width group tiles its axes.
+
+    Raises:
+        ContractError: a rule is broken.
+    """
+    model = model.build(toy_signature()) if isinstance(model, ModelConfig) else model
+    model = _shaken(model).eval()
+    context = toy_batch().context
+    with torch.no_grad():
+        forecast, inside = model(context), model.activations(context, attention=True)
+        _require(tuple(forecast.shape) == (BATCH, HORIZON, CHANNELS), f"forecast has shape {tuple(forecast.shape)}")
+        _require(forecast.dtype == torch.float32, f"forecast is {forecast.dtype}, not float32")
+        _near(inside.forecast, forecast, "activations(context, attention=True).forecast differs from forward(context)")
+        for depth, hidden in enumerate(inside.hidden):
+            shape = tuple(hidden.shape)
+            _require(hidden.ndim == 4 and shape[:2] == (BATCH, CHANNELS), f"hidden[{depth}] has shape {shape}")
+        for depth, weights in enumerate(inside.attention or ()):
+            _near(weights.sum(-1), torch.ones(weights.shape[:-1]), f"rows of attention[{depth}] do not sum to 1")
+        alone = torch.cat([model(context[row : row + 1]) for row in range(BATCH)])
+        _near(alone, forecast, "a window's forecast depends on its batch mates")
+        longer = torch.cat([torch.full((BATCH, 2, CHANNELS), 9.0), context], dim=1)
+        _near(model(longer), forecast, "a longer context must be used from its end")
+    twin, again = (model.config.build(model.signature, seed=7).state_dict() for _ in range(2))
+    _require(all(torch.equal(twin[name], again[name]) for name in twin), "the same seed builds different weights")
+    for form, back in (("json", type(model.config).from_json), ("toml", type(model.config).from_toml)):
+        text = model.config.to_json() if form == "json" else model.config.to_toml()
+        _require(back(text) == model.config, f"the config does not survive {form}")
+    _check_width_groups(model)
+
+
+def check_pruning(model: ModelConfig | Forecaster, *, seed: int = 0) -> None:
+    """Removing units whose outgoing weights are zero changes no forecast, and sizes really shrink.
+
+    Raises:
+        ContractError: a width group misses a slice, names a wrong one, or the rebuilt model differs.
+    """
+    model = model.build(toy_signature()) if isinstance(model, ModelConfig) else model
+    model = _shaken(model).eval()
+    generator = torch.Generator().manual_seed(seed)
+    keep: dict[str, torch.Tensor] = {}
+    parameters = dict(model.named_parameters())
+    for group in model.width_groups():
+        n_kept = int(torch.randint(1, group.size + 1, (1,), generator=generator))
+        order = torch.randperm(group.size, generator=generator)
+        keep[group.name] = torch.sort(order[:n_kept]).values
+        for outgoing in group.outgoing:
+            gone = outgoing.positions(order[n_kept:], group.size).flatten()
+            with torch.no_grad():
+                parameters[outgoing.parameter].index_fill_(outgoing.axis, gone, 0.0)
+    smaller = rebuild(model, keep)
+    context = toy_batch(seed).context
+    with torch.no_grad():
+        _near(smaller(context), model(context), f"removing silent units changed the forecast (kept {_counts(keep)})")
+    for group in smaller.width_groups():
+        _require(group.size == len(keep[group.name]), f"{group.name} has {group.size} units, kept {_counts(keep)}")
+    cut = any(len(keep[group.name]) < group.size for group in model.width_groups())
+    if cut:
+        _require(smaller.n_parameters < model.n_parameters, "a pruned model has no fewer parameters")
+
+
+def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
+    """Hold a loss against its contract with a student and a teacher built for the toy signature.
+
+    The value is a finite scalar that does not change when the batch is doubled; the student gets a gradient and the
+    teacher none; a teacher term is zero when the student says what the teacher says; the spec survives JSON;
+    parameters of the term are registered, so that they are trained and saved.
+
+    Raises:
+        ContractError: a rule is broken.
+    """
+    learner, guide = (
+        _shaken(config.build(toy_signature(), seed)).eval() for seed, config in ((1, student), (2, teacher))
+    )
+    bound, batch = loss.bind(learner), toy_batch()
+    theirs = guide.activations(batch.context)
+    value = bound(learner.activations(batch.context), theirs, batch)
+    _require(value.ndim == 0 and bool(torch.isfinite(value)), f"{loss} is not a finite scalar")
+    value.backward()
+    _require(
+        any(_has_gradient(parameter) for parameter in learner.parameters()), f"{loss} gives the student no gradient"
+    )
+    _require(
+        not any(_has_gradient(parameter) for parameter in guide.parameters()), f"{loss} sends a gradient to the teacher"
+    )
+    for name, parameter in bound.named_parameters():
+        _require(_has_gradient(parameter), f"{name} of {loss} gets no gradient")
+    double = Batch(*(torch.cat([each, each]) for each in (batch.context, batch.target, batch.index)))
+    with torch.no_grad():
+        twice = bound(learner.activations(double.context), guide.activations(double.context), double)
+        _near(twice, value, f"{loss} changes with the batch size")
+        agreed = Batch(batch.context, theirs.forecast, batch.index)
+        same = Activations(theirs.forecast, theirs.hidden, theirs.attention)
+        if not list(bound.parameters()):
+            _near(
+                bound(same, theirs, agreed),
+                torch.zeros(()),
+                f"{loss} is not zero when student, teacher and truth agree",
+            )
+    _require(type(loss).from_json(loss.to_json()) == loss, f"{loss} does not survive JSON")
+
+
+def _shaken(model: Forecaster) -> Forecaster:
+    """A copy with weights off their initial zeros, so that no check passes because a path is silent."""
+    model = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def _check_width_groups(model: Forecaster) -> None:
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for group in model.width_groups():
+        for each in group.slices:
+            if each.parameter not in shapes:
+                raise ContractError(f"width group {group.name} names {each.parameter!r}, which is no parameter.")
+            covered = each.positions(torch.arange(group.size), group.size).flatten().sort().values
+            expected = torch.arange(each.offset, shapes[each.parameter][each.axis])
+            _require(torch.equal(covered, expected), f"{group.name} does not tile axis {each.axis} of {each.parameter}")
+
+
+def _has_gradient(parameter: torch.nn.Parameter) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+
+
+def _counts(keep: dict[str, torch.Tensor]) -> str:
+    return ", ".join(f"{name}: {len(units)}" for name, units in keep.items())
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ContractError(f"{message}.")
+
+
+def _near(found: torch.Tensor, wanted: torch.Tensor, message: str, tolerance: float = 2e-6) -> None:
+    size = max(1.0, float(wanted.detach().abs().max()))
+    gap = float((found - wanted).detach().abs().max()) / size
+    _require(gap <= tolerance, f"{message}: by {gap:.2g}, more than {tolerance:g}")

@@ -1,0 +1,108 @@
+"""Where a training run stood: one safetensors file, replaced atomically at the end of every epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from tsdistill.errors import ArtifactError
+
+
+@dataclass
+class Progress:
+    """Everything about a run that is not a tensor.
+
+    Args:
+        key: Digest of model, data, objective and training spec: a checkpoint of another run is refused.
+        precision: What the run computes in; a resumed run does not probe again.
+        epoch: Epochs done.
+        step: Gradient steps done.
+        best_epoch: Epoch of the best validation error, from 1.
+        best: That error.
+        history: One record per epoch.
+    """
+
+    key: str
+    precision: str
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best: float = float("inf")
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write(path: Path, progress: Progress, groups: dict[str, dict[str, Tensor]]) -> None:
+    """Write groups of tensors and the progress beside `path`, then rename."""
+    tensors = {
+        f"{group}/{name}": tensor.detach().cpu().contiguous()
+        for group, members in groups.items()
+        for name, tensor in members.items()
+    }
+    content = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise ArtifactError(
+            f"Cannot write the checkpoint {path}: {error.strerror or error}. Make room or name another folder; the one "
+            "before it is kept."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def read(path: Path, key: str) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
+    """The last written state, or None when there is none yet."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            progress = Progress(**json.loads((file.metadata() or {}).get("progress", "{}")))
+            groups: dict[str, dict[str, Tensor]] = {}
+            for full in file.keys():  # noqa: SIM118 - not a dict
+                group, name = full.split("/", 1)
+                groups.setdefault(group, {})[name] = file.get_tensor(full)
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise ArtifactError(f"The checkpoint {path} cannot be read ({error}). Delete it to start over.") from None
+    if progress.key != key:
+        raise ArtifactError(
+            f"The checkpoint {path} belongs to another run (its key is {progress.key}, this run's is {key}): model, "
+            "data, loss or training spec differ. Delete it or name another file."
+        )
+    return progress, groups
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors named `position.field`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, each in state.items() for name, value in each.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for full, tensor in tensors.items():
+        index, name = full.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A module's state, cloned, so that later steps do not change it."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

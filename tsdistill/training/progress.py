@@ -1,0 +1,64 @@
+"""A progress bar on standard error: in a terminal, and nowhere else unless asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """What a loop tells of itself."""
+
+    def at(self, step: int) -> None:
+        """Jump to a step, when resuming."""
+
+    def advance(self) -> None:
+        """One more step is done."""
+
+    def note(self, text: str) -> None:
+        """Show a word about how it goes."""
+
+
+class _Quiet:
+    def at(self, step: int) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar]:
+    """A bar with time left for `n_steps` steps; `show=None` asks whether standard error is a terminal."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield _Quiet()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[word]}"),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=n_steps, word="")
+
+        class Shown:
+            def at(self, step: int) -> None:
+                progress.update(task, completed=step)
+
+            def advance(self) -> None:
+                progress.update(task, advance=1)
+
+            def note(self, text: str) -> None:
+                progress.update(task, word=text)
+
+        yield Shown()
