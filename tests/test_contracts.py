@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from tsdistill.losses import LOSSES, Loss, OutputLoss, TemporalLoss
 from tsdistill.models import (
     CONFIGS,
+    BinnedHead,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
     ModelConfig,
     PatchTSTConfig,
+    QuantileHead,
     SeasonalNaiveConfig,
 )
 from tsdistill.testing import check_forecaster, check_loss, check_pruning
@@ -28,8 +30,15 @@ MODELS: list[ModelConfig] = [
     LinearConfig(),
     SeasonalNaiveConfig(period=7),
 ]
+HEADED = [config for config in MODELS if "head" in type(config).model_fields]
+MODELS += [config.replace(head=QuantileHead(levels=(0.05, 0.3, 0.5, 0.9))) for config in HEADED]
+MODELS += [config.replace(head=BinnedHead(n_bins=13)) for config in HEADED]
 LOSS_EXAMPLES: list[Loss] = [OutputLoss(), OutputLoss(alpha=1.0), TemporalLoss(), TemporalLoss(order=2, weight=0.3)]
-PRUNABLE = [config for config in MODELS if config.kind not in ("linear", "seasonal-naive")]
+
+
+def name(config: ModelConfig) -> str:
+    head = getattr(config, "head", None)
+    return config.kind if head is None or head.kind == "point" else f"{config.kind}-{head.kind}"
 
 
 def test_no_model_and_no_loss_is_left_out() -> None:
@@ -37,12 +46,12 @@ def test_no_model_and_no_loss_is_left_out() -> None:
     assert {type(loss) for loss in LOSS_EXAMPLES} == set(LOSSES)
 
 
-@pytest.mark.parametrize("config", MODELS, ids=lambda config: config.kind)
+@pytest.mark.parametrize("config", MODELS, ids=name)
 def test_models_keep_the_forecaster_contract(config: ModelConfig) -> None:
     check_forecaster(config)
 
 
-@pytest.mark.parametrize("config", PRUNABLE, ids=lambda config: config.kind)
+@pytest.mark.parametrize("config", HEADED, ids=name)
 @given(seed=st.integers(0, 10_000))
 def test_pruning_silent_units_changes_nothing(config: ModelConfig, seed: int) -> None:
     check_pruning(config, seed=seed)

@@ -14,7 +14,16 @@ from torch.nn import functional
 
 from tsdistill.data.task import Batch, Task
 from tsdistill.losses import BoundLoss, Loss
-from tsdistill.models import Activations, Forecaster, LSTMConfig, MLPConfig, PatchTSTConfig, WidthGroup
+from tsdistill.models import (
+    Activations,
+    BinnedHead,
+    Forecaster,
+    LSTMConfig,
+    MLPConfig,
+    PatchTSTConfig,
+    QuantileHead,
+    WidthGroup,
+)
 from tsdistill.models.lstm import LSTM
 from tsdistill.models.patchtst import PatchTST
 from tsdistill.testing import (
@@ -34,29 +43,48 @@ def broken(base: type[Forecaster], config: Any, **members: Any) -> Forecaster:
 
 
 LSTM_CONFIG = LSTMConfig(widths=(7, 5), patch=11)
+QUANTILE_CONFIG = LSTM_CONFIG.replace(head=QuantileHead(levels=(0.1, 0.5, 0.9)))
+BINNED_CONFIG = LSTM_CONFIG.replace(head=BinnedHead(n_bins=13))
 TST_CONFIG = PatchTSTConfig(depth=1, width=6, heads=2, patch=7)
 
 
-def peeks_at_its_batch(self: Forecaster, context: Tensor, future: Tensor | None = None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, future, **how)  # type: ignore[arg-type]
+def peeks_at_its_batch(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
     return replace(inside, forecast=inside.forecast + context.mean())
 
 
-def swaps_axes(self: Forecaster, context: Tensor, future: Tensor | None = None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, future, **how)  # type: ignore[arg-type]
+def swaps_axes(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
     return replace(inside, forecast=inside.forecast.transpose(1, 2))
 
 
-def forward_differs(self: Forecaster, context: Tensor, future: Tensor | None = None) -> Tensor:
-    return LSTM.activations(self, context, future).forecast + 0.01  # type: ignore[arg-type]
+def forward_differs(self: Forecaster, context: Tensor, *covariates: Tensor | None) -> Tensor:
+    return LSTM.activations(self, context, *covariates).forecast + 0.01  # type: ignore[arg-type]
 
 
 def reads_the_start(self: Forecaster, context: Tensor) -> Tensor:
     return context[:, : self.context].transpose(1, 2)
 
 
-def unnormalised_attention(self: Forecaster, context: Tensor, future: Tensor | None = None, **how: Any) -> Activations:
-    inside = PatchTST.activations(self, context, future, **how)  # type: ignore[arg-type]
+def crosses(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+    assert inside.distribution is not None
+    return replace(inside, distribution=inside.distribution.flip(-1))
+
+
+def says_the_lowest(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+    assert inside.distribution is not None
+    return replace(inside, forecast=inside.distribution[..., 0])
+
+
+def says_no_mean(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+    return replace(inside, forecast=inside.forecast + 0.01)
+
+
+def unnormalised_attention(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
+    inside = PatchTST.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
     return replace(inside, attention=None if inside.attention is None else tuple(2 * each for each in inside.attention))
 
 
@@ -66,6 +94,9 @@ FORECASTERS: list[tuple[str, Forecaster, str]] = [
     ("forward", broken(LSTM, LSTM_CONFIG, forward=forward_differs), "differs from forward"),
     ("start", broken(LSTM, LSTM_CONFIG, recent=reads_the_start), "used from its end"),
     ("attention", broken(PatchTST, TST_CONFIG, activations=unnormalised_attention), "do not sum to 1"),
+    ("crossing", broken(LSTM, QUANTILE_CONFIG, activations=crosses), "quantiles cross"),
+    ("median", broken(LSTM, QUANTILE_CONFIG, activations=says_the_lowest), "not the median"),
+    ("mean", broken(LSTM, BINNED_CONFIG, activations=says_no_mean), "not the mean over bins"),
 ]
 
 
@@ -98,7 +129,7 @@ def without_gates(self: Forecaster) -> tuple[WidthGroup, ...]:
     )
 
 
-@pytest.mark.parametrize("fault", [without_gates, forgets("weight_hh"), forgets("bias_ih"), forgets("head")])
+@pytest.mark.parametrize("fault", [without_gates, forgets("weight_hh"), forgets("bias_ih"), forgets("last")])
 def test_a_pruner_that_forgets_something_is_found(fault: Callable[[Forecaster], tuple[WidthGroup, ...]]) -> None:
     with pytest.raises((ContractError, RuntimeError)):
         check_pruning(broken(LSTM, LSTM_CONFIG, width_groups=fault), seed=1)
@@ -199,4 +230,4 @@ def _with_noise_in_the_test_rows(kind: type[Task]) -> Task:
 def test_the_checks_pass_what_is_whole() -> None:
     check_forecaster(LSTM_CONFIG)
     check_pruning(LSTM_CONFIG, seed=1)
-    assert torch.is_tensor(LSTM_CONFIG.build(toy_signature()).head.weight)
+    assert torch.is_tensor(LSTM_CONFIG.build(toy_signature()).last.weight)

@@ -19,6 +19,7 @@ HEAVY = ("torch", "pandas", "optuna", "plotly")
 # The public face. A name joins or leaves this list together with a line in CHANGELOG.md, never by accident.
 PUBLIC = [
     "ArtifactError",
+    "BinnedHead",
     "ConfigError",
     "DataError",
     "Deployed",
@@ -31,7 +32,9 @@ PUBLIC = [
     "OutputLoss",
     "Panel",
     "PatchTSTConfig",
+    "PointHead",
     "Pruning",
+    "QuantileHead",
     "Quantization",
     "Recipe",
     "Report",

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tsdistill.data.task import Batch, Task
 from tsdistill.errors import ArtifactError, ConfigError, DivergenceError, OrderError, ShapeError, UnsupportedError
 from tsdistill.exporting import export
 from tsdistill.losses import OutputLoss, TemporalLoss
-from tsdistill.models import LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, SeasonalNaiveConfig
+from tsdistill.models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, SeasonalNaiveConfig
 from tsdistill.teachers import CachedTeacher
 from tsdistill.testing import toy_task
 from tsdistill.training import TeacherObjective, Training, TruthObjective, fit, train
@@ -40,7 +39,9 @@ def task() -> Task:
 def test_training_improves_on_where_it_started(task: Task) -> None:
     model = train(CONFIG, task, QUICK)
     history = model.lineage[-1].metrics["history"]
-    untrained = loop_module._validation_error(CONFIG.build(task.signature), task.validation, torch.device("cpu"))
+    untrained = loop_module._validation_errors(CONFIG.build(task.signature), task.validation, torch.device("cpu"))[
+        "validation_mse"
+    ]
     assert model.lineage[-1].metrics["validation_mse"] < untrained
     assert [record["epoch"] for record in history] == [1, 2, 3]
     assert not model.training
@@ -126,7 +127,7 @@ class Explodes(TruthObjective):
         super().__init__()
         self.n_calls = 0
 
-    def forward(self, model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         loss, _ = super().forward(model, batch)
         self.n_calls += 1
         loss = loss * (float("inf") if self.n_calls == 3 else 1.0)
@@ -142,11 +143,11 @@ def test_the_best_epoch_is_kept_and_patience_stops(task: Task, monkeypatch: pyte
     errors = iter([0.9, 0.5, 0.7, 0.8, 0.1])
     kept: list[str] = []
 
-    def told(model: Any, *_: Any) -> float:
+    def told(model: Any, *_: Any) -> dict[str, float]:
         kept.append(model.digest)
-        return next(errors)
+        return {"validation_mse": next(errors)}
 
-    monkeypatch.setattr(loop_module, "_validation_error", told)
+    monkeypatch.setattr(loop_module, "_validation_errors", told)
     model = train(CONFIG, task, QUICK.replace(epochs=5, patience=2))
     assert len(kept) == 4
     assert model.digest == kept[1]
@@ -174,9 +175,26 @@ def test_a_probe_chooses_and_is_recorded(task: Task) -> None:
 
 
 def test_bfloat16_trains_float32_weights(task: Task) -> None:
-    model = train(CONFIG, task, QUICK.replace(precision="bfloat16", max_steps=2))
+    # An MLP, because not every processor has a bfloat16 LSTM.
+    model = train(MLPConfig(width=5, depth=1), task, QUICK.replace(precision="bfloat16", max_steps=2))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert model(task.validation.batch(torch.arange(2)).context).dtype == torch.float32
+
+
+class NoShortFloats(TruthObjective):
+    """Stands for a processor that cannot compute a model in bfloat16."""
+
+    def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive. More words.")
+        return super().forward(model, batch)
+
+
+def test_a_processor_without_bfloat16_trains_in_float32_unless_told_otherwise(task: Task) -> None:
+    model, short = CONFIG.build(task.signature), QUICK.replace(max_steps=2)
+    assert fit(model, task, short.replace(precision="auto"), NoShortFloats())["precision"] == "float32"
+    with pytest.raises(UnsupportedError, match=r'"bfloat16" \(could not create a primitive\). Use "auto"'):
+        fit(model, task, short.replace(precision="bfloat16"), NoShortFloats())
 
 
 def test_models_without_steps_are_solved_or_left(task: Task) -> None:
@@ -244,7 +262,7 @@ def test_a_validation_error_that_is_not_finite_stops_and_keeps_the_checkpoint(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors = iter([0.9, float("nan")])
-    monkeypatch.setattr(loop_module, "_validation_error", lambda *_: next(errors))
+    monkeypatch.setattr(loop_module, "_validation_errors", lambda *_: {"validation_mse": next(errors)})
     with pytest.raises(DivergenceError, match="epoch 2: the validation error is nan"):
         train(CONFIG, task, QUICK, checkpoint=tmp_path / "run.safetensors")
     found = read(tmp_path / "run.safetensors", _key_of(tmp_path / "run.safetensors"))

@@ -15,7 +15,17 @@ from .errors import (
 from .evaluation import evaluate
 from .exporting import Deployed, export
 from .losses import OutputLoss, TemporalLoss
-from .models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, SeasonalNaiveConfig
+from .models import (
+    BinnedHead,
+    Forecaster,
+    LinearConfig,
+    LSTMConfig,
+    MLPConfig,
+    PatchTSTConfig,
+    PointHead,
+    QuantileHead,
+    SeasonalNaiveConfig,
+)
 from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
@@ -26,6 +36,7 @@ __version__: str
 
 __all__ = [
     "ArtifactError",
+    "BinnedHead",
     "ConfigError",
     "DataError",
     "Deployed",
@@ -38,7 +49,9 @@ __all__ = [
     "OutputLoss",
     "Panel",
     "PatchTSTConfig",
+    "PointHead",
     "Pruning",
+    "QuantileHead",
     "Quantization",
     "Recipe",
     "Report",

@@ -16,6 +16,7 @@ from tsdistill.data.split import Split
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.losses import Loss
 from tsdistill.models.base import Activations, Forecaster, ModelConfig
+from tsdistill.models.heads import QuantileHead
 from tsdistill.pruning import rebuild
 
 CONTEXT, HORIZON, CHANNELS, BATCH = 47, 11, 3, 5
@@ -76,7 +77,8 @@ def check_forecaster(model: ModelConfig | Forecaster) -> None:
 
     Shapes and axes; forward equals activations; a window's forecast does not depend on its batch mates nor on how long
     the context before it is; fused and explicit attention agree; attention rows sum to 1; the same seed builds the same
-    weights; the config survives JSON and TOML; every width group tiles its axes.
+    weights; the config survives JSON and TOML; every width group tiles its axes; quantiles do not cross and
+    the forecast is their median, that of bins their mean.
 
     Raises:
         ContractError: a rule is broken.
@@ -94,6 +96,7 @@ def check_forecaster(model: ModelConfig | Forecaster) -> None:
             _require(hidden.ndim == 4 and shape[:2] == (BATCH, CHANNELS), f"hidden[{depth}] has shape {shape}")
         for depth, weights in enumerate(inside.attention or ()):
             _near(weights.sum(-1), torch.ones(weights.shape[:-1]), f"rows of attention[{depth}] do not sum to 1")
+        _check_distribution(model, inside)
         alone = torch.cat([model(context[row : row + 1]) for row in range(BATCH)])
         _near(alone, forecast, "a window's forecast depends on its batch mates")
         longer = torch.cat([torch.full((BATCH, 2, CHANNELS), 9.0), context], dim=1)
@@ -185,6 +188,22 @@ def _shaken(model: Forecaster) -> Forecaster:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
+
+
+def _check_distribution(model: Forecaster, inside: Activations) -> None:
+    """What is said besides the forecast agrees with it."""
+    said, support = inside.distribution, inside.support
+    if said is None:
+        _require(model.head.kind == "point", f"a model with a {model.head.kind} head says no distribution")
+        return
+    shape = (BATCH, HORIZON, CHANNELS, model.head.n_outputs)
+    _require(tuple(said.shape) == shape, f"distribution has shape {tuple(said.shape)}, not {shape}")
+    if isinstance(model.head, QuantileHead):
+        _require(bool((said.diff(dim=-1) >= 0).all()), "quantiles cross")
+        median = said[..., model.head.levels.index(0.5)]
+        _near(median, inside.forecast, "the forecast is not the median")
+    elif support is not None:
+        _near((said.softmax(-1) * support).sum(-1), inside.forecast, "the forecast is not the mean over bins", 1e-5)
 
 
 def _check_width_groups(model: Forecaster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -18,7 +19,9 @@ class OutputLoss(Loss):
     """The student's forecast follows the teacher's and the truth, blended.
 
     alpha * MSE(student, teacher) + (1 - alpha) * MSE(student, truth), computed as MSE(student, alpha * teacher +
-    (1 - alpha) * truth): the two differ by alpha * (1 - alpha) * MSE(teacher, truth), which no student can change.
+    (1 - alpha) * truth): the two differ by alpha * (1 - alpha) * MSE(teacher, truth), which no student can change. A
+    student with a quantile or binned head is blended likewise, by its head's error: the teacher's forecast counts as a
+    second truth.
 
     Use it in every distillation. Lower `alpha` where the teacher is not clearly better than the student; at 0 there is
     no teacher left in it.
@@ -50,13 +53,27 @@ class OutputLoss(Loss):
 
     def bind(self, student: Forecaster) -> BoundLoss:
         """Ready for any student: only forecasts are compared."""
-        return _BlendedError(self)
+        return _BlendedTarget(self) if student.head.kind == "point" else _BlendedError(self, student.head.error)
 
 
-class _BlendedError(BoundLoss):
+class _BlendedTarget(BoundLoss):
+    """Squared error: blending the targets is blending the errors."""
+
     def __init__(self, loss: OutputLoss) -> None:
         super().__init__()
         self.loss = loss
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         return functional.mse_loss(student.forecast.float(), self.loss.target(batch.target, teacher.forecast))
+
+
+class _BlendedError(BoundLoss):
+    """Any other error is taken to each target by itself."""
+
+    def __init__(self, loss: OutputLoss, error: Callable[[Activations, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.loss, self.error = loss, error
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        said = teacher.forecast.detach().to(batch.target.dtype)
+        return torch.lerp(self.error(student, batch.target), self.error(student, said), self.loss.alpha)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
 from tsdistill.models.linear import LinearConfig
 from tsdistill.models.lstm import LSTMConfig
 from tsdistill.models.mlp import MLPConfig
@@ -29,13 +30,17 @@ CONFIGS: dict[str, type[ModelConfig]] = {
 __all__ = [
     "CONFIGS",
     "Activations",
+    "AnyHead",
     "AnyModelConfig",
+    "BinnedHead",
     "Forecaster",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
     "ModelConfig",
     "PatchTSTConfig",
+    "PointHead",
+    "QuantileHead",
     "SeasonalNaiveConfig",
     "Slice",
     "WidthGroup",

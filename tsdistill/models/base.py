@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from tsdistill.data.task import Batch, Signature, Windows
 from tsdistill.errors import ConfigError, ShapeError
 from tsdistill.inputs import predict_raw
+from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
 from tsdistill.spec import LineageStep, Spec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+POINT = PointHead()
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,16 @@ class Activations:
         forecast: (batch, horizon, channel), scaled.
         hidden: Per depth, (batch, channel, token, width).
         attention: Per depth, (batch, channel, head, query, key), rows summing to 1; None when not asked for.
-        distribution: Quantiles or bin logits of a head that has them, else None.
+        distribution: (batch, horizon, channel, quantile or bin), scaled quantiles or logits of bins; None for a point
+            head.
+        support: (batch, 1, channel, bin), scaled centres of the bins that logits are about, else None.
     """
 
     forecast: Tensor
     hidden: tuple[Tensor, ...] = ()
     attention: tuple[Tensor, ...] | None = None
     distribution: Tensor | None = None
+    support: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -145,17 +151,62 @@ class Forecaster(nn.Module):
         """Future steps forecast."""
         return self.signature.horizon
 
-    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
-        """Forecast, hidden states and, if asked for, attention of scaled contexts (batch, context, channel)."""
+    @property
+    def head(self) -> PointHead | QuantileHead | BinnedHead:
+        """What is said of each step: the config's head, a number where the architecture knows no other."""
+        return getattr(self.config, "head", POINT)
+
+    @property
+    def n_raw(self) -> int:
+        """Raw outputs per channel, what the last layer has to give to `conclude`."""
+        return self.head.n_outputs * self.horizon
+
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
+        """Forecast, hidden states and, if asked for, attention of scaled contexts (batch, context, channel).
+
+        Covariates are scaled too, for architectures that take them: `future` (batch, context + horizon, feature) and
+        `past` (batch, context, feature).
+        """
         raise NotImplementedError
+
+    def conclude(
+        self,
+        raw: Tensor,
+        centre: Tensor,
+        spread: Tensor,
+        *,
+        hidden: tuple[Tensor, ...] = (),
+        attention: tuple[Tensor, ...] | None = None,
+    ) -> Activations:
+        """Activations of raw outputs (batch, channel, n_outputs * horizon), the window's normalisation undone.
+
+        `centre` and `spread` (batch, channel, 1) are what the window was normalised with.
+        """
+        said = self.head.read(raw.unflatten(-1, (self.head.n_outputs, self.horizon)))
+        forecast = (said.forecast * spread + centre).transpose(1, 2)
+        distribution, support = said.distribution, None
+        if distribution is not None and said.grid is None:
+            distribution = distribution * spread[..., None] + centre[..., None]
+        elif said.grid is not None:
+            support = (said.grid * spread + centre)[:, None]
+        if distribution is not None:
+            distribution = distribution.transpose(1, 2)
+        return Activations(forecast, hidden, attention, distribution, support)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """What can be cut: units, heads, feed-forward widths. Empty when nothing can."""
         return ()
 
-    def forward(self, context: Tensor, future: Tensor | None = None) -> Tensor:
+    def forward(self, context: Tensor, future: Tensor | None = None, past: Tensor | None = None) -> Tensor:
         """Scaled forecasts (batch, horizon, channel) of scaled contexts (batch, context or more, channel)."""
-        return self.activations(context, future).forecast
+        return self.activations(context, future, past).forecast
 
     def fit_closed_form(
         self, train: Windows, validation: Windows, *, target: Callable[[Batch], Tensor]
@@ -186,7 +237,7 @@ class Forecaster(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                return self(batch.context, batch.future)
+                return self(batch.context, batch.future, batch.past)
         finally:
             self.train(was_training)
 

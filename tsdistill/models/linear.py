@@ -101,7 +101,14 @@ class Linear(Forecaster):
         self.map = nn.Linear(signature.context, signature.horizon, bias=False)
         nn.init.zeros_(self.map.weight)
 
-    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
         """A linear map has no hidden states."""
         x = self.recent(context)
         centre = x.mean(dim=-1, keepdim=True)

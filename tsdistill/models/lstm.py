@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup
+from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
 
 
@@ -27,6 +28,7 @@ class LSTMConfig(ModelConfig):
         channel_embedding: Learn a vector per channel.
         shortcut: Add a linear map from the normalised context to the horizon beside the LSTM, so that what is linear
             need not pass through the recurrence.
+        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> LSTMConfig(widths=(64, 64), patch=24).widths
@@ -45,6 +47,7 @@ class LSTMConfig(ModelConfig):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = True
+    head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
 
@@ -80,10 +83,17 @@ class LSTM(Forecaster):
             nn.LSTM(before, width, batch_first=True) for before, width in zip(inputs, config.widths, strict=True)
         )
         self.dropout = TokenDropout(config.dropout)
-        self.head = nn.Linear(config.widths[-1], signature.horizon)
-        self.shortcut = Shortcut(signature.context, signature.horizon) if config.shortcut else None
+        self.last = nn.Linear(config.widths[-1], self.n_raw)
+        self.shortcut = Shortcut(signature.context, self.n_raw) if config.shortcut else None
 
-    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
         """Hidden states are each layer's outputs, one token per patch; there is no attention."""
         x, centre, spread = self.norm(self.recent(context))
         batch, n_channels, _ = x.shape
@@ -93,10 +103,10 @@ class LSTM(Forecaster):
             rows, _ = layer(rows)
             hidden.append(rows.unflatten(0, (batch, n_channels)))
             rows = self.dropout(rows)
-        forecast = self.head(rows[:, -1]).unflatten(0, (batch, n_channels))
+        raw = self.last(rows[:, -1]).unflatten(0, (batch, n_channels))
         if self.shortcut is not None:
-            forecast = forecast + self.shortcut(x)
-        return Activations(forecast=(forecast * spread + centre).transpose(1, 2), hidden=tuple(hidden))
+            raw = raw + self.shortcut(x)
+        return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """The units of every layer: four gate rows each, the recurrent columns and the next layer's columns."""
@@ -115,7 +125,7 @@ class LSTM(Forecaster):
                     ),
                     outgoing=(
                         Slice(f"{here}.weight_hh_l0", 1),
-                        Slice("head.weight" if last else f"layers.{depth + 1}.weight_ih_l0", 1),
+                        Slice("last.weight" if last else f"layers.{depth + 1}.weight_ih_l0", 1),
                     ),
                 )
             )

@@ -11,6 +11,7 @@ from torch.nn import functional
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, WindowNorm
 
 
@@ -26,6 +27,7 @@ class MLPConfig(ModelConfig):
         dropout: Share of activations dropped while training.
         channel_embedding: Learn a vector per channel.
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks.
+        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> MLPConfig(width=32, depth=2).hidden
@@ -42,6 +44,7 @@ class MLPConfig(ModelConfig):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = True
+    head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
 
@@ -88,10 +91,17 @@ class MLP(Forecaster):
         self.blocks = nn.ModuleList(ResidualBlock(config.width, hidden, config.dropout) for hidden in config.hidden)
         self.last_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.width, signature.horizon)
-        self.shortcut = Shortcut(signature.context, signature.horizon) if config.shortcut else None
+        self.last = nn.Linear(config.width, self.n_raw)
+        self.shortcut = Shortcut(signature.context, self.n_raw) if config.shortcut else None
 
-    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
         """Hidden states are the residual vector after each block, as one token; there is no attention."""
         x, centre, spread = self.norm(self.recent(context))
         state = self.embed(x)
@@ -101,10 +111,10 @@ class MLP(Forecaster):
         for block in self.blocks:
             state = block(state)
             hidden.append(state[:, :, None, :])
-        forecast = self.head(self.dropout(self.last_norm(state)))
+        raw = self.last(self.dropout(self.last_norm(state)))
         if self.shortcut is not None:
-            forecast = forecast + self.shortcut(x)
-        return Activations(forecast=(forecast * spread + centre).transpose(1, 2), hidden=tuple(hidden))
+            raw = raw + self.shortcut(x)
+        return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """The inner width of every block."""

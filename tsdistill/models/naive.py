@@ -45,7 +45,14 @@ class SeasonalNaive(Forecaster):
         if config.period > signature.context:
             raise ConfigError(must("period", f"be at most context = {signature.context}", config.period, "Shorten it"))
 
-    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
         """Nothing is hidden."""
         season = self.recent(context)[..., -self.config.period :]
         repeats = math.ceil(self.horizon / self.config.period)

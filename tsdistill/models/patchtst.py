@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, TokenDropout, TransformerBlock, WindowNorm
 
 
@@ -30,6 +31,7 @@ class PatchTSTConfig(ModelConfig):
         stride: Steps between patches; by default half a patch, equal to `patch` means no overlap.
         dropout: Share of activations dropped while training.
         channel_embedding: Learn a vector per channel (tells channels apart without mixing them).
+        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> PatchTSTConfig(depth=2, width=32, heads=4).feedforward
@@ -51,6 +53,7 @@ class PatchTSTConfig(ModelConfig):
     stride: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
+    head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
 
@@ -102,9 +105,16 @@ class PatchTST(Forecaster):
         )
         self.last_norm = nn.LayerNorm(width)
         self.dropout = TokenDropout(config.dropout)
-        self.head = nn.Linear(self.patches.n_tokens * width, signature.horizon)
+        self.last = nn.Linear(self.patches.n_tokens * width, self.n_raw)
 
-    def activations(self, context: Tensor, future: Tensor | None = None, *, attention: bool = False) -> Activations:
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
         """Hidden states are the tokens after each block."""
         x, centre, spread = self.norm(self.recent(context))
         batch, n_channels, _ = x.shape
@@ -117,9 +127,8 @@ class PatchTST(Forecaster):
             if weights is not None:
                 maps.append(weights.unflatten(0, (batch, n_channels)))
         flat = self.dropout(self.last_norm(rows)).flatten(1).unflatten(0, (batch, n_channels))
-        forecast = self.head(flat) * spread + centre
-        return Activations(
-            forecast=forecast.transpose(1, 2), hidden=tuple(hidden), attention=tuple(maps) if attention else None
+        return self.conclude(
+            self.last(flat), centre, spread, hidden=tuple(hidden), attention=tuple(maps) if attention else None
         )
 
     def width_groups(self) -> tuple[WidthGroup, ...]:

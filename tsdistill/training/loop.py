@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tsdistill.data.task import Batch, Task, Windows
-from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, must
+from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, UnsupportedError, must
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.training import checkpoint as state
@@ -120,7 +120,8 @@ def fit(
         bar.at(so_far.step)
         while so_far.step < n_steps and not _out_of_patience(so_far, training):
             parts = _epoch(model, objective, optimizer, windows, training, so_far, n_steps, device, bar)
-            error = _validation_error(model, task.validation, device)
+            errors = _validation_errors(model, task.validation, device)
+            error = errors["validation_mse"] if model.head.kind == "point" else errors["validation_error"]
             if not math.isfinite(error):
                 raise DivergenceError(
                     f"Training diverged in epoch {so_far.epoch + 1}: the validation error is {error} after step "
@@ -128,7 +129,7 @@ def fit(
                     "was asked for, is kept."
                 )
             so_far.epoch += 1
-            so_far.history.append({"epoch": so_far.epoch, **parts, "validation_mse": error})
+            so_far.history.append({"epoch": so_far.epoch, **parts, **errors})
             if error < so_far.best:
                 so_far.best, so_far.best_epoch, best = error, so_far.epoch, state.module_tensors(model)
             bar.note(f"validation {error:.4f}, best {so_far.best:.4f}")
@@ -143,7 +144,7 @@ def fit(
     model.load_state_dict(best)
     model.cpu()
     return {
-        "validation_mse": so_far.best,
+        "validation_mse": so_far.history[so_far.best_epoch - 1]["validation_mse"],
         "epochs": so_far.epoch,
         "best_epoch": so_far.best_epoch,
         "steps": so_far.step,
@@ -228,17 +229,20 @@ def _step(
     return parts
 
 
-def _validation_error(model: Forecaster, windows: Windows, device: torch.device) -> float:
-    """MSE over every validation window, in float32."""
+def _validation_errors(model: Forecaster, windows: Windows, device: torch.device) -> dict[str, float]:
+    """MSE over every validation window, in float32; for other heads than point heads their own error as well."""
     model.eval()
-    total, count = 0.0, 0
+    squared, own, count = 0.0, 0.0, 0
     with torch.no_grad():
         for batch in windows.batches(EVALUATION_BATCH):
             batch = batch.to(device)
-            error = (model(batch.context, batch.future) - batch.target).square()
-            total += float(error.double().sum())
-            count += error.numel()
-    return total / count
+            said = model.activations(batch.context, batch.future, batch.past)
+            squared += float((said.forecast - batch.target).square().double().sum())
+            if model.head.kind != "point":
+                own += float(model.head.error(said, batch.target)) * batch.target.numel()
+            count += batch.target.numel()
+    errors = {"validation_mse": squared / count}
+    return errors if model.head.kind == "point" else {**errors, "validation_error": own / count}
 
 
 def _out_of_patience(so_far: state.Progress, training: Training) -> bool:
@@ -277,23 +281,38 @@ def _autocast(precision: str, device: torch.device) -> Iterator[None]:
 
 def _probe(model: Forecaster, objective: Objective, windows: Windows, training: Training, device: torch.device) -> str:
     """The precision asked for, or the faster of float32 and bfloat16 autocast in a few steps of a copy."""
-    if training.precision != "auto":
-        return training.precision
+    if training.precision == "float32":
+        return "float32"
     batch = windows.batch(torch.arange(min(training.batch_size, len(windows)))).to(device)
-    seconds = {"float32": float("inf"), "bfloat16": float("inf")}
-    for precision in seconds:
-        trial = copy.deepcopy(model).train()
-        for _ in range(PROBE_STEPS):
-            began = time.perf_counter()
-            with _autocast(precision, device):
-                loss, _parts = objective(trial, batch)
-            loss.backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds[precision] = min(seconds[precision], time.perf_counter() - began)
+    seconds = {}
+    for precision in ("float32", "bfloat16"):
+        try:
+            seconds[precision] = min(_timed_step(model, objective, batch, precision) for _ in range(PROBE_STEPS))
+        except RuntimeError as error:
+            # Processors without the instructions have no bfloat16 LSTM.
+            if precision == "float32":
+                raise
+            if training.precision == precision:
+                raise UnsupportedError(
+                    f"`precision` must be one that this processor computes a {model.config.kind} model in, got "
+                    f'precision="bfloat16" ({str(error).split(". ")[0]}). Use "auto" or "float32".'
+                ) from None
     objective.zero_grad(set_to_none=True)
     # A tenth faster at least: below that the exact arithmetic is worth more than the time.
-    return "bfloat16" if seconds["bfloat16"] < 0.9 * seconds["float32"] else "float32"
+    faster = seconds.get("bfloat16", float("inf")) < 0.9 * seconds["float32"]
+    return "bfloat16" if faster or training.precision == "bfloat16" else "float32"
+
+
+def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision: str) -> float:
+    """Seconds of forward and backward of a copy."""
+    trial = copy.deepcopy(model).train()
+    began = time.perf_counter()
+    with _autocast(precision, batch.context.device):
+        loss, _ = objective(trial, batch)
+    loss.backward()
+    if batch.context.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def _mix(seed: int, epoch: int, stream: int) -> int:

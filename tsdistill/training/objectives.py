@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tsdistill.data.task import Batch, Windows
 from tsdistill.errors import UnsupportedError
@@ -32,24 +31,31 @@ class Objective(nn.Module):
         """The target whose plain MSE has the same optimum, for models that are solved in closed form."""
         raise UnsupportedError(f"{self.formula} has no closed-form optimum. Use it with a model trained by steps.")
 
-    def forward(self, model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and its parts by name."""
         raise NotImplementedError
 
 
 class TruthObjective(Objective):
-    """MSE(forecast, truth): what a teacher is trained with, and a student without a teacher."""
+    """The head's own error: MSE(forecast, truth) for a point head, pinball for quantiles, cross-entropy for bins.
+
+    What a teacher is trained with, and a student without a teacher.
+    """
 
     digest = "truth"
     formula = "MSE(model, truth)"
+
+    def bind(self, model: Forecaster, train: Windows) -> None:
+        """Name the error after the model's head."""
+        self.formula = f"{model.head.measure}(model, truth)"
 
     def target(self, batch: Batch) -> Tensor:
         """The truth."""
         return batch.target
 
-    def forward(self, model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error over windows, steps and channels."""
-        loss = functional.mse_loss(model(batch.context, batch.future).float(), batch.target)
+    def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean error over windows, steps and channels."""
+        loss = model.head.error(model.activations(batch.context, batch.future, batch.past), batch.target)
         return loss, {"truth": loss.detach()}
 
 
@@ -96,9 +102,9 @@ class TeacherObjective(Objective):
             )
         return blends[0]
 
-    def forward(self, model: Callable[..., Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms."""
         said = self._said[batch.index].to(batch.target.device, torch.float32)
-        student = Activations(forecast=model(batch.context, batch.future))
+        student = model.activations(batch.context, batch.future, batch.past)
         loss = self.sum(student, Activations(forecast=said), batch)
         return loss, self.sum.breakdown()

@@ -1,0 +1,177 @@
+"""What a forecaster says of each future step: a number, quantiles that cannot cross, or a share for every bin."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+from torch.nn import functional
+
+from tsdistill.errors import must
+from tsdistill.spec import Spec
+
+if TYPE_CHECKING:
+    from tsdistill.models.base import Activations
+
+MEDIAN = 0.5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a head makes of a model's raw outputs, still in units of the normalised window.
+
+    Args:
+        forecast: (batch, channel, horizon).
+        distribution: (batch, channel, horizon, quantile or bin), or None.
+        grid: (bin,), where the bins are, or None.
+    """
+
+    forecast: Tensor
+    distribution: Tensor | None = None
+    grid: Tensor | None = None
+
+
+class PointHead(Spec):
+    """One number per step: the mean, as it minimises the squared error.
+
+    error = mean over windows, steps and channels of (forecast - target)^2. Use it unless you need to know how sure a
+    forecast is.
+
+    Example:
+        >>> PointHead().n_outputs
+        1
+    """
+
+    kind: Literal["point"] = "point"
+    measure: ClassVar[str] = "MSE"
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers a model has to give per step."""
+        return 1
+
+    def read(self, raw: Tensor) -> Reading:
+        """The only output, (batch, channel, 1, horizon) -> (batch, channel, horizon)."""
+        return Reading(raw.squeeze(2))
+
+    def error(self, said: Activations, target: Tensor) -> Tensor:
+        """Mean squared error."""
+        return functional.mse_loss(said.forecast.float(), target)
+
+
+class QuantileHead(Spec):
+    """Quantiles per step that cannot cross; the median is the forecast.
+
+    q(0.5) is an output of its own; each level above it adds a positive step, softplus(output), to the level before, and
+    each one below takes one away. error = mean over levels a of 2 * max(a * (y - q), (a - 1) * (y - q)), the pinball
+    loss, whose term for the median is the absolute error.
+
+    Use it where stock, staff or reserves are planned by how wrong a forecast may be. A point head has the lower squared
+    error, since a median is no mean.
+
+    Args:
+        levels: Quantile levels in (0, 1), rising, 0.5 among them.
+
+    Example:
+        >>> QuantileHead(levels=(0.1, 0.5, 0.9)).n_outputs
+        3
+
+    Source: R. Koenker and G. Bassett, "Regression Quantiles", Econometrica 46(1), 1978 (the loss); Y. Park et al.,
+    "Learning Quantile Functions without Quantile Crossing for Distribution-free Time Series Forecasting", AISTATS 2022,
+    section 3 (positive increments). Differs from the source: increments start from the median instead of the lowest
+    level, so that the point forecast does not hang on a sum.
+    """
+
+    kind: Literal["quantile"] = "quantile"
+    levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    measure: ClassVar[str] = "pinball"
+
+    @field_validator("levels")
+    @classmethod
+    def _rising_with_median(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        rising = all(low < high for low, high in itertools.pairwise(levels))
+        if not levels or not rising or not all(0 < level < 1 for level in levels) or MEDIAN not in levels:
+            rule = "be rising numbers between 0 and 1 with 0.5 among them"
+            raise ValueError(must("levels", rule, levels, "Sort them and add 0.5, the forecast itself"))
+        return levels
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers a model has to give per step."""
+        return len(self.levels)
+
+    def read(self, raw: Tensor) -> Reading:
+        """Median and positive steps away from it, (batch, channel, level, horizon)."""
+        middle = self.levels.index(MEDIAN)
+        median = raw[:, :, middle : middle + 1]
+        parts = [median]
+        if middle > 0:
+            down = functional.softplus(raw[:, :, :middle]).flip(2).cumsum(2).flip(2)
+            parts.insert(0, median - down)
+        if middle < len(self.levels) - 1:
+            parts.append(median + functional.softplus(raw[:, :, middle + 1 :]).cumsum(2))
+        quantiles = torch.cat(parts, dim=2)
+        return Reading(median.squeeze(2), quantiles.transpose(2, 3))
+
+    def error(self, said: Activations, target: Tensor) -> Tensor:
+        """Mean pinball loss over levels, twice so that the median's share is the absolute error."""
+        assert said.distribution is not None  # `read` gave it
+        gap = target[..., None] - said.distribution.float()
+        level = torch.tensor(self.levels, device=gap.device, dtype=gap.dtype)
+        return 2 * torch.maximum(level * gap, (level - 1) * gap).mean()
+
+
+class BinnedHead(Spec):
+    """A share for every bin of value: forecasting as classification, with logits that a student can soften and copy.
+
+    Bins are equally wide and centred at `n_bins` points from -reach to +reach in units of the window's own standard
+    deviation; the forecast is the mean over bins. error = cross-entropy of the target's bin; targets beyond the outer
+    bins count as the outer ones.
+
+    Use it where a step's distribution has several humps, or for classic soft-label distillation with a temperature. A
+    coarse grid costs squared error.
+
+    Args:
+        n_bins: Number of bins.
+        reach: Centres of the outer bins, in standard deviations of the window.
+
+    Example:
+        >>> BinnedHead(n_bins=31).n_outputs
+        31
+
+    Source: A. Ansari et al., "Chronos: Learning the Language of Time Series", TMLR 2024, section 3.1 (uniform bins and
+    cross-entropy). Differs from the source: windows are centred and divided by their standard deviation instead of
+    their mean absolute value, all steps are forecast at once, and the forecast is the mean instead of a sample.
+    """
+
+    kind: Literal["bins"] = "bins"
+    n_bins: int = Field(default=64, ge=3)
+    reach: float = Field(default=5.0, gt=0)
+    measure: ClassVar[str] = "cross-entropy"
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers a model has to give per step."""
+        return self.n_bins
+
+    def read(self, raw: Tensor) -> Reading:
+        """Logits, (batch, channel, bin, horizon), and the mean they stand for."""
+        logits = raw.transpose(2, 3)
+        grid = torch.linspace(-self.reach, self.reach, self.n_bins, device=raw.device)
+        return Reading(logits.float().softmax(-1) @ grid, logits, grid)
+
+    def error(self, said: Activations, target: Tensor) -> Tensor:
+        """Cross-entropy of the bin that the target fell into."""
+        assert said.distribution is not None and said.support is not None  # `read` gave both
+        step = said.support[..., 1] - said.support[..., 0]
+        place = ((target - said.support[..., 0]) / step).round().clamp(0, self.n_bins - 1).long()
+        logits = said.distribution.float()
+        return functional.cross_entropy(logits.flatten(0, -2), place.flatten())
+
+
+AnyHead = Annotated[PointHead | QuantileHead | BinnedHead, Field(discriminator="kind")]
+"""The type of a config's field that holds any head; `kind` says which."""
