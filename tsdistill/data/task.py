@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from tsdistill.data.covariates import Covariates, misfits
 from tsdistill.data.repair import Hold, holds
 from tsdistill.data.signature import Signature
 from tsdistill.data.split import Borders, Split
-from tsdistill.data.windows import Batch, Windows
+from tsdistill.data.windows import Batch, Scaler, Windows
 from tsdistill.errors import ConfigError, DataError, listed, must
 from tsdistill.spec import digest_of
 
@@ -40,12 +40,20 @@ class Task:
         context: Past steps a model sees.
         horizon: Future steps a model forecasts.
         split: How to cut each item; by default the panel's own borders, else 70 / 10 / 20 %.
-        scaler: "standard" (mean and standard deviation of the training rows, per channel) or None (raw values).
-        covariates: What models may know besides the channels; the columns it names are no channels.
+        scaler: "standard" (mean and standard deviation of the training rows, per channel), "item" (those of each item's
+            own training rows, for items of very different scales) or None (raw values). A forecaster of a task with
+            "item" is served on series it has never seen: it standardises each context by that context's own mean and
+            deviation. Linear maps and models that normalise windows themselves forecast the same either way; others
+            are trained on one scaling and served on another, so judge them deployed.
+        covariates: What models may know besides the channels; the columns it names are no channels. They have one
+            scaler for all items.
+        short: What to do with an item that is too short for the windows of a part: "refuse" the task, or "skip" that
+            part of it. `notes` says how many were skipped.
 
     Raises:
         ConfigError: context or horizon below 1, an unknown scaler, or covariates that the panel does not have.
-        DataError: an item is too short for the windows of a part; every such item is listed.
+        DataError: an item is too short for the windows of a part, of which every one is listed, or, with "skip", a part
+            has no windows at all; or an item with a scaler of its own has fewer than two training rows.
 
     Example:
         >>> import tsdistill as td
@@ -61,8 +69,9 @@ class Task:
         context: int,
         horizon: int,
         split: Split | None = None,
-        scaler: Literal["standard"] | None = "standard",
+        scaler: Literal["standard", "item"] | None = "standard",
         covariates: Covariates | None = None,
+        short: Literal["refuse", "skip"] = "refuse",
     ) -> None:
         problems = [
             must(name, "be a whole number of at least 1", value, "Give a number of steps")
@@ -70,29 +79,37 @@ class Task:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1
         ]
         sized = not problems
-        if scaler not in ("standard", None):
-            problems.append(must("scaler", 'be "standard" or None', scaler, "Leave it out for the default"))
+        if scaler not in ("standard", "item", None):
+            problems.append(must("scaler", 'be "standard", "item" or None', scaler, "Leave it out for the default"))
+        if short not in ("refuse", "skip"):
+            problems.append(must("short", 'be "refuse" or "skip"', short, "Leave it out for the default"))
         if isinstance(covariates, Covariates):
             problems += misfits(covariates, panel)
         elif covariates is not None:
             problems.append(must("covariates", "be td.Covariates or None", covariates, "Write td.Covariates(...)"))
         self.panel, self.context, self.horizon = panel, context, horizon
         self.split = split or panel.split or Split.fractions(0.7, 0.1, 0.2)
-        self.scaler, self.covariates = scaler, covariates
-        self.borders, short = self._borders() if sized else ([], [])
+        self.scaler, self.covariates, self.short = scaler, covariates, short
+        self._n_skipped: dict[str, int] = {}
+        self.borders, lacking = self._borders() if sized else ([], [])
         if problems:
-            raise ConfigError(listed(problems + short, "Task"))
+            raise ConfigError(listed(problems + lacking, "Task"))
         named = covariates.columns if covariates is not None else ()
         self._columns = [number for number, name in enumerate(panel.channels) if name not in named]
-        self._holds, unknown = self._held() if not short else ([], [])
-        if short or unknown:
-            raise DataError(listed(short + unknown, "the task"))
+        self._holds, unknown = self._held() if not lacking else ([], [])
+        if lacking or unknown:
+            raise DataError(listed(lacking + unknown, "the task"))
         self.mean, self.scale = self._fit_scaler()
 
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the columns that are forecast, in the panel's order."""
         return tuple(self.panel.channels[column] for column in self._columns)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was done to the data, by the panel and here: the panel's notes and how many items were skipped."""
+        return {**self.panel.notes, **self._n_skipped}
 
     @functools.cached_property
     def signature(self) -> Signature:
@@ -104,6 +121,7 @@ class Task:
             mean=tuple(self.mean.tolist()),
             scale=tuple(self.scale.tolist()),
             frequency=self.panel.frequency,
+            normalisation="window" if self.scaler == "item" else "scaler",
         )
         if self.covariates is None:
             return plain
@@ -145,6 +163,18 @@ class Task:
         values = self.panel.items[item].values
         return values if len(self._columns) == values.shape[1] else values[:, self._columns]
 
+    def with_context(self, context: int) -> Task:
+        """The same task with another context; raises what `Task` raises."""
+        return Task(
+            self.panel,
+            context=context,
+            horizon=self.horizon,
+            split=self.split,
+            scaler=self.scaler,
+            covariates=self.covariates,
+            short=self.short,
+        )
+
     def without_covariates(self) -> Task:
         """The same windows of the same channels, scaled alike, for models that look at nothing else.
 
@@ -176,7 +206,10 @@ class Task:
         import torch
 
         known = self.covariates
-        series = self._scaled(self._columns, self.mean, self.scale)
+        ends = np.cumsum([len(item) for item in self.panel.items])
+        mean, scale = self._units
+        scaler = Scaler(np.atleast_2d(mean), np.atleast_2d(scale), ends)
+        series = self._scaled(self._columns, mean, scale)
         future = past = None
         if known is not None and known.known_ahead:
             planned = self._scaled(self._named(known.future), *self._planned_scaler)
@@ -187,11 +220,11 @@ class Task:
         starts: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         for offset, borders in zip(self._offsets, self.borders, strict=True):
             for part, begin, end in _spans(borders, self.context):
-                starts[part].append(offset + np.arange(begin, end - self.context - self.horizon + 1))
-        tensor = torch.from_numpy(series)
+                starts[part].append(offset + np.arange(max(begin, 0), end - self.context - self.horizon + 1))
+        tensor, how = torch.from_numpy(series), {"future": future, "past": past}
         return {
             part: Windows(
-                tensor, torch.from_numpy(np.concatenate(firsts)), self.context, self.horizon, future=future, past=past
+                tensor, torch.from_numpy(np.concatenate(firsts)), self.context, self.horizon, **how, scaler=scaler
             )
             for part, firsts in starts.items()
         }
@@ -205,11 +238,15 @@ class Task:
         return [self.panel.channels.index(name) for name in names]
 
     def _scaled(self, columns: list[int], mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Some columns of all items one below the other, (row, column) float32, stored column by column."""
+        """Some columns of all items one below the other, (row, column) float32, stored column by column.
+
+        `mean` and `scale` are (column,), or (item, column).
+        """
         series = np.empty((len(columns), self.panel.n_rows), dtype=np.float32).T
-        for offset, item, held in zip(self._offsets, self.panel.items, self._holds, strict=True):
+        for number, (offset, item, held) in enumerate(zip(self._offsets, self.panel.items, self._holds, strict=True)):
+            centre, unit = (each if each.ndim == 1 else each[number] for each in (mean, scale))
             for first, block in blocks(item.values, held, columns, 0, len(item)):
-                series[offset + first : offset + first + len(block)] = (block - mean) / scale
+                series[offset + first : offset + first + len(block)] = (block - centre) / unit
         return series
 
     def _calendar(self, known: Covariates) -> np.ndarray:
@@ -222,9 +259,10 @@ class Task:
                 found[offset : offset + len(item)] = clock.features(stamps, known.calendar, known.holidays)
         return found
 
-    def _training(self, columns: list[int]) -> Iterator[np.ndarray]:
-        """The training rows of all items in blocks (row, column), float64."""
-        for item, cut, held in zip(self.panel.items, self.borders, self._holds, strict=True):
+    def _training(self, columns: list[int], only: int | None = None) -> Iterator[np.ndarray]:
+        """The training rows of all items, or of only one, in blocks (row, column), float64."""
+        for number in range(len(self.borders)) if only is None else (only,):
+            item, cut, held = self.panel.items[number], self.borders[number], self._holds[number]
             for _, block in blocks(item.values, held, columns, 0, cut.train):
                 yield block
 
@@ -246,26 +284,62 @@ class Task:
         return found, problems
 
     def _borders(self) -> tuple[list[Borders], list[str]]:
-        borders, problems = [], []
+        borders, problems, n_windowed, length = [], [], dict.fromkeys(PARTS, 0), self.context + self.horizon
         for item in self.panel.items:
             try:
                 cut = self.split.borders(len(item.values), item.ds)
             except DataError as error:
-                problems.append(f"item {item.unique_id!r}: {error}")
-                continue
+                if self.short != "skip" or self.split.kind == "dates":
+                    problems.append(f"item {item.unique_id!r}: {error}")
+                    continue
+                cut = Borders(0, 0, 0)
             for part, begin, end in _spans(cut, self.context):
-                if begin < 0 or end - begin < self.context + self.horizon:
+                n_rows = max(end - max(begin, 0), 0)
+                n_windowed[part] += n_rows >= length
+                if self.short == "refuse" and (begin < 0 or n_rows < length):
                     problems.append(
-                        f"item {item.unique_id!r} has {max(end - max(begin, 0), 0)} rows for the {part} part (context "
-                        f"included), fewer than context + horizon = {self.context + self.horizon}. "
-                        "Use a shorter context or horizon, more data, or another split."
+                        f"item {item.unique_id!r} has {n_rows} rows for the {part} part (context included), fewer than "
+                        f"context + horizon = {length}. Use a shorter context or horizon, more data, or another split; "
+                        'short="skip" leaves such parts out.'
                     )
+            if self.scaler == "item" and cut.test > 0 and cut.train < 2:
+                problems.append(
+                    f"item {item.unique_id!r} has {cut.train} rows to train on, and a scaler of its own needs 2. Use "
+                    'scaler="standard", another split, or leave the item out.'
+                )
             borders.append(cut)
+        if self.short == "skip":
+            problems += [
+                f"no item has the context + horizon = {length} rows that a window of the {part} part needs. Use a "
+                "shorter context or horizon, more data, or another split."
+                for part in PARTS
+                if not n_windowed[part]
+            ]
+        n_items = len(self.panel.items)
+        self._n_skipped = {f"n_items_without_{part}": n_items - n for part, n in n_windowed.items() if 0 < n < n_items}
         return borders, problems
 
     def _fit_scaler(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (channel,) of the training rows."""
+        """Mean and scale (channel,) of the training rows of all items; 0 and 1 where each has its own."""
+        if self.scaler == "item":
+            return np.zeros(len(self._columns)), np.ones(len(self._columns))
         return self._fitted(self._columns)
+
+    @functools.cached_property
+    def _units(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the series is scaled with: mean and scale (channel,) of all items, or (item, channel) of each."""
+        if self.scaler != "item":
+            return self.mean, self.scale
+        found = []
+        for number, cut in enumerate(self.borders):
+            neutral = np.zeros(len(self._columns)), np.ones(len(self._columns))
+            found.append(moments(lambda: self._training(self._columns, number)) if cut.train else neutral)  # noqa: B023
+        return np.stack([mean for mean, _ in found]), np.stack([scale for _, scale in found])
+
+    @property
+    def units(self) -> np.ndarray:
+        """Raw units in one scaled unit, (item, channel)."""
+        return np.broadcast_to(self._units[1], (len(self.panel.items), len(self._columns)))
 
     @functools.cached_property
     def _planned_scaler(self) -> tuple[np.ndarray, np.ndarray]:

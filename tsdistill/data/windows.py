@@ -44,6 +44,26 @@ class Batch:
         return Batch(index=self.index, **moved)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, eq=False)
+class Scaler:
+    """How raw values were scaled, scaled = (raw - mean) / scale, for all items alike or for each by itself.
+
+    Args:
+        mean: (1, channel), or (item, channel) where each item has its own.
+        scale: The same shape, above 0.
+        ends: Row of the stacked series after the last one of each item, (item,).
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    ends: np.ndarray
+
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale (row, channel) at some rows of the stacked series."""
+        item = np.searchsorted(self.ends, rows, side="right") if len(self.mean) > 1 else np.zeros(len(rows), dtype=int)
+        return self.mean[item], self.scale[item]
+
+
 class Windows:
     """All windows of one part of a task, as views of one scaled series.
 
@@ -54,6 +74,7 @@ class Windows:
         horizon: Future steps of a window.
         future: Features known for context and horizon, scaled, (row, feature), or None.
         past: Columns known for the context only, scaled, (row, column), or None.
+        scaler: How the series was scaled; None for a series in units of its own.
     """
 
     def __init__(
@@ -65,8 +86,9 @@ class Windows:
         *,
         future: torch.Tensor | None = None,
         past: torch.Tensor | None = None,
+        scaler: Scaler | None = None,
     ) -> None:
-        self.starts, self.context, self.horizon = starts, context, horizon
+        self.starts, self.context, self.horizon, self.scaler = starts, context, horizon, scaler
         self._steps = _Runs(series, context + horizon)
         self._future = None if future is None else _Runs(future, context + horizon)
         # Gathered over the context and no further: past covariates cannot reach into the horizon.
@@ -119,7 +141,15 @@ class Windows:
         return self._with(self.starts, future=None, past=None)
 
     def _with(self, starts: torch.Tensor, *, future: torch.Tensor | None, past: torch.Tensor | None) -> Windows:
-        return Windows(self.series, starts, self.context, self.horizon, future=future, past=past)
+        return Windows(self.series, starts, self.context, self.horizon, future=future, past=past, scaler=self.scaler)
+
+    def units(self, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale (batch, 1, channel) of the windows at `index`: raw = scaled * scale + mean."""
+        if self.scaler is None:
+            n_channels = self.series.shape[1]
+            return np.zeros((len(index), 1, n_channels)), np.ones((len(index), 1, n_channels))
+        mean, scale = self.scaler.of(self.starts[index].numpy())
+        return mean[:, None], scale[:, None]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -139,6 +169,19 @@ class Windows:
         for first in range(0, len(starts), HASHED_ROWS):
             digest.update((starts[first : first + HASHED_ROWS] - origin).tobytes())
         return digest.hexdigest()[:16]
+
+
+def window_units(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (batch, 1, channel) of raw contexts (batch, context, channel), each by itself.
+
+    The scale is 1 where a window does not move. Sums are of differences to the last step, which are exact for values
+    near it, so that a window far from zero keeps its digits; a deployed graph computes the same in float32.
+    """
+    last = context[:, -1:].astype(np.float64)
+    off = context - last
+    mean = off.mean(axis=1, keepdims=True)
+    spread = (off - mean).std(axis=1, keepdims=True)
+    return mean + last, np.where(spread > 0, spread, 1.0)
 
 
 class _Runs:
