@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsdistill.data.task import Signature
-from tsdistill.errors import ConfigError
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, WindowNorm
+from tsdistill.models.widths import inner_groups, spread
 
 
 class MLPConfig(ModelConfig):
@@ -51,15 +51,7 @@ class MLPConfig(ModelConfig):
     @model_validator(mode="before")
     @classmethod
     def _spread(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        depth, width = values.get("depth", 2), values.get("width", 64)
-        if not isinstance(depth, int) or not isinstance(width, int) or depth < 1 or width < 1:
-            return values  # the fields' own rules say it better
-        try:
-            return {**values, "hidden": per_layer("hidden", values.get("hidden") or 2 * width, depth)}
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        return spread(cls, values, hidden=lambda width: 2 * width)
 
 
 class ResidualBlock(nn.Module):
@@ -118,16 +110,7 @@ class MLP(Forecaster):
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """The inner width of every block."""
-        return tuple(
-            WidthGroup(
-                name=f"block{depth + 1}.hidden",
-                size=hidden,
-                field=("hidden", depth),
-                incoming=(Slice(f"blocks.{depth}.expand.weight", 0), Slice(f"blocks.{depth}.expand.bias", 0)),
-                outgoing=(Slice(f"blocks.{depth}.contract.weight", 1),),
-            )
-            for depth, hidden in enumerate(self.config.hidden)
-        )
+        return inner_groups(self.config.hidden, field="hidden", group="block{}.hidden", module="blocks.{}")
 
 
 MLPConfig.forecaster = MLP
