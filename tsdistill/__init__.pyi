@@ -18,6 +18,7 @@ from .losses import OutputLoss, TemporalLoss
 from .models import (
     BinnedHead,
     Forecaster,
+    InvertedTransformerConfig,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
@@ -25,6 +26,8 @@ from .models import (
     PointHead,
     QuantileHead,
     SeasonalNaiveConfig,
+    TCNConfig,
+    TSMixerConfig,
 )
 from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
@@ -42,6 +45,7 @@ __all__ = [
     "Deployed",
     "DivergenceError",
     "Forecaster",
+    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
@@ -58,6 +62,8 @@ __all__ = [
     "SeasonalNaiveConfig",
     "ShapeError",
     "Split",
+    "TCNConfig",
+    "TSMixerConfig",
     "Task",
     "TemporalLoss",
     "Training",
