@@ -106,9 +106,9 @@ def test_windows_are_views_of_one_series() -> None:
     for part in PARTS:
         windows = made.windows(part)
         assert windows.series.data_ptr() == series.data_ptr()
-        assert windows._view.untyped_storage().data_ptr() == series.untyped_storage().data_ptr()
-    assert np.shares_memory(made.train._view.numpy(), series.numpy())
-    assert made.train.subset(torch.arange(5)).series is series
+        assert windows._steps._runs.untyped_storage().data_ptr() == series.untyped_storage().data_ptr()
+    assert np.shares_memory(made.train._steps._runs.numpy(), series.numpy())
+    assert made.train.subset(torch.arange(5)).series.data_ptr() == series.data_ptr()
 
 
 # ------------------------------------------------------------------------------------------------------------ scaling

@@ -320,12 +320,7 @@ def origins(task: Task, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
 def _naive_scales(task: Task) -> np.ndarray:
     """Seasonal naive error of each item in training, (item, channel), raw units."""
     period = task.panel.periods[0] if task.panel.periods else 1
-    return np.stack(
-        [
-            naive_scale(item.values[: cut.train], period)
-            for item, cut in zip(task.panel.items, task.borders, strict=True)
-        ]
-    )
+    return np.stack([naive_scale(task.values(number)[: cut.train], period) for number, cut in enumerate(task.borders)])
 
 
 def _times(task: Task, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
