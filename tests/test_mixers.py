@@ -117,6 +117,8 @@ def test_a_separable_block_equals_a_loop_over_tokens_and_filters() -> None:
                         filtered += block.depthwise.weight[:, 0, tap] * inner[:, seen]
                 slow[row, :, token] += block.contract.weight[:, :, 0] @ filtered.clamp(min=0) + block.contract.bias
         assert torch.allclose(block(tokens), slow, atol=1e-5)
+        block.train().dropout.share = 0.0
+        assert torch.allclose(block(tokens), slow, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "depth"), [(2, 1), (3, 3), (5, 2)])
