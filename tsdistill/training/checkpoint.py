@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,21 +72,33 @@ def read(path: Path, key: str) -> tuple[Progress, dict[str, dict[str, Tensor]]] 
     """The last written state, or None when there is none yet."""
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads((file.metadata() or {}).get("progress", "{}")))
-            groups: dict[str, dict[str, Tensor]] = {}
-            for full in file.keys():  # noqa: SIM118 - not a dict
-                group, name = full.split("/", 1)
-                groups.setdefault(group, {})[name] = file.get_tensor(full)
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise ArtifactError(f"The checkpoint {path} cannot be read ({error}). Delete it to start over.") from None
+    progress = read_progress(path)
     if progress.key != key:
         raise ArtifactError(
             f"The checkpoint {path} belongs to another run (its key is {progress.key}, this run's is {key}): model, "
             "data, loss or training spec differ. Delete it or name another file."
         )
+    groups: dict[str, dict[str, Tensor]] = {}
+    with _opened(path) as file:
+        for full in file.keys():  # noqa: SIM118 - not a dict
+            group, name = full.split("/", 1)
+            groups.setdefault(group, {})[name] = file.get_tensor(full)
     return progress, groups
+
+
+def read_progress(path: Path) -> Progress:
+    """How far a run had come when it last wrote, whatever run it was."""
+    with _opened(path) as file:
+        return Progress(**json.loads((file.metadata() or {}).get("progress", "{}")))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise ArtifactError(f"The checkpoint {path} cannot be read ({error}). Delete it to start over.") from None
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

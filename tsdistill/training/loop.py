@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from tsdistill.data.task import Batch, Task, Windows
-from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, UnsupportedError, must
+from tsdistill.data.task import Task, Windows
+from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.training import checkpoint as state
+from tsdistill.training.averaging import Average
+from tsdistill.training.checkpoint import module_tensors as _weights
 from tsdistill.training.objectives import Objective, TruthObjective
-from tsdistill.training.progress import Bar, open_bar
+from tsdistill.training.progress import open_bar
 from tsdistill.training.spec import Training
+from tsdistill.training.steps import Run, device_of, epoch, optimizer_of, probe, trainable
 
 EVALUATION_BATCH = 256
-PROBE_STEPS = 3
 
 
 def train(
@@ -101,26 +98,33 @@ def fit(
     solved = model.fit_closed_form(windows, task.validation, target=objective.target)
     if solved is not None:
         return solved
-    device = _device(training)
+    parameters, device = trainable(model, objective), device_of(training)
     model.to(device)
     objective.to(device)
-    optimizer = _optimizer(model, objective, training)
+    optimizer = optimizer_of(parameters, training)
     key = digest_of([model.digest, task.fingerprint, objective.digest, training.to_dict()])
     found = state.read(checkpoint, key) if checkpoint else None
-    with torch.random.fork_rng(devices=[]), open_bar(objective.formula, n_steps, progress) as bar:
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        open_bar(objective.formula, n_steps, progress) as bar,
+    ):
+        average = Average(model, training.average) if training.average is not None else None
+        # What validation scores, and what is kept.
+        judged = model if average is None else average.model
         if found is None:
-            precision = _probe(model, objective, windows, training, device)
-            so_far, best = state.Progress(key, precision), state.module_tensors(model)
+            so_far, best = state.Progress(key, probe(model, objective, windows, training, device)), _weights(model)
         else:
             so_far, groups = found
             best = groups["best"]
             model.load_state_dict(groups["model"])
+            judged.load_state_dict(groups["average" if average else "model"])
             objective.load_state_dict(groups.get("objective", {}))
             state.restore_optimizer(optimizer, groups.get("optimizer", {}))
+        run = Run(model, objective, windows, training, device, so_far, n_steps, optimizer, parameters, average)
         bar.at(so_far.step)
         while so_far.step < n_steps and not _out_of_patience(so_far, training):
-            parts = _epoch(model, objective, optimizer, windows, training, so_far, n_steps, device, bar)
-            errors = _validation_errors(model, task.validation, device)
+            parts = epoch(run, bar)
+            errors = _validation_errors(judged, task.validation, device)
             error = errors["validation_mse"] if model.head.kind == "point" else errors["validation_error"]
             if not math.isfinite(error):
                 raise DivergenceError(
@@ -131,15 +135,17 @@ def fit(
             so_far.epoch += 1
             so_far.history.append({"epoch": so_far.epoch, **parts, **errors})
             if error < so_far.best:
-                so_far.best, so_far.best_epoch, best = error, so_far.epoch, state.module_tensors(model)
+                so_far.best, so_far.best_epoch, best = error, so_far.epoch, _weights(judged)
             bar.note(f"validation {error:.4f}, best {so_far.best:.4f}")
             if checkpoint:
                 groups = {
-                    "model": state.module_tensors(model),
+                    "model": _weights(model),
                     "best": best,
-                    "objective": state.module_tensors(objective),
+                    "objective": _weights(objective),
                     "optimizer": state.optimizer_tensors(optimizer),
                 }
+                if average is not None:
+                    groups["average"] = _weights(average.model)
                 state.write(checkpoint, so_far, groups)
     model.load_state_dict(best)
     model.cpu()
@@ -170,65 +176,6 @@ def _check_fits(model: Forecaster, task: Task) -> None:
         )
 
 
-def _epoch(
-    model: Forecaster,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    windows: Windows,
-    training: Training,
-    so_far: state.Progress,
-    n_steps: int,
-    device: torch.device,
-    bar: Bar,
-) -> dict[str, float]:
-    """One pass over the windows in an order that depends on seed and epoch only; mean of each loss part."""
-    model.train()
-    # Seeding every epoch by itself makes a resumed run draw the same numbers without storing generator states.
-    generator = torch.Generator().manual_seed(_mix(training.seed, so_far.epoch, 0))
-    torch.manual_seed(_mix(training.seed, so_far.epoch, 1))
-    order = torch.randperm(len(windows), generator=generator)
-    totals: dict[str, float] = {}
-    n_batches = 0
-    for batch in windows.batches(training.batch_size, order):
-        if so_far.step >= n_steps:
-            break
-        rate = training.rate(so_far.step, n_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        parts = _step(model, objective, optimizer, batch.to(device), training.clip_norm, so_far, rate)
-        for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-        n_batches += 1
-        so_far.step += 1
-        bar.advance()
-    return {f"loss_{name}": total / n_batches for name, total in totals.items()}
-
-
-def _step(
-    model: Forecaster,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    clip_norm: float,
-    so_far: state.Progress,
-    rate: float,
-) -> dict[str, torch.Tensor]:
-    with _autocast(so_far.precision, batch.context.device):
-        loss, parts = objective(model, batch)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(_trainable(model, objective), clip_norm)
-    if not torch.isfinite(loss + norm):
-        broken = [name for name, value in parts.items() if not torch.isfinite(value)] or ["gradient"]
-        raise DivergenceError(
-            f"Training diverged at step {so_far.step + 1}: {', '.join(broken)} is not finite (learning rate "
-            f"{rate:.3g}, {objective.formula}). Lower the learning rate or look for extreme values in the data; the "
-            "last good checkpoint, if one was asked for, is kept."
-        )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return parts
-
-
 def _validation_errors(model: Forecaster, windows: Windows, device: torch.device) -> dict[str, float]:
     """MSE over every validation window, in float32; for other heads than point heads their own error as well."""
     model.eval()
@@ -247,73 +194,3 @@ def _validation_errors(model: Forecaster, windows: Windows, device: torch.device
 
 def _out_of_patience(so_far: state.Progress, training: Training) -> bool:
     return training.patience is not None and so_far.epoch - so_far.best_epoch >= training.patience
-
-
-def _optimizer(model: Forecaster, objective: Objective, training: Training) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and leaves biases, norms and embeddings of one axis alone."""
-    parameters = _trainable(model, objective)
-    if not parameters:
-        raise ConfigError(f"{type(model).__name__} has no weights to train by steps. Use td.train, not fit.")
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": training.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=training.learning_rate)
-
-
-def _trainable(model: nn.Module, objective: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in (*model.parameters(), *objective.parameters()) if parameter.requires_grad]
-
-
-def _device(training: Training) -> torch.device:
-    if training.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(must("device", "be one this machine has", "cuda", 'Use "auto" or "cpu"'))
-    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-@contextlib.contextmanager
-def _autocast(precision: str, device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        yield
-
-
-def _probe(model: Forecaster, objective: Objective, windows: Windows, training: Training, device: torch.device) -> str:
-    """The precision asked for, or the faster of float32 and bfloat16 autocast in a few steps of a copy."""
-    if training.precision == "float32":
-        return "float32"
-    batch = windows.batch(torch.arange(min(training.batch_size, len(windows)))).to(device)
-    seconds = {}
-    for precision in ("float32", "bfloat16"):
-        try:
-            seconds[precision] = min(_timed_step(model, objective, batch, precision) for _ in range(PROBE_STEPS))
-        except RuntimeError as error:
-            # Processors without the instructions have no bfloat16 LSTM.
-            if precision == "float32":
-                raise
-            if training.precision == precision:
-                raise UnsupportedError(
-                    f"`precision` must be one that this processor computes a {model.config.kind} model in, got "
-                    f'precision="bfloat16" ({str(error).split(". ")[0]}). Use "auto" or "float32".'
-                ) from None
-    objective.zero_grad(set_to_none=True)
-    # A tenth faster at least: below that the exact arithmetic is worth more than the time.
-    faster = seconds.get("bfloat16", float("inf")) < 0.9 * seconds["float32"]
-    return "bfloat16" if faster or training.precision == "bfloat16" else "float32"
-
-
-def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision: str) -> float:
-    """Seconds of forward and backward of a copy."""
-    trial = copy.deepcopy(model).train()
-    began = time.perf_counter()
-    with _autocast(precision, batch.context.device):
-        loss, _ = objective(trial, batch)
-    loss.backward()
-    if batch.context.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _mix(seed: int, epoch: int, stream: int) -> int:
-    return int(digest_of([seed, epoch, stream]), 16) % 2**63
