@@ -17,6 +17,7 @@ from tsdistill.training import Training, TruthObjective, fit, train
 from tsdistill.training import loop as loop_module
 from tsdistill.training.averaging import Average
 from tsdistill.training.checkpoint import read_progress
+from tsdistill.training.ranks import Ranks
 
 CONFIG = MLPConfig(width=5, depth=1, dropout=0.0)
 QUICK = Training(epochs=2, batch_size=37, learning_rate=5e-3, precision="float32", patience=None)
@@ -101,7 +102,7 @@ def test_averaged_weights_are_those_of_the_steps_and_are_what_is_scored_and_kept
     shares = torch.tensor([decay ** (5 - step) for step in range(1, 6)])
     expected = (shares[:, None] * torch.stack(watch.weights[1:])).sum(dim=0) / shares.sum()
     torch.testing.assert_close(weights(model), expected, rtol=1e-4, atol=1e-6)
-    scored = loop_module._validation_errors(model, task.validation, torch.device("cpu"))["validation_mse"]
+    scored = loop_module._validation_errors(model, task.validation, Ranks())["validation_mse"]
     assert model.lineage[-1].metrics["validation_mse"] == scored
     assert all(parameter.requires_grad for parameter in model.parameters())
 

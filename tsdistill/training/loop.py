@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tsdistill.data.task import Task, Windows
 from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.training import checkpoint as state
+from tsdistill.training import history
 from tsdistill.training.averaging import Average
-from tsdistill.training.checkpoint import module_tensors as _weights
 from tsdistill.training.objectives import Objective, TruthObjective
 from tsdistill.training.progress import open_bar
+from tsdistill.training.ranks import Ranks, join
 from tsdistill.training.spec import Training
-from tsdistill.training.steps import Run, device_of, epoch, optimizer_of, probe, trainable
+from tsdistill.training.steps import Run, device_of, epoch, probe, trainable
 
 EVALUATION_BATCH = 256
 
@@ -40,7 +43,8 @@ def train(
         config: The architecture.
         task: Data, context and horizon.
         training: How to train; defaults to `Training()`.
-        checkpoint: A file to keep the state in: a run that was stopped continues from it, to the same result.
+        checkpoint: A file to keep the state in: a run that was stopped continues from it, to the same result. Beside
+            it grows `<checkpoint>.history.jsonl`, one line per epoch, which `tsdistill history` shows.
         progress: Show a progress bar; None shows one in a terminal only.
 
     Returns:
@@ -91,6 +95,9 @@ def fit(
 
     The verbs of tsdistill call this; call it yourself with an `Objective` of your own. An architecture that can be
     solved in closed form is.
+
+    Started by `torchrun`, every process takes its share of each batch, and all return the same model as one process
+    would, up to rounding and dropout; only the first one shows progress and writes files.
     """
     _check_fits(model, task)
     windows, n_steps = task.train, training.n_steps(len(task.train))
@@ -101,30 +108,30 @@ def fit(
     parameters, device = trainable(model, objective), device_of(training)
     model.to(device)
     objective.to(device)
-    optimizer = optimizer_of(parameters, training)
     key = digest_of([model.digest, task.fingerprint, objective.digest, training.to_dict()])
-    found = state.read(checkpoint, key) if checkpoint else None
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        open_bar(objective.formula, n_steps, progress) as bar,
+        join(device) as ranks,
+        open_bar(objective.formula, n_steps, progress if ranks.leads else False) as bar,
     ):
+        _check_alike(ranks, key)
+        found = state.read(checkpoint, key, ranks) if checkpoint else None
+        so_far = found[0] if found else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
         average = Average(model, training.average) if training.average is not None else None
-        # What validation scores, and what is kept.
-        judged = model if average is None else average.model
-        if found is None:
-            so_far, best = state.Progress(key, probe(model, objective, windows, training, device)), _weights(model)
-        else:
-            so_far, groups = found
-            best = groups["best"]
-            model.load_state_dict(groups["model"])
-            judged.load_state_dict(groups["average" if average else "model"])
-            objective.load_state_dict(groups.get("objective", {}))
-            state.restore_optimizer(optimizer, groups.get("optimizer", {}))
-        run = Run(model, objective, windows, training, device, so_far, n_steps, optimizer, parameters, average)
+        run = Run(model, objective, windows, training, so_far, n_steps, parameters, average, ranks)
+        best = state.module_tensors(model)
+        if found is not None:
+            best = found[1].pop("best")
+            run.load(found[1])
+        if checkpoint:
+            log = history.beside(checkpoint)
+            ranks.lead(lambda: history.cut(log, so_far.epoch))
         bar.at(so_far.step)
         while so_far.step < n_steps and not _out_of_patience(so_far, training):
-            parts = epoch(run, bar)
-            errors = _validation_errors(judged, task.validation, device)
+            began = time.perf_counter()
+            parts, n_windows = epoch(run, bar)
+            stepped = time.perf_counter()
+            errors = _validation_errors(run.judged, task.validation, ranks)
             error = errors["validation_mse"] if model.head.kind == "point" else errors["validation_error"]
             if not math.isfinite(error):
                 raise DivergenceError(
@@ -135,18 +142,11 @@ def fit(
             so_far.epoch += 1
             so_far.history.append({"epoch": so_far.epoch, **parts, **errors})
             if error < so_far.best:
-                so_far.best, so_far.best_epoch, best = error, so_far.epoch, _weights(judged)
+                so_far.best, so_far.best_epoch, best = error, so_far.epoch, state.module_tensors(run.judged)
             bar.note(f"validation {error:.4f}, best {so_far.best:.4f}")
             if checkpoint:
-                groups = {
-                    "model": _weights(model),
-                    "best": best,
-                    "objective": _weights(objective),
-                    "optimizer": state.optimizer_tensors(optimizer),
-                }
-                if average is not None:
-                    groups["average"] = _weights(average.model)
-                state.write(checkpoint, so_far, groups)
+                _keep(run, best, checkpoint, n_windows, stepped - began, time.perf_counter() - began)
+        ranks.agree(best)
     model.load_state_dict(best)
     model.cpu()
     return {
@@ -158,6 +158,20 @@ def fit(
         "objective": objective.formula,
         "history": so_far.history,
     }
+
+
+def _keep(run: Run, best: dict[str, Tensor], checkpoint: Path, n_windows: int, stepping: float, whole: float) -> None:
+    """Write where a run stands at the end of an epoch that took `whole` seconds, `stepping` of them for steps."""
+
+    def write() -> None:
+        # What a clock says goes to this file alone: a resumed run's lineage is to equal an undisturbed run's.
+        clock = {"examples_per_s": round(n_windows / stepping, 1), "seconds": round(whole, 3)}
+        record = {**run.so_far.history[-1], **clock, "precision": run.so_far.precision}
+        # The history first: a line too many is cut off when the run is resumed, a missing one would stay missing.
+        history.append(history.beside(checkpoint), record)
+        state.write(checkpoint, run.so_far, {**run.state(), "best": best})
+
+    run.ranks.lead(write)
 
 
 def _check_fits(model: Forecaster, task: Task) -> None:
@@ -176,20 +190,34 @@ def _check_fits(model: Forecaster, task: Task) -> None:
         )
 
 
-def _validation_errors(model: Forecaster, windows: Windows, device: torch.device) -> dict[str, float]:
+def _check_alike(ranks: Ranks, key: str) -> None:
+    """Refuse to train together what is not the same: the mean of two gradients of two models is of neither."""
+    keys = ranks.gather(key)
+    if len(set(keys)) > 1:
+        raise ConfigError(
+            f"All processes must train the same model on the same data in the same way, got {len(set(keys))} different "
+            f"runs ({', '.join(sorted(set(keys)))}). Give every process the same script, data and seed."
+        )
+
+
+def _validation_errors(model: Forecaster, windows: Windows, ranks: Ranks) -> dict[str, float]:
     """MSE over every validation window, in float32; for other heads than point heads their own error as well."""
     model.eval()
-    squared, own, count = 0.0, 0.0, 0
+    device = next(model.parameters()).device
+    squared, own, count = 0.0, 0.0, 0.0
     with torch.no_grad():
-        for batch in windows.batches(EVALUATION_BATCH):
-            batch = batch.to(device)
+        for index in ranks.share(torch.arange(len(windows))).split(EVALUATION_BATCH):
+            if len(index) == 0:
+                continue
+            batch = windows.batch(index).to(device)
             said = model.activations(batch.context, batch.future, batch.past)
             squared += float((said.forecast - batch.target).square().double().sum())
             if model.head.kind != "point":
                 own += float(model.head.error(said, batch.target)) * batch.target.numel()
             count += batch.target.numel()
-    errors = {"validation_mse": squared / count}
-    return errors if model.head.kind == "point" else {**errors, "validation_error": own / count}
+    sums = ranks.sum({"squared": squared, "own": own, "count": count})
+    errors = {"validation_mse": sums["squared"] / sums["count"]}
+    return errors if model.head.kind == "point" else {**errors, "validation_error": sums["own"] / sums["count"]}
 
 
 def _out_of_patience(so_far: state.Progress, training: Training) -> bool:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tsdistill.data.task import Batch, Windows
+from tsdistill.data.task import Batch, Task, Windows
 from tsdistill.errors import ConfigError, DivergenceError, UnsupportedError, must
 from tsdistill.models.base import Forecaster
 from tsdistill.spec import digest_of
+from tsdistill.training import checkpoint
 from tsdistill.training.averaging import Average
 from tsdistill.training.checkpoint import Progress
 from tsdistill.training.objectives import Objective
 from tsdistill.training.progress import Bar
+from tsdistill.training.ranks import Ranks, own_device
 from tsdistill.training.spec import Training
 
 PROBE_STEPS = 3
@@ -33,37 +35,62 @@ class Run:
         objective: What is minimised.
         windows: The training windows.
         training: How to train.
-        device: Where.
         so_far: Where the run stands; steps count themselves there.
         n_steps: Steps of the whole run.
-        optimizer: Of the weights of model and objective.
-        parameters: Those weights.
+        parameters: The weights of model and objective that are trained.
         average: The moving average of the model's weights, if one is asked for.
+        ranks: The processes that share every batch.
     """
 
     model: Forecaster
     objective: Objective
     windows: Windows
     training: Training
-    device: torch.device
     so_far: Progress
     n_steps: int
-    optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
     average: Average | None
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        self.device = self.parameters[0].device
+        self.optimizer = _optimizer(self.parameters, self.training)
+
+    @property
+    def judged(self) -> Forecaster:
+        """What validation scores, and what is kept."""
+        return self.model if self.average is None else self.average.model
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors that the next step depends on."""
+        found = {
+            "model": checkpoint.module_tensors(self.model),
+            "objective": checkpoint.module_tensors(self.objective),
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+        }
+        return found if self.average is None else {**found, "average": checkpoint.module_tensors(self.average.model)}
+
+    def load(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        """Undo `state`; a group without tensors was not written."""
+        self.model.load_state_dict(groups["model"])
+        self.objective.load_state_dict(groups.get("objective", {}))
+        checkpoint.restore_optimizer(self.optimizer, groups.get("optimizer", {}))
+        if self.average is not None:
+            self.average.model.load_state_dict(groups["average"])
 
 
-def epoch(run: Run, bar: Bar) -> dict[str, float]:
-    """One pass over the windows in an order that depends on seed and epoch only; mean of each loss part.
+def epoch(run: Run, bar: Bar) -> tuple[dict[str, float], int]:
+    """One pass over the windows in an order that depends on seed and epoch only.
 
-    Returns the parts, the step reached and the last learning rate: the same numbers whether or not the run was stopped
-    and resumed on the way.
+    Returns the mean of each loss part, the step reached and the last learning rate (the same numbers whether or not the
+    run was stopped and resumed on the way), and the number of windows.
     """
     training, so_far = run.training, run.so_far
     run.model.train()
     # Seeding every epoch by itself makes a resumed run draw the same numbers without storing generator states.
     generator = torch.Generator().manual_seed(_mix(training.seed, so_far.epoch, 0))
-    torch.manual_seed(_mix(training.seed, so_far.epoch, 1))
+    # The order is the same on all ranks, each of which takes its share of every batch; what they drop out is not.
+    torch.manual_seed(_mix(training.seed, so_far.epoch, 1 + run.ranks.rank))
     order = torch.randperm(len(run.windows), generator=generator)[: training.windows_per_epoch]
     totals: dict[str, Tensor] = {}
     n_windows, rate = 0, 0.0
@@ -80,21 +107,25 @@ def epoch(run: Run, bar: Bar) -> dict[str, float]:
             run.average.update(run.model, so_far.step)
         n_windows += len(index)
         bar.advance()
-    parts = {f"loss_{name}": float(total) / n_windows for name, total in totals.items()}
-    return {**parts, "step": so_far.step, "learning_rate": rate}
+    sums = run.ranks.sum({name: float(total) for name, total in totals.items()})
+    parts = {f"loss_{name}": total / n_windows for name, total in sums.items()}
+    return {**parts, "step": so_far.step, "learning_rate": rate}, n_windows
 
 
 def _step(run: Run, index: Tensor, rate: float) -> dict[str, Tensor]:
-    """One gradient step on the mean over the windows at `index`; the sum over them of each loss part.
+    """One gradient step on the mean over the windows at `index`; the sum of each loss part over this rank's share.
 
-    Objectives are means over windows, so the mean over all is that of the batches, each weighted by its windows.
+    Objectives are means over windows, so the mean over all is that of the batches, each weighted by its windows, and
+    the gradient of that is the sum over ranks of what each adds.
     """
     totals: dict[str, Tensor] = {}
     seen: list[tuple[Tensor, dict[str, Tensor]]] = []
     summed = torch.zeros((), device=run.device)
-    for chunk in index.split(run.training.batch_size):
+    for chunk in map(run.ranks.share, index.split(run.training.batch_size)):
+        if len(chunk) == 0:
+            continue
         batch = run.windows.batch(chunk).to(run.device)
-        with autocast(run.so_far.precision, run.device):
+        with _autocast(run.so_far.precision, run.device):
             loss, parts = run.objective(run.model, batch)
         loss = loss * (len(chunk) / len(index))
         loss.backward()
@@ -103,6 +134,7 @@ def _step(run: Run, index: Tensor, rate: float) -> dict[str, Tensor]:
         for name, value in parts.items():
             total = value.detach().double() * len(chunk)
             totals[name] = totals[name] + total if name in totals else total
+    summed = run.ranks.sum_gradients(run.parameters, summed)
     norm = nn.utils.clip_grad_norm_(run.parameters, run.training.clip_norm, foreach=True)
     # One look per step, before the weights are touched; what broke is found out only when something did.
     if not torch.isfinite(summed + norm):
@@ -116,17 +148,21 @@ def _diverged(run: Run, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: floa
     """The error that names what was not finite in a step: the data, else a part of the loss, else the gradient."""
     step, formula = run.so_far.step + 1, run.objective.formula
     kept = "the last good checkpoint, if one was asked for, is kept."
-    broken = _broken_inputs(run.windows, [index for index, _ in seen])
-    if broken:
-        found = " and ".join(f"the {name} of {len(at)} windows (first: {min(at)})" for name, at in broken.items())
+    inputs = _broken_inputs(run.windows, [index for index, _ in seen])
+    parts = sorted({name for _, parts in seen for name, value in parts.items() if not torch.isfinite(value)})
+    # Every rank arrives here, as each of them has the sum of all losses and gradients: they fail with the same words.
+    told = run.ranks.gather([inputs, parts])
+    broken = {name: [at for said, _ in told for at in said.get(name, [])] for name in ("context", "target")}
+    if any(broken.values()):
+        found = " and ".join(f"the {name} of {len(at)} windows (first: {min(at)})" for name, at in broken.items() if at)
         return DivergenceError(
             f"Training stopped at step {step}: {found} is not finite ({formula}). Repair the data before making the "
             f"task; the weights were not touched, and {kept}"
         )
-    names = sorted({name for _, parts in seen for name, value in parts.items() if not torch.isfinite(value)})
+    names = sorted({name for _, names in told for name in names}) or ["gradient"]
     return DivergenceError(
-        f"Training diverged at step {step}: {', '.join(names or ['gradient'])} is not finite (learning rate "
-        f"{rate:.3g}, {formula}). Lower the learning rate or look for extreme values in the data; {kept}"
+        f"Training diverged at step {step}: {', '.join(names)} is not finite (learning rate {rate:.3g}, {formula}). "
+        f"Lower the learning rate or look for extreme values in the data; {kept}"
     )
 
 
@@ -143,7 +179,7 @@ def _broken_inputs(windows: Windows, chunks: list[Tensor]) -> dict[str, list[int
     return found
 
 
-def optimizer_of(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """AdamW that decays matrices and leaves biases, norms and embeddings of one axis alone."""
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     plain = [parameter for parameter in parameters if parameter.ndim <= 1]
@@ -167,21 +203,22 @@ def device_of(training: Training) -> torch.device:
     """The device asked for."""
     if training.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(must("device", "be one this machine has", "cuda", 'Use "auto" or "cpu"'))
-    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return own_device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 @contextlib.contextmanager
-def autocast(precision: str, device: torch.device) -> Iterator[None]:
+def _autocast(precision: str, device: torch.device) -> Iterator[None]:
     """Compute in bfloat16 where that is the precision."""
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         yield
 
 
-def probe(model: Forecaster, objective: Objective, windows: Windows, training: Training, device: torch.device) -> str:
+def probe(model: Forecaster, objective: Objective, task: Task, training: Training) -> str:
     """The precision asked for, or the faster of float32 and bfloat16 autocast in a few steps of a copy."""
     if training.precision == "float32":
         return "float32"
-    batch = windows.batch(torch.arange(min(training.batch_size, len(windows)))).to(device)
+    index = torch.arange(min(training.batch_size, len(task.train)))
+    batch = task.train.batch(index).to(next(model.parameters()).device)
     seconds = {}
     for precision in ("float32", "bfloat16"):
         try:
@@ -205,7 +242,7 @@ def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision
     """Seconds of forward and backward of a copy."""
     trial = copy.deepcopy(model).train()
     began = time.perf_counter()
-    with autocast(precision, batch.context.device):
+    with _autocast(precision, batch.context.device):
         loss, _ = objective(trial, batch)
     loss.backward()
     if batch.context.device.type == "cuda":
