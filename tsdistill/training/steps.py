@@ -25,6 +25,9 @@ from tsdistill.training.spec import Training
 
 PROBE_STEPS = 3
 
+INPUTS = ("context", "target", "past", "future")
+"""What of a batch is looked at when a step was not finite."""
+
 
 @dataclass
 class Run:
@@ -152,7 +155,7 @@ def _diverged(run: Run, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: floa
     parts = sorted({name for _, parts in seen for name, value in parts.items() if not torch.isfinite(value)})
     # Every rank arrives here, as each of them has the sum of all losses and gradients: they fail with the same words.
     told = run.ranks.gather([inputs, parts])
-    broken = {name: [at for said, _ in told for at in said.get(name, [])] for name in ("context", "target")}
+    broken = {name: [at for said, _ in told for at in said.get(name, [])] for name in INPUTS}
     if any(broken.values()):
         found = " and ".join(f"the {name} of {len(at)} windows (first: {min(at)})" for name, at in broken.items() if at)
         return DivergenceError(
@@ -167,13 +170,16 @@ def _diverged(run: Run, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: floa
 
 
 def _broken_inputs(windows: Windows, chunks: list[Tensor]) -> dict[str, list[int]]:
-    """Positions of the training windows whose context or target (where it counts) is not finite."""
+    """Positions of the training windows whose values (of the target: where it counts) are not finite."""
     found: dict[str, list[int]] = {}
     for index in chunks:
         batch = windows.batch(index)
         target = batch.target if batch.mask is None else batch.target.masked_fill(~batch.mask, 0.0)
-        for name, values in (("context", batch.context), ("target", target)):
-            bad = index[~values.isfinite().flatten(1).all(dim=1)].tolist()
+        values = {"context": batch.context, "target": target, "past": batch.past, "future": batch.future}
+        for name in INPUTS:
+            if (each := values[name]) is None:
+                continue
+            bad = index[~each.isfinite().flatten(1).all(dim=1)].tolist()
             if bad:
                 found.setdefault(name, []).extend(bad)
     return found
