@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsdistill.losses import LOSSES, Loss, OutputLoss, TemporalLoss
@@ -61,6 +61,7 @@ def test_models_keep_the_forecaster_contract(config: ModelConfig) -> None:
 
 
 @pytest.mark.parametrize("config", HEADED, ids=name)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_pruning_silent_units_changes_nothing(config: ModelConfig, seed: int) -> None:
     check_pruning(config, seed=seed)
