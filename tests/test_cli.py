@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import tsdistill as td
 from tests.test_recipe import toy_csv, toy_recipe
 
 
@@ -38,11 +40,15 @@ def test_help_teaches() -> None:
     assert "tsdistill run my.toml" in shell("run", "--help").stdout
 
 
-def test_the_version_is_printed() -> None:
-    import tsdistill
+def test_nothing_asked_gives_the_help_and_no_error() -> None:
+    done = shell()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.rstrip() == shell("--help").stdout.rstrip()
 
+
+def test_the_version_is_printed() -> None:
     done = shell("--version")
-    assert (done.returncode, done.stdout.strip()) == (0, tsdistill.__version__)
+    assert (done.returncode, done.stdout.strip()) == (0, td.__version__)
 
 
 def test_a_run_in_json_is_one_object(folder: Path) -> None:
@@ -65,6 +71,19 @@ def test_predict_continues_the_file(folder: Path) -> None:
     written = shell("predict", folder / "out" / "artifact", folder / "toy.csv", "--out", folder / "forecast.csv")
     assert written.returncode == 0
     assert (folder / "forecast.csv").read_text() == done.stdout
+
+
+def test_predict_takes_the_channels_of_the_model_and_no_other_column(tmp_path: Path) -> None:
+    """Also for a model of one channel `y`, whose table may be wide or long."""
+    rows = pd.read_csv(toy_csv(tmp_path))[["ds", "load"]].rename(columns={"load": "y"})
+    long = pd.concat([rows.assign(unique_id=name) for name in ("first", "second")])
+    for name, frame, n_rows, more in (("wide", rows, 3, ()), ("long", long, 6, ("--id", "unique_id"))):
+        task = td.Task(td.Panel.from_frame(frame), context=17, horizon=3)
+        td.save(td.train(td.LinearConfig(), task), tmp_path / name)
+        frame.assign(place="Boston", noise=1.5).to_csv(tmp_path / "more.csv", index=False)
+        done = shell("predict", tmp_path / name, tmp_path / "more.csv", *more)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1 + n_rows
 
 
 def test_verify_finds_a_flipped_byte(folder: Path, tmp_path: Path) -> None:
@@ -94,6 +113,7 @@ def test_datasets_are_listed() -> None:
         (["predict", "missing", "toy.csv"], 5, ["missing"]),
         (["predict", "out/artifact", "missing.csv"], 4, ["missing.csv"]),
         (["predict", "out/artifact", "toy.csv", "--time", "date"], 4, ["date"]),
+        (["predict", "out/artifact", "toy.csv", "--fill", "guess"], 2, ["--fill", "interpolate"]),
         (["verify", "."], 5, ["manifest.json"]),
     ],
 )

@@ -20,6 +20,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "report.html").exists()
     assert names["forecast"].shape == (1, 24, 18)  # type: ignore[attr-defined]
     assert [trial.state.name for trial in names["study"].trials] == ["COMPLETE"] * 2  # type: ignore[attr-defined]
+    assert names["best"].teacher.model == names["teacher"].config  # type: ignore[attr-defined]
 
 
 def test_the_recipe_and_the_job_of_the_readme_are_ones() -> None:

@@ -593,14 +593,14 @@ def test_the_table_fits_and_marks_what_breaks_the_budget(searched: Searched) -> 
     [
         ({"max_size_bytes": 9_999}, ["different size budget", "--name"]),
         ({"space": SMALL.replace(alpha=0.5)}, ["different space"]),
-        ({"teacher": td.LinearConfig}, ["different teacher"]),
+        ({"teacher": td.LinearConfig(), "recipe": {"teacher": {"model": {"kind": "linear"}}}}, ["different teacher"]),
         ({"recipe": {"pruning": None}}, ["different recipe"]),
     ],
 )
 def test_a_study_is_not_continued_with_another_question(
     searched: Searched, change: dict[str, Any], words: list[str]
 ) -> None:
-    teacher = td.train(change["teacher"](), searched.task) if "teacher" in change else searched.teacher
+    teacher = td.train(change["teacher"], searched.task) if "teacher" in change else searched.teacher
     with pytest.raises(td.ConfigError) as caught:
         optimize(
             create_study("toy", storage=f"journal:{searched.folder / 's.log'}"),
@@ -631,6 +631,7 @@ def test_an_objective_serves_a_loop_of_ones_own(searched: Searched) -> None:
         ({"max_size_bytes": 0}, ["max_size_bytes", "above 0"]),
         ({"recipe": None}, ["`recipe` must be given", "td.datasets"]),
         ({"recipe": {"task": TaskSpec(context=46, horizon=7)}}, ["3 problems", "context", "horizon", "split"]),
+        ({"recipe": {"teacher": TeacherSpec()}}, ["2 problems", "recipe.teacher.model", "width=5", "max_steps=3"]),
         ({"space": Space()}, ["students.lstm.patch", "context = 47"]),
     ],
 )

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,12 +35,13 @@ EXIT_CODES: dict[type[TsdistillError], int] = {
     OrderError: 6,
     DivergenceError: 7,
 }
-"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption."""
+"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption
+(Ctrl-C), 143 a polite kill (SIGTERM)."""
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
-    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 130 interrupted, 1 a fault of "
-    "tsdistill itself."
+    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 130 interrupted, 143 "
+    "terminated, 1 a fault of tsdistill itself."
 )
 
 app = typer.Typer(
@@ -172,7 +173,9 @@ def predict(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with the model's channels; the newest rows are used.")],
     time: Annotated[str, typer.Option(help="Column of time stamps.")] = "ds",
     id: Annotated[str | None, typer.Option(help="Column of item identifiers of a long table.")] = None,
-    fill: Annotated[str | None, typer.Option(help="Fill gaps: interpolate, forward or zero.")] = None,
+    fill: Annotated[
+        Literal["interpolate", "forward", "zero"] | None, typer.Option(help="How to fill gaps and missing values.")
+    ] = None,
     future: Annotated[Path | None, typer.Option(help="File with the planned columns of the steps to forecast.")] = None,
     quantiles: Annotated[bool, typer.Option("--quantiles", help="Every level of a quantile head.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of standard output.")] = None,
@@ -187,16 +190,14 @@ def predict(
     from tsdistill.data import read_csv, read_parquet
 
     model = _load(artifact)
-    channels, known = list(model.signature.channels), model.signature.covariates
+    known = model.signature.covariates
     planned = list(known.future) if known is not None else []
-    besides = [*model.signature.past, *planned]
 
     def table(path: Path, target: list[str] | None) -> Any:
         read = read_parquet if path.suffix in (".parquet", ".pq") else read_csv
-        return read(path, time=time, id=id, target=target, fill=fill).to_frame()  # type: ignore[arg-type]
+        return read(path, time=time, id=id, target=target, fill=fill).to_frame()
 
-    long = not besides and (id is not None or channels == ["y"])
-    history = table(file, None if long else channels + besides)
+    history = table(file, [*model.signature.channels, *model.signature.past, *planned])
     ahead = table(future, planned or None) if future is not None else None
     forecast = model.predict(history, ahead, quantiles=quantiles)
     if as_json:
@@ -368,6 +369,9 @@ def main() -> None:
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked for, so the help is the answer
+            typer.echo(error.format_message())  # type: ignore[attr-defined]
+            sys.exit(2)
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the option parser
             _fail(f"{error.format_message()} Try --help.", 2)
         if type(error).__name__ == "Abort":

@@ -48,7 +48,7 @@ class Objective:
             raise ConfigError(must("max_size_bytes", "be a number of bytes above 0", max_size_bytes, "Leave it out"))
         self.space, self.teacher, self.task, self.max_size_bytes = space, teacher, task, max_size_bytes
         self.recipe = recipe_of(teacher, task) if recipe is None else recipe
-        _check_task(self.recipe, task)
+        _check_recipe(self.recipe, teacher, task)
         space.check(self.recipe)
         if cache is None:
             # The teacher forecasts the training part once, not once per trial.
@@ -141,8 +141,8 @@ def objective(
         space: What varies.
         teacher: Who teaches; trained once, by you.
         task: Data, context and horizon; training and validation part are used.
-        recipe: What does not vary. By default the bundled recipe over this task, if its panel is one of the
-            catalogue's.
+        recipe: What does not vary, with this task, and with this teacher if it came from `td.train`; no recipe can
+            describe another. By default the bundled recipe over this task, if its panel is one of the catalogue's.
         max_size_bytes: Bytes the deployed artifact may take.
         cache: Folder of the teacher's forecasts, shared by trials and processes; by default one per process.
 
@@ -150,8 +150,8 @@ def objective(
         A callable that takes a trial (or an `optuna.trial.FixedTrial`) and gives a float.
 
     Raises:
-        ConfigError: The recipe is for another task, the space does not fit it, or the study (when called) was begun
-            with another task, teacher or budget.
+        ConfigError: The recipe is for another task or teacher, the space does not fit it, or the study (when called)
+            was begun with another task, teacher or budget.
         TsdistillError: When called: training diverged, or the model cannot be deployed.
 
     Example:
@@ -209,23 +209,30 @@ def recipe_of(teacher: Teacher, task: Task) -> Recipe:
     )
 
 
-def _check_task(recipe: Recipe, task: Task) -> None:
-    """The recipe has to describe the very task that is searched on, or what is found would be run on another."""
-    asked = {
-        "context": (recipe.task.context, task.context),
-        "horizon": (recipe.task.horizon, task.horizon),
-        "scaler": (recipe.task.scaler, task.scaler),
-        "covariates": (recipe.task.covariates, task.covariates),
-        "short": (recipe.task.short, task.short),
-        "split": (recipe.task.split or _usual_split(task), task.split),
+def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
+    """The recipe has to describe the very task and teacher of the search, or what is found would be run with others."""
+    asked: dict[str, tuple[Any, Any]] = {
+        "task.context": (recipe.task.context, task.context),
+        "task.horizon": (recipe.task.horizon, task.horizon),
+        "task.scaler": (recipe.task.scaler, task.scaler),
+        "task.covariates": (recipe.task.covariates, task.covariates),
+        "task.short": (recipe.task.short, task.short),
+        "task.split": (recipe.task.split or _usual_split(task), task.split),
     }
+    remedies = {"task": "Make the task with recipe.task.build(panel)"}
+    lineage = teacher.lineage if isinstance(teacher, Forecaster) else ()
+    if [step.verb for step in lineage] == ["train"]:  # what became of others, no recipe can say
+        training = Training.from_dict(lineage[0].spec["training"])
+        asked["teacher.model"] = (recipe.teacher.model, teacher.config)  # type: ignore[attr-defined]
+        asked["teacher.training"] = (recipe.teacher.training, training)
+        remedies["teacher"] = "Give the recipe the model and training of the teacher"
     problems = [
-        must(f"recipe.task.{name}", f"be the task's ({ours!r})", theirs, "Make the task with recipe.task.build(panel)")
+        must(f"recipe.{name}", f"be the {name.split('.')[0]}'s ({ours!r})", theirs, remedies[name.split(".")[0]])
         for name, (theirs, ours) in asked.items()
         if theirs != ours
     ]
     if problems:
-        raise ConfigError(listed(problems, "the recipe for this task"))
+        raise ConfigError(listed(problems, "the recipe for this search"))
 
 
 def _usual_split(task: Task) -> Split:
