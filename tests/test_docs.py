@@ -19,6 +19,7 @@ TERMS = {
     "channel",
     "context",
     "control",
+    "covariate",
     "deployed",
     "forecast",
     "forecaster",

@@ -24,8 +24,8 @@ class TCNConfig(ModelConfig):
     a full convolution costs kernel * hidden^2.
 
     Use it as a small student: plain convolutions and ReLUs, with no recurrence, no softmax and no norm inside, which
-    static INT8 likes. Choose depth, kernel and patch so that the blocks see the whole context; only the shortcut sees
-    what lies before.
+    static INT8 likes. It takes longer to train than an `MLPConfig` of its size. Choose depth, kernel and patch so that
+    the blocks see the whole context; only the shortcut sees what lies before.
 
     Args:
         width: Size of a token's vector between blocks.
