@@ -68,6 +68,33 @@ def test_a_recipe_survives_toml_and_json() -> None:
         assert Recipe.from_toml(recipe.to_toml()).digest == recipe.digest
 
 
+def test_a_recipe_names_covariates_scaler_and_short_items(tmp_path: Path) -> None:
+    text = f"""
+    [data]
+    path = "{toy_csv(tmp_path).as_posix()}"
+    [task]
+    context = 47
+    horizon = 11
+    scaler = "item"
+    short = "skip"
+    split = {{ kind = "last", validation = 61, test = 67 }}
+    [task.covariates]
+    calendar = ["time-of-day"]
+    holidays = ["2024-01-06"]
+    past = ["wind"]
+    """
+    recipe = Recipe.from_toml(text)
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+    task = recipe.task.build(recipe.data.load())
+    assert task.covariates == td.Covariates(calendar=("time-of-day",), holidays=("2024-01-06",), past=("wind",))
+    assert (task.scaler, task.short, task.channels) == ("item", "skip", ("load", "price"))
+    assert task.split == td.Split.last(validation=61, test=67)
+    with pytest.raises(ConfigError, match=r"`covariates`: `calender` is not a field.*`calendar`"):
+        Recipe.from_toml(text.replace("calendar", "calender"))
+    with pytest.raises(ConfigError, match=r"`holidays` must be ISO dates, got holidays=\['Epiphany'\]"):
+        Recipe.from_toml(text.replace("2024-01-06", "Epiphany"))
+
+
 def test_a_seed_reaches_every_training() -> None:
     recipe = default_recipe().with_seed(7)
     seeds = [recipe.teacher.training.seed, recipe.student.training.seed]

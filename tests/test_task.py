@@ -402,6 +402,12 @@ TASKS_REFUSED: dict[str, tuple[Callable[[], Task], type[Exception], list[str]]] 
         ConfigError,
         ["3 problems", "`context`", "`horizon`", "`scaler`"],
     ),
+    "a frame for a panel": (
+        lambda: Task(panel().to_frame(), context=0, horizon=7),
+        ConfigError,
+        ["2 problems", "`context`", "`panel` must be a td.Panel, got panel='DataFrame'", "from_frame"],
+    ),
+    "numbers for a split": (lambda: task(split=(0.7, 0.1, 0.2)), ConfigError, ["`split` must be td.Split or None"]),
     "unknown way with short items": (lambda: task(short="drop"), ConfigError, ['`short` must be "refuse" or "skip"']),
     "a horizon longer than the series": (
         lambda: Task(panel(), context=CONTEXT, horizon=ROWS + 4),

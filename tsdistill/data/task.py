@@ -51,7 +51,8 @@ class Task:
             part of it. `notes` says how many were skipped.
 
     Raises:
-        ConfigError: context or horizon below 1, an unknown scaler, or covariates that the panel does not have.
+        ConfigError: context or horizon below 1, an unknown scaler, covariates that the panel does not have, or an
+            argument of another kind.
         DataError: an item is too short for the windows of a part, of which every one is listed, or, with "skip", a part
             has no windows at all; or an item with a scaler of its own has fewer than two training rows.
 
@@ -73,12 +74,20 @@ class Task:
         covariates: Covariates | None = None,
         short: Literal["refuse", "skip"] = "refuse",
     ) -> None:
+        from tsdistill.data.panel import Panel
+
         problems = [
             must(name, "be a whole number of at least 1", value, "Give a number of steps")
             for name, value in (("context", context), ("horizon", horizon))
             if not isinstance(value, int) or isinstance(value, bool) or value < 1
         ]
         sized = not problems
+        if not isinstance(panel, Panel):
+            remedy = "Make one with td.Panel.from_frame(...)"
+            raise ConfigError(listed([*problems, must("panel", "be a td.Panel", type(panel).__name__, remedy)], "Task"))
+        if split is not None and not isinstance(split, Split):
+            problems.append(must("split", "be td.Split or None", split, "Write td.Split.fractions(0.7, 0.1, 0.2)"))
+            sized = False
         if scaler not in ("standard", "item", None):
             problems.append(must("scaler", 'be "standard", "item" or None', scaler, "Leave it out for the default"))
         if short not in ("refuse", "skip"):
@@ -218,9 +227,12 @@ class Task:
         if known is not None and known.past:
             past = torch.from_numpy(self._scaled(self._named(known.past), *self._past_scaler))
         starts: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
+        # Half the bytes, one number per row, wherever rows can be counted with them.
+        counter = np.int32 if self.panel.n_rows < 2**31 else np.int64
         for offset, borders in zip(self._offsets, self.borders, strict=True):
             for part, begin, end in _spans(borders, self.context):
-                starts[part].append(offset + np.arange(max(begin, 0), end - self.context - self.horizon + 1))
+                first, last = offset + max(begin, 0), offset + end - self.context - self.horizon
+                starts[part].append(np.arange(first, last + 1, dtype=counter))
         tensor, how = torch.from_numpy(series), {"future": future, "past": past}
         return {
             part: Windows(

@@ -132,8 +132,9 @@ class Windows:
         import torch
 
         order = torch.arange(len(self)) if order is None else order
-        for chunk in order.split(batch_size):
-            yield self.batch(chunk)
+        # Cut as they are needed: a list of the cuts of a million windows takes megabytes.
+        for first in range(0, len(order), batch_size):
+            yield self.batch(order[first : first + batch_size])
 
     def subset(self, index: torch.Tensor) -> Windows:
         """The windows at the positions `index`, as views of the same series."""
@@ -168,9 +169,9 @@ class Windows:
                 for first in range(begin, end, HASHED_ROWS):
                     rows = runs.series[first : min(first + HASHED_ROWS, end)].numpy()
                     digest.update(np.ascontiguousarray(rows).tobytes())
-        origin = starts.min() if len(starts) else 0
+        origin = int(starts.min()) if len(starts) else 0
         for first in range(0, len(starts), HASHED_ROWS):
-            digest.update((starts[first : first + HASHED_ROWS] - origin).tobytes())
+            digest.update((starts[first : first + HASHED_ROWS].astype(np.int64) - origin).tobytes())
         return digest.hexdigest()[:16]
 
 
