@@ -10,6 +10,7 @@ from tsdistill.losses import LOSSES, Loss, OutputLoss, TemporalLoss
 from tsdistill.models import (
     CONFIGS,
     BinnedHead,
+    DLinearConfig,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
@@ -17,6 +18,7 @@ from tsdistill.models import (
     PatchTSTConfig,
     QuantileHead,
     SeasonalNaiveConfig,
+    SparseTSFConfig,
 )
 from tsdistill.testing import check_forecaster, check_loss, check_pruning
 
@@ -27,7 +29,13 @@ MODELS: list[ModelConfig] = [
     LSTMConfig(widths=(5,), patch=5, embedding=3, shortcut=False, channel_embedding=False),
     MLPConfig(width=7, depth=2, hidden=(13, 11)),
     MLPConfig(width=5, depth=1, shortcut=False, channel_embedding=False),
+    DLinearConfig(kernel=13),
+    DLinearConfig(kernel=7, individual=True),
+    DLinearConfig(kernel=1, channel_bias=True),
+    SparseTSFConfig(period=5),
+    SparseTSFConfig(period=7, hidden=11, channel_bias=True),
     LinearConfig(),
+    LinearConfig(individual=True),
     SeasonalNaiveConfig(period=7),
 ]
 HEADED = [config for config in MODELS if "head" in type(config).model_fields]

@@ -17,6 +17,7 @@ from .exporting import Deployed, export
 from .losses import OutputLoss, TemporalLoss
 from .models import (
     BinnedHead,
+    DLinearConfig,
     Forecaster,
     LinearConfig,
     LSTMConfig,
@@ -25,6 +26,7 @@ from .models import (
     PointHead,
     QuantileHead,
     SeasonalNaiveConfig,
+    SparseTSFConfig,
 )
 from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
@@ -38,6 +40,7 @@ __all__ = [
     "ArtifactError",
     "BinnedHead",
     "ConfigError",
+    "DLinearConfig",
     "DataError",
     "Deployed",
     "DivergenceError",
@@ -57,6 +60,7 @@ __all__ = [
     "Report",
     "SeasonalNaiveConfig",
     "ShapeError",
+    "SparseTSFConfig",
     "Split",
     "Task",
     "TemporalLoss",

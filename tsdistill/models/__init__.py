@@ -9,21 +9,32 @@ from pydantic import Field
 
 from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.dlinear import DLinearConfig
 from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
 from tsdistill.models.linear import LinearConfig
 from tsdistill.models.lstm import LSTMConfig
 from tsdistill.models.mlp import MLPConfig
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.models.patchtst import PatchTSTConfig
+from tsdistill.models.sparse import SparseTSFConfig
 
 AnyModelConfig = Annotated[
-    PatchTSTConfig | LSTMConfig | MLPConfig | LinearConfig | SeasonalNaiveConfig, Field(discriminator="kind")
+    PatchTSTConfig | LSTMConfig | MLPConfig | DLinearConfig | SparseTSFConfig | LinearConfig | SeasonalNaiveConfig,
+    Field(discriminator="kind"),
 ]
 """The type of a field that holds any architecture's config; `kind` says which."""
 
 CONFIGS: dict[str, type[ModelConfig]] = {
     config.model_fields["kind"].default: config
-    for config in (PatchTSTConfig, LSTMConfig, MLPConfig, LinearConfig, SeasonalNaiveConfig)
+    for config in (
+        PatchTSTConfig,
+        LSTMConfig,
+        MLPConfig,
+        DLinearConfig,
+        SparseTSFConfig,
+        LinearConfig,
+        SeasonalNaiveConfig,
+    )
 }
 """Config classes by their `kind`."""
 
@@ -33,6 +44,7 @@ __all__ = [
     "AnyHead",
     "AnyModelConfig",
     "BinnedHead",
+    "DLinearConfig",
     "Forecaster",
     "LSTMConfig",
     "LinearConfig",
@@ -43,6 +55,7 @@ __all__ = [
     "QuantileHead",
     "SeasonalNaiveConfig",
     "Slice",
+    "SparseTSFConfig",
     "WidthGroup",
     "config_from_dict",
     "versions",
