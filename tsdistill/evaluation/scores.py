@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError, listed, must
 from tsdistill.metrics import Axis, Total, mae, mse, naive_scale
 
@@ -28,7 +29,7 @@ class Scores:
         absolute: Absolute scaled errors by window and channel.
         squared_by_step: Squared scaled errors by step and channel.
         absolute_by_step: Absolute scaled errors by step and channel.
-        scale: (channel,), raw units in one scaled unit.
+        scale: (window, channel), raw units in one scaled unit.
         yardstick: (window, channel), scaled seasonal naive error of the window's item in training; NaN or 0 if there is
             none.
         times: (window,), when each window's target begins: windows of several items at one time share a label.
@@ -123,14 +124,13 @@ def score(model: Model, task: Task, split: Part = "validation", *, batch_size: i
         by_window.append((_over(squared, 1), _over(absolute, 1)))
         steps = [total + _over(fine, 0) for total, fine in zip(steps, (squared, absolute), strict=True)]
     items, rows = origins(task, windows)
-    scale = np.asarray(task.signature.scale)
     return Scores(
         squared=_stacked([squared for squared, _ in by_window]),
         absolute=_stacked([absolute for _, absolute in by_window]),
         squared_by_step=steps[0],
         absolute_by_step=steps[1],
-        scale=scale,
-        yardstick=(_naive_scales(task) / scale)[items],
+        scale=task.units[items],
+        yardstick=(_naive_scales(task) / task.units)[items],
         times=_times(task, items, rows),
     )
 
@@ -204,8 +204,8 @@ def _stacked(totals: list[Total]) -> Total:
 
 
 def _mean(total: Total, unit: np.ndarray | float = 1.0) -> float:
-    """The mean of scaled errors by channel, each channel in its own unit."""
-    return float((total.sum.sum(axis=0) * unit).sum() / total.count.sum())
+    """The mean of scaled errors by window and channel, each in its own unit."""
+    return float((total.sum * unit).sum() / total.count.sum())
 
 
 def _forecast_batches(
@@ -215,7 +215,7 @@ def _forecast_batches(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
     check_fits(model, windows, signature)
-    forecast = _forecast_function(model, getattr(model, "signature", None), signature)
+    forecast = _forecast_function(model, getattr(model, "signature", None), signature, windows)
     for batch in windows.batches(batch_size):
         found = forecast(batch)
         if found.shape != tuple(batch.target.shape):
@@ -232,22 +232,22 @@ def _forecast_batches(
 
 
 def _forecast_function(
-    model: Model, own: Signature | None, signature: Signature | None
+    model: Model, own: Signature | None, signature: Signature | None, windows: Windows
 ) -> Callable[[Batch], np.ndarray]:
     """What forecasts a batch, in and out scaled as the windows are; the model sees the scaling it was made for."""
     from tsdistill.exporting import Deployed
 
     if isinstance(model, Deployed):
-        zero, one = np.zeros(len(model.signature.channels)), np.ones(len(model.signature.channels))
-        factor, shift = _affine(signature or model.signature, zero, one)
+        ours = signature or model.signature
         # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
         rows = 1 if model.precision == "int8" else None
 
         def through_runtime(batch: Batch) -> np.ndarray:
-            raw = (batch.context.numpy() * factor + shift).astype(np.float32)
+            mean, scale = _units(ours, windows, batch)
+            raw = (batch.context.numpy() * scale + mean).astype(np.float32)
             parts = [raw[row : row + rows] for row in range(0, len(raw), rows)] if rows else [raw]
             found = np.concatenate([np.asarray(model.predict(part)) for part in parts])
-            return ((found - shift) / factor).astype(np.float32)
+            return ((found - mean) / scale).astype(np.float32)
 
         return through_runtime
     if not callable(getattr(model, "forecast", None)):
@@ -256,23 +256,33 @@ def _forecast_function(
             f"{_title(model)}. Build one with td.train, td.distill or td.export."
         )
     device = _device(model)
-    if own is None or signature is None or (own.mean, own.scale) == (signature.mean, signature.scale):
+    if own is None or signature is None or _scaling(own) == _scaling(signature):
         return lambda batch: np.asarray(model.forecast(batch.to(device)).detach().float().cpu().numpy())
-    factor, shift = _affine(signature, np.asarray(own.mean), np.asarray(own.scale))
 
     def rescaled(batch: Batch) -> np.ndarray:
         import torch
 
-        moved = torch.from_numpy((batch.context.numpy() * factor + shift).astype(np.float32))
-        found = model.forecast(dataclasses.replace(batch, context=moved).to(device))
-        return ((found.detach().float().cpu().numpy() - shift) / factor).astype(np.float32)
+        mean, scale = _units(signature, windows, batch)
+        raw = batch.context.numpy() * scale + mean
+        centre, spread = np.asarray(own.mean), np.asarray(own.scale)
+        if own.normalisation == "window":
+            centre, spread = window_units(raw[:, -own.context :])
+        moved = torch.from_numpy(((raw - centre) / spread).astype(np.float32))
+        found = model.forecast(dataclasses.replace(batch, context=moved).to(device)).detach().float().cpu().numpy()
+        return ((found * spread + centre - mean) / scale).astype(np.float32)
 
     return rescaled
 
 
-def _affine(signature: Signature, mean: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and shift from the windows' scaling to the one with this mean and scale, (channel,) each."""
-    return np.asarray(signature.scale) / scale, (np.asarray(signature.mean) - mean) / scale
+def _scaling(signature: Signature) -> tuple[object, ...]:
+    return signature.normalisation, signature.mean, signature.scale
+
+
+def _units(signature: Signature, windows: Windows, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale that windows were scaled with: of the item of each, or of all alike."""
+    if signature.normalisation == "window":
+        return windows.units(batch.index)
+    return np.asarray(signature.mean), np.asarray(signature.scale)
 
 
 def _device(model: Model) -> Any:
@@ -320,12 +330,7 @@ def origins(task: Task, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
 def _naive_scales(task: Task) -> np.ndarray:
     """Seasonal naive error of each item in training, (item, channel), raw units."""
     period = task.panel.periods[0] if task.panel.periods else 1
-    return np.stack(
-        [
-            naive_scale(item.values[: cut.train], period)
-            for item, cut in zip(task.panel.items, task.borders, strict=True)
-        ]
-    )
+    return np.stack([naive_scale(task.values(number)[: cut.train], period) for number, cut in enumerate(task.borders)])
 
 
 def _times(task: Task, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
