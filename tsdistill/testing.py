@@ -93,7 +93,8 @@ def check_forecaster(model: ModelConfig | Forecaster) -> None:
         _near(inside.forecast, forecast, "activations(context, attention=True).forecast differs from forward(context)")
         for depth, hidden in enumerate(inside.hidden):
             shape = tuple(hidden.shape)
-            _require(hidden.ndim == 4 and shape[:2] == (BATCH, CHANNELS), f"hidden[{depth}] has shape {shape}")
+            rightly = hidden.ndim == 4 and shape[0] == BATCH and shape[1] in (1, CHANNELS)
+            _require(rightly, f"hidden[{depth}] has shape {shape}")
         for depth, weights in enumerate(inside.attention or ()):
             _near(weights.sum(-1), torch.ones(weights.shape[:-1]), f"rows of attention[{depth}] do not sum to 1")
         _check_distribution(model, inside)
