@@ -10,7 +10,9 @@ from tsdistill.losses import LOSSES, Loss, OutputLoss, TemporalLoss
 from tsdistill.models import (
     CONFIGS,
     BinnedHead,
+    CycleNetConfig,
     DLinearConfig,
+    InvertedTransformerConfig,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
@@ -19,6 +21,8 @@ from tsdistill.models import (
     QuantileHead,
     SeasonalNaiveConfig,
     SparseTSFConfig,
+    TCNConfig,
+    TSMixerConfig,
 )
 from tsdistill.testing import check_forecaster, check_loss, check_pruning
 
@@ -37,6 +41,14 @@ MODELS: list[ModelConfig] = [
     DLinearConfig(kernel=1, channel_bias=True),
     SparseTSFConfig(period=5),
     SparseTSFConfig(period=7, hidden=11, channel_bias=True),
+    InvertedTransformerConfig(depth=2, width=14, heads=(2, 3), head_width=5, feedforward=(13, 11)),
+    InvertedTransformerConfig(depth=1, width=6, heads=3, channel_embedding=False, shortcut=False),
+    TSMixerConfig(depth=2, time_hidden=(13, 7), channel_hidden=(5, 11)),
+    TSMixerConfig(depth=1, time_hidden=2, channel_hidden=1),
+    TCNConfig(width=7, depth=2, hidden=(13, 11), kernel=3, patch=5),
+    TCNConfig(width=5, depth=1, kernel=2, patch=1, shortcut=False, channel_embedding=False),
+    CycleNetConfig(),
+    CycleNetConfig(clock="time-of-week", hidden=7),
     LinearConfig(),
     LinearConfig(individual=True),
     SeasonalNaiveConfig(period=7),

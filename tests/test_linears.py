@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from tsdistill.data.covariates import Covariates
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.split import Split
 from tsdistill.data.task import Batch, Signature, Task, Windows
 from tsdistill.errors import ConfigError
 from tsdistill.evaluation import evaluate
-from tsdistill.models import DLinearConfig, LinearConfig, ModelConfig, QuantileHead, SparseTSFConfig, ridge
+from tsdistill.exporting.graph import quiet
+from tsdistill.models import (
+    BinnedHead,
+    CycleNetConfig,
+    DLinearConfig,
+    LinearConfig,
+    ModelConfig,
+    PointHead,
+    QuantileHead,
+    SparseTSFConfig,
+    ridge,
+)
 from tsdistill.models.ridge import Statistics
 from tsdistill.testing import toy_batch, toy_panel, toy_signature, toy_task
 from tsdistill.training import Training, train
@@ -202,6 +216,80 @@ def test_the_outputs_of_a_sparse_head_keep_their_steps() -> None:
         assert torch.allclose(forecast[:, step], context[:, 42 + step % 5], atol=1e-5)
 
 
+def daily(calendar: tuple[Any, ...] = ("time-of-day",), hours: int = 499, **how: Any) -> Task:
+    """The toy panel with stamps from a Tuesday, 5 o'clock, and the calendar as covariates."""
+    values = toy_panel(n_rows=hours).items[0].values
+    stamps = pd.date_range("2024-01-02T05", periods=hours, freq="h")
+    panel = Panel((Item("toy", stamps, values),), channels=("load", "wind", "price"), frequency="h")
+    return Task(panel, context=47, horizon=11, covariates=Covariates(calendar=calendar), **how)
+
+
+@pytest.mark.parametrize(("clock", "n_steps", "first"), [("time-of-day", 24, 5), ("time-of-week", 168, 29)])
+def test_a_cycle_is_read_at_the_step_its_clock_shows(clock: Any, n_steps: int, first: int) -> None:
+    task = daily((clock,), hours=997)
+    model = CycleNetConfig(clock=clock).build(task.signature)
+    starts = torch.tensor([0, 13, 211])
+    batch = task.train.batch(starts)
+    assert batch.future is not None
+    wanted = (first + starts[:, None] + torch.arange(58)) % n_steps
+    assert torch.equal(model.phases(batch.future), wanted)
+
+
+@pytest.mark.parametrize("head", [PointHead(), QuantileHead(levels=(0.2, 0.5, 0.9)), BinnedHead(n_bins=13)], ids=str)
+def test_a_learned_cycle_is_taken_off_the_context_and_put_on_the_horizon(head: Any) -> None:
+    task = daily()
+    model = shaken(CycleNetConfig(hidden=5, head=head), task.signature)
+    batch = task.train.batch(torch.tensor([3, 17]))
+    said = model.activations(batch.context, batch.future)
+    usual = model.cycle.detach().clone()
+    before, ahead = ((5 + torch.tensor([[3], [17]]) + steps) % 24 for steps in (torch.arange(47), torch.arange(47, 58)))
+    with torch.no_grad():
+        model.cycle.zero_()
+        bare = model.activations(batch.context - usual[before], batch.future)
+    assert torch.allclose(said.forecast, bare.forecast + usual[ahead], atol=1e-5)
+    if head.kind == "quantile":
+        assert torch.allclose(said.distribution, bare.distribution + usual[ahead][..., None], atol=1e-5)
+    if head.kind == "bins":
+        assert torch.equal(said.distribution, bare.distribution)
+        assert torch.allclose(said.support, bare.support + usual[ahead][..., None], atol=1e-5)
+
+
+def test_a_learned_cycle_is_the_rhythm_of_each_channel() -> None:
+    """Windows shorter than a day say nothing of the rhythm that the clock does not say better."""
+    task = Task(daily().panel, context=5, horizon=11, covariates=Covariates(calendar=("time-of-day",)))
+    training = Training(epochs=9, batch_size=31, learning_rate=3e-2, precision="float32", patience=None)
+    model = train(CycleNetConfig(), task, training)
+    ridge = train(LinearConfig(), task.without_covariates())
+    errors = [each.lineage[-1].metrics["validation_mse"] for each in (model, ridge)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_a_cycle_is_exported_with_its_clock_as_an_input() -> None:
+    import onnxruntime
+
+    task = daily()
+    model = shaken(CycleNetConfig(), task.signature)
+    batch = task.validation.batch(torch.arange(5))
+    buffer = io.BytesIO()
+    with quiet():
+        batches = torch.export.Dim("batch")
+        torch.onnx.export(
+            model,
+            (batch.context, batch.future),
+            buffer,
+            dynamo=True,
+            verbose=False,
+            input_names=["context", "future"],
+            dynamic_shapes={"context": {0: batches}, "future": {0: batches}},
+        )
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    for n_windows in (1, 4):
+        given = {"context": batch.context[:n_windows].numpy(), "future": batch.future[:n_windows].numpy()}  # type: ignore[index]
+        with torch.no_grad():
+            wanted = model(*(torch.from_numpy(each) for each in given.values()))
+        assert np.allclose(session.run(None, given)[0], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("config", [DLinearConfig(channel_bias=True), SparseTSFConfig(period=6, channel_bias=True)])
 def test_a_channel_bias_tells_channels_apart(config: ModelConfig) -> None:
     model = config.build(toy_signature())
@@ -229,6 +317,19 @@ def test_gradient_steps_learn_the_rhythm(config: ModelConfig) -> None:
         (lambda: DLinearConfig(kernel=53).build(toy_signature()), ["kernel", "at most context = 47", "53"]),
         (lambda: SparseTSFConfig(period=0), ["period", "greater than or equal to 1"]),
         (lambda: SparseTSFConfig(period=53).build(toy_signature()), ["period", "at most context = 47", "53"]),
+        (lambda: CycleNetConfig(clock="time-of-year"), ["clock", "time-of-week"]),
+        (
+            lambda: CycleNetConfig().build(toy_signature()),
+            ["covariates=td.Covariates(calendar=('time-of-day',))", "'cyclenet'", "got []"],
+        ),
+        (
+            lambda: CycleNetConfig().build(daily(("time-of-day", "time-of-week")).signature),
+            ["at no others", "'time-of-week.cos'"],
+        ),
+        (
+            lambda: CycleNetConfig().build(daily().signature.replace(frequency="D")),
+            ["frequency", "a day holds a whole number of steps", "'D'"],
+        ),
         (lambda: SparseTSFConfig(hidden=-1, perod=3), ["2 problems", "hidden", "period"]),
     ],
 )  # fmt: skip

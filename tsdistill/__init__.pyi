@@ -17,8 +17,10 @@ from .exporting import Deployed, export
 from .losses import OutputLoss, TemporalLoss
 from .models import (
     BinnedHead,
+    CycleNetConfig,
     DLinearConfig,
     Forecaster,
+    InvertedTransformerConfig,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
@@ -27,6 +29,8 @@ from .models import (
     QuantileHead,
     SeasonalNaiveConfig,
     SparseTSFConfig,
+    TCNConfig,
+    TSMixerConfig,
 )
 from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
@@ -41,11 +45,13 @@ __all__ = [
     "BinnedHead",
     "ConfigError",
     "Covariates",
+    "CycleNetConfig",
     "DLinearConfig",
     "DataError",
     "Deployed",
     "DivergenceError",
     "Forecaster",
+    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
@@ -63,6 +69,8 @@ __all__ = [
     "ShapeError",
     "SparseTSFConfig",
     "Split",
+    "TCNConfig",
+    "TSMixerConfig",
     "Task",
     "TemporalLoss",
     "Training",

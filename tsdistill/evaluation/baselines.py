@@ -35,7 +35,8 @@ def seasonal_naive(task: Task) -> Forecaster:
     from tsdistill.training import train
 
     periods = [period for period in task.panel.periods if period <= task.context] or [1]
-    candidates = [train(SeasonalNaiveConfig(period=period), task) for period in periods]
+    # Neither baseline looks at covariates.
+    candidates = [train(SeasonalNaiveConfig(period=period), task.without_covariates()) for period in periods]
     if len(candidates) == 1:
         return candidates[0]
     return min(candidates, key=lambda candidate: evaluate(candidate, task, "validation")["mse"])
@@ -64,4 +65,4 @@ def baselines(task: Task) -> dict[str, Forecaster]:
     from tsdistill.models import LinearConfig
     from tsdistill.training import train
 
-    return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task)}
+    return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task.without_covariates())}

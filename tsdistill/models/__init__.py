@@ -9,17 +9,31 @@ from pydantic import Field
 
 from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.cyclenet import CycleNetConfig
 from tsdistill.models.dlinear import DLinearConfig
 from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
+from tsdistill.models.inverted import InvertedTransformerConfig
 from tsdistill.models.linear import LinearConfig
 from tsdistill.models.lstm import LSTMConfig
 from tsdistill.models.mlp import MLPConfig
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.models.patchtst import PatchTSTConfig
 from tsdistill.models.sparse import SparseTSFConfig
+from tsdistill.models.tcn import TCNConfig
+from tsdistill.models.tsmixer import TSMixerConfig
 
 AnyModelConfig = Annotated[
-    PatchTSTConfig | LSTMConfig | MLPConfig | DLinearConfig | SparseTSFConfig | LinearConfig | SeasonalNaiveConfig,
+    PatchTSTConfig
+    | InvertedTransformerConfig
+    | LSTMConfig
+    | TCNConfig
+    | MLPConfig
+    | TSMixerConfig
+    | DLinearConfig
+    | SparseTSFConfig
+    | CycleNetConfig
+    | LinearConfig
+    | SeasonalNaiveConfig,
     Field(discriminator="kind"),
 ]
 """The type of a field that holds any architecture's config; `kind` says which."""
@@ -28,10 +42,14 @@ CONFIGS: dict[str, type[ModelConfig]] = {
     config.model_fields["kind"].default: config
     for config in (
         PatchTSTConfig,
+        InvertedTransformerConfig,
         LSTMConfig,
+        TCNConfig,
         MLPConfig,
+        TSMixerConfig,
         DLinearConfig,
         SparseTSFConfig,
+        CycleNetConfig,
         LinearConfig,
         SeasonalNaiveConfig,
     )
@@ -44,8 +62,10 @@ __all__ = [
     "AnyHead",
     "AnyModelConfig",
     "BinnedHead",
+    "CycleNetConfig",
     "DLinearConfig",
     "Forecaster",
+    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
@@ -56,6 +76,8 @@ __all__ = [
     "SeasonalNaiveConfig",
     "Slice",
     "SparseTSFConfig",
+    "TCNConfig",
+    "TSMixerConfig",
     "WidthGroup",
     "config_from_dict",
     "versions",

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsdistill.data.covariates import Covariates
 from tsdistill.data.task import Batch, Signature, Windows
-from tsdistill.errors import ConfigError, ShapeError
+from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
 from tsdistill.inputs import predict_raw
 from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
 from tsdistill.spec import LineageStep, Spec
@@ -33,7 +34,7 @@ class Activations:
         attention: Per depth, (batch, channel, head, query, key), rows summing to 1; None when not asked for.
         distribution: (batch, horizon, channel, quantile or bin), scaled quantiles or logits of bins; None for a point
             head.
-        support: (batch, 1, channel, bin), scaled centres of the bins that logits are about, else None.
+        support: (batch, 1 or horizon, channel, bin), scaled centres of the bins that logits are about, else None.
     """
 
     forecast: Tensor
@@ -91,11 +92,18 @@ class WidthGroup:
 class ModelConfig(Spec):
     """Base of the frozen specs that describe an architecture; `build` makes the untrained forecaster.
 
-    A subclass sets `kind`, a literal that names it in files, and `forecaster`, the class it builds.
+    A subclass sets `kind`, a literal that names it in files, `forecaster`, the class it builds, and `takes`, which
+    covariates that can look at: some of "future" and "past".
     """
 
     kind: str
     forecaster: ClassVar[type[Forecaster]]
+    takes: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def needs(self) -> Covariates | None:
+        """The covariates it has to have, and looks at no others; None where all that it takes are welcome."""
+        return None
 
     def build(self, signature: Signature, seed: int = 0) -> Forecaster:
         """A fresh forecaster with weights drawn from `seed`; the global random state is left as it was."""
@@ -129,6 +137,7 @@ class Forecaster(nn.Module):
 
     def __init__(self, config: ModelConfig, signature: Signature) -> None:
         super().__init__()
+        _check_takes(config, signature)
         self.config, self.signature = config, signature
         self.lineage: tuple[LineageStep, ...] = ()
         self.control: Forecaster | None
@@ -187,7 +196,8 @@ class Forecaster(nn.Module):
     ) -> Activations:
         """Activations of raw outputs (batch, channel, n_outputs * horizon), the window's normalisation undone.
 
-        `centre` and `spread` (batch, channel, 1) are what the window was normalised with.
+        `centre` and `spread` (batch, channel, 1) are what the window was normalised with; a centre that differs from
+        step to step is (batch, channel, horizon).
         """
         said = self.head.read(raw.unflatten(-1, (self.head.n_outputs, self.horizon)))
         forecast = (said.forecast * spread + centre).transpose(1, 2)
@@ -195,7 +205,7 @@ class Forecaster(nn.Module):
         if distribution is not None and said.grid is None:
             distribution = distribution * spread[..., None] + centre[..., None]
         elif said.grid is not None:
-            support = (said.grid * spread + centre)[:, None]
+            support = (said.grid * spread[..., None] + centre[..., None]).transpose(1, 2)
         if distribution is not None:
             distribution = distribution.transpose(1, 2)
         return Activations(forecast, hidden, attention, distribution, support)
@@ -262,10 +272,55 @@ class Forecaster(nn.Module):
             )
         return context[:, -self.context :].transpose(1, 2)
 
+    def covariates(self, future: Tensor | None, past: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """A batch's covariates at this forecaster's own steps, None for those that its signature does not name.
+
+        Those are `future` (batch, context + horizon, feature) and `past` (batch, context, feature).
+        """
+        return (
+            self._last_steps("future", future, self.context + self.horizon),
+            self._last_steps("past", past, self.context),
+        )
+
+    def _last_steps(self, side: str, given: Tensor | None, n_steps: int) -> Tensor | None:
+        names = getattr(self.signature, side)
+        if not names:
+            return None
+        if given is None or given.ndim != 3 or given.shape[1] < n_steps or given.shape[2] != len(names):
+            raise ShapeError(
+                f"`{side}` must have shape (batch, {n_steps} or more, {len(names)}), got "
+                f"{None if given is None else tuple(given.shape)}. Axes are batch, time, feature; this forecaster was "
+                f"made for {list(names)}."
+            )
+        return given[:, -n_steps:]
+
     def with_step(self, step: LineageStep) -> Self:
         """Append a step to the lineage, in place, and return self."""
         self.lineage = (*self.lineage, step)
         return self
+
+
+def _check_takes(config: ModelConfig, signature: Signature) -> None:
+    """Refuse covariates that the architecture would not look at, and the lack of those that it needs."""
+    needed, named = config.needs, {side: getattr(signature, side) for side in ("future", "past")}
+    if needed is not None and named != {"future": needed.known_ahead, "past": needed.past}:
+        raise ConfigError(
+            f"`covariates` must be {list(needed.known_ahead + needed.past)}, which a {config.kind!r} model of this "
+            f"config looks at and at no others, got {[*named['future'], *named['past']]}. Give it a task with "
+            f"covariates=td.Covariates({', '.join(f'{name}={value!r}' for name, value in needed if value)})."
+        )
+    asked = [side for side in ("future", "past") if getattr(signature, side)]
+    refused = [side for side in asked if side not in config.takes]
+    if refused:
+        from tsdistill.models import CONFIGS
+
+        able = sorted(f"td.{each.__name__}" for each in CONFIGS.values() if each.takes.issuperset(asked))
+        named = {side: list(getattr(signature, side)) for side in refused}
+        raise UnsupportedError(
+            f"`covariates` must be some that the model can use, got {named}: a {config.kind!r} model takes no "
+            f"{' and no '.join(refused)} covariates. Use {', '.join(able)}, or a task without them: "
+            "task.without_covariates()."
+        )
 
 
 def versions() -> dict[str, str]:
