@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,21 @@ PIECE = 1 << 20
 
 SHORT = 16
 """Windows in a run, on average, below which products are formed window by window."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let one thread do what is over in milliseconds.
+
+    An eigendecomposition is hundreds of short steps whose threads wait for each other: on two cores that others use as
+    well, two threads took 15 s over what one does in .06 s.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,7 @@ class Statistics:
             gram, _, _ = _centred(_moments(windows, context, individual), context)
         return cls(gram, cross, power, n_rows)
 
+    @one_thread()
     def solve(self, penalties: tuple[float, ...]) -> list[Tensor]:
         """One weight matrix (..., context, horizon) per relative penalty, from a single eigendecomposition."""
         values, vectors = torch.linalg.eigh(self.gram)
@@ -73,6 +90,7 @@ class Statistics:
         unit = values.mean(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
         return [vectors @ (projected / (values + penalty * unit)[..., None]) for penalty in penalties]
 
+    @one_thread()
     def mean_squared_error(self, weight: Tensor) -> Tensor:
         """Error (...) of a weight matrix (..., context, horizon) on these windows, without another look at them."""
         total = (weight * (self.gram @ weight - 2 * self.cross)).sum((-2, -1)) + self.power
@@ -108,6 +126,7 @@ def _runs(starts: Tensor, longest: int) -> Iterator[tuple[int, int]]:
             yield int(starts[first]), min(longest, end - first)
 
 
+@one_thread()
 def _moments(windows: Windows, length: int, individual: bool) -> Tensor:
     """Sum over windows of z z', (..., length, length), z the first `length` steps less a constant per run.
 
@@ -137,6 +156,7 @@ def _moments(windows: Windows, length: int, individual: bool) -> Tensor:
     return moments + moments.triu(1).mT
 
 
+@one_thread()
 def _centred(moments: Tensor, context: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gram, cross and power of windows less their context's mean, from the moments of windows as they are.
 
