@@ -17,6 +17,7 @@ from tsdistill.data.split import Split
 from tsdistill.data.task import Batch, Signature, Task, Windows
 from tsdistill.errors import ConfigError
 from tsdistill.evaluation import evaluate
+from tsdistill.exporting import export
 from tsdistill.exporting.graph import quiet
 from tsdistill.models import (
     BinnedHead,
@@ -214,6 +215,15 @@ def test_the_outputs_of_a_sparse_head_keep_their_steps() -> None:
         forecast = model(context)
     for step in range(11):
         assert torch.allclose(forecast[:, step], context[:, 42 + step % 5], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [DLinearConfig(kernel=7, individual=True), SparseTSFConfig(period=5, hidden=3), LinearConfig(individual=True)],
+    ids=lambda config: config.kind,
+)
+def test_what_is_no_plain_linear_layer_is_exported_too(config: ModelConfig) -> None:
+    assert export(shaken(config)).parity["max_difference"] < 1e-4
 
 
 def daily(calendar: tuple[Any, ...] = ("time-of-day",), hours: int = 499, **how: Any) -> Task:

@@ -27,7 +27,7 @@ class CycleNetConfig(ModelConfig):
 
     Use it where channels follow the clock, each in its own way; Q is a channel identity that can be read and drawn. It
     needs a task with that calendar and no other covariates: `td.Covariates(calendar=("time-of-day",))`. It takes
-    larger steps than a transformer: `Training(learning_rate=5e-3)`.
+    larger steps than a transformer: `Training(learning_rate=5e-3, batch_size=128)`.
 
     Args:
         clock: The cycle, "time-of-day" or "time-of-week"; its length follows from the data's frequency.

@@ -23,8 +23,8 @@ class SparseTSFConfig(ModelConfig):
     serves all phases and channels.
 
     Use it where the bytes count: context 720, horizon 720 and a period of 24 take 925 weights. It wants a context of
-    many periods and large steps: `Training(learning_rate=2e-2, epochs=20, weight_decay=0)`. Where the period is one
-    of several rhythms, `LinearConfig` comes closer.
+    many periods and large steps: `Training(learning_rate=2e-2, batch_size=256, weight_decay=0)`. Where the period is
+    one of several rhythms, `LinearConfig` comes closer.
 
     Args:
         period: Steps in a period. A context that is no multiple of it is used from the first whole period on; the last
