@@ -88,7 +88,7 @@ def test_a_linear_model_is_the_ridge_of_scikit_learn() -> None:
         plain = Ridge(alpha=alpha, fit_intercept=False).fit(x, y)
         assert abs(plain.coef_.T - weight.numpy()).max() < 1e-4
         error = ((x @ weight.numpy() - y) ** 2).mean()
-        assert found.mean_squared_error(weight) == pytest.approx(error, rel=1e-4)
+        assert float(found.mean_squared_error(weight)) == pytest.approx(error, rel=1e-4)
 
 
 IMPOSSIBLE: list[tuple[type[ModelConfig], dict[str, Any], list[str]]] = [

@@ -17,6 +17,8 @@ from .exporting import Deployed, export
 from .losses import OutputLoss, TemporalLoss
 from .models import (
     BinnedHead,
+    CycleNetConfig,
+    DLinearConfig,
     Forecaster,
     InvertedTransformerConfig,
     LinearConfig,
@@ -26,6 +28,7 @@ from .models import (
     PointHead,
     QuantileHead,
     SeasonalNaiveConfig,
+    SparseTSFConfig,
     TCNConfig,
     TSMixerConfig,
 )
@@ -42,6 +45,8 @@ __all__ = [
     "BinnedHead",
     "ConfigError",
     "Covariates",
+    "CycleNetConfig",
+    "DLinearConfig",
     "DataError",
     "Deployed",
     "DivergenceError",
@@ -62,6 +67,7 @@ __all__ = [
     "Report",
     "SeasonalNaiveConfig",
     "ShapeError",
+    "SparseTSFConfig",
     "Split",
     "TCNConfig",
     "TSMixerConfig",

@@ -61,17 +61,17 @@ def toy_task(*, n_rows: int = 499, seed: int = 0) -> Task:
     return Task(toy_panel(n_rows=n_rows, seed=seed), context=CONTEXT, horizon=HORIZON, split=split)
 
 
-def toy_signature(takes: Collection[str] = ()) -> Signature:
-    """The signature of `toy_task`, without any data, and with covariates of the kinds named in `takes`."""
+def toy_signature(takes: Collection[str] = (), known: Covariates = COVARIATES) -> Signature:
+    """The signature of `toy_task`, without any data, and with those of the covariates `known` named in `takes`."""
     names = ("load", "wind", "price")
     plain = Signature(
         context=CONTEXT, horizon=HORIZON, channels=names, mean=(50.0, 2.0, -7.0), scale=(3.0, 0.5, 20.0), frequency="h"
     )
     if not takes:
         return plain
-    future = COVARIATES.known_ahead if "future" in takes else ()
-    past = COVARIATES.past if "past" in takes else ()
-    known = COVARIATES.replace(past=past) if future else Covariates(past=past)
+    future = known.known_ahead if "future" in takes else ()
+    past = known.past if "past" in takes else ()
+    known = known.replace(past=past) if future else Covariates(past=past)
     scalers = {"future_mean": (0.0,) * len(future), "future_scale": (1.0,) * len(future)}
     scalers |= {"past_mean": (0.0,) * len(past), "past_scale": (1.0,) * len(past)}
     return plain.replace(covariates=known, future=future, past=past, **scalers)
@@ -105,9 +105,11 @@ def check_forecaster(model: ModelConfig | Forecaster) -> None:
 
 
 def _built(model: ModelConfig | Forecaster) -> list[Forecaster]:
-    """The forecaster itself, or those a config builds: without covariates, and with all that it takes."""
+    """The forecaster itself, or those a config builds: with what it needs, or without covariates and with all."""
     if isinstance(model, Forecaster):
         return [model]
+    if model.needs is not None:
+        return [model.build(toy_signature(model.takes, model.needs))]
     return [model.build(toy_signature(takes)) for takes in ((), model.takes) if not takes or model.takes]
 
 

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.cyclenet import CycleNetConfig
+from tsdistill.models.dlinear import DLinearConfig
 from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
 from tsdistill.models.inverted import InvertedTransformerConfig
 from tsdistill.models.linear import LinearConfig
@@ -16,6 +18,7 @@ from tsdistill.models.lstm import LSTMConfig
 from tsdistill.models.mlp import MLPConfig
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.models.patchtst import PatchTSTConfig
+from tsdistill.models.sparse import SparseTSFConfig
 from tsdistill.models.tcn import TCNConfig
 from tsdistill.models.tsmixer import TSMixerConfig
 
@@ -26,6 +29,9 @@ AnyModelConfig = Annotated[
     | TCNConfig
     | MLPConfig
     | TSMixerConfig
+    | DLinearConfig
+    | SparseTSFConfig
+    | CycleNetConfig
     | LinearConfig
     | SeasonalNaiveConfig,
     Field(discriminator="kind"),
@@ -41,6 +47,9 @@ CONFIGS: dict[str, type[ModelConfig]] = {
         TCNConfig,
         MLPConfig,
         TSMixerConfig,
+        DLinearConfig,
+        SparseTSFConfig,
+        CycleNetConfig,
         LinearConfig,
         SeasonalNaiveConfig,
     )
@@ -53,6 +62,8 @@ __all__ = [
     "AnyHead",
     "AnyModelConfig",
     "BinnedHead",
+    "CycleNetConfig",
+    "DLinearConfig",
     "Forecaster",
     "InvertedTransformerConfig",
     "LSTMConfig",
@@ -64,6 +75,7 @@ __all__ = [
     "QuantileHead",
     "SeasonalNaiveConfig",
     "Slice",
+    "SparseTSFConfig",
     "TCNConfig",
     "TSMixerConfig",
     "WidthGroup",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsdistill.data.covariates import Covariates
 from tsdistill.data.task import Batch, Signature, Windows
 from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
@@ -36,7 +37,7 @@ class Activations:
         attention: Per depth, (batch, channel, head, query, key), rows summing to 1; None when not asked for.
         distribution: (batch, horizon, channel, quantile or bin), scaled quantiles or logits of bins; None for a point
             head.
-        support: (batch, 1, channel, bin), scaled centres of the bins that logits are about, else None.
+        support: (batch, 1 or horizon, channel, bin), scaled centres of the bins that logits are about, else None.
     """
 
     forecast: Tensor
@@ -101,6 +102,11 @@ class ModelConfig(Spec):
     kind: str
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def needs(self) -> Covariates | None:
+        """The covariates it has to have, and looks at no others; None where all that it takes are welcome."""
+        return None
 
     def build(self, signature: Signature, seed: int = 0) -> Forecaster:
         """A fresh forecaster with weights drawn from `seed`; the global random state is left as it was."""
@@ -193,7 +199,8 @@ class Forecaster(nn.Module):
     ) -> Activations:
         """Activations of raw outputs (batch, channel, n_outputs * horizon), the window's normalisation undone.
 
-        `centre` and `spread` (batch, channel, 1) are what the window was normalised with.
+        `centre` and `spread` (batch, channel, 1) are what the window was normalised with; a centre that differs from
+        step to step is (batch, channel, horizon).
         """
         said = self.head.read(raw.unflatten(-1, (self.head.n_outputs, self.horizon)))
         forecast = (said.forecast * spread + centre).transpose(1, 2)
@@ -201,7 +208,7 @@ class Forecaster(nn.Module):
         if distribution is not None and said.grid is None:
             distribution = distribution * spread[..., None] + centre[..., None]
         elif said.grid is not None:
-            support = (said.grid * spread + centre)[:, None]
+            support = (said.grid * spread[..., None] + centre[..., None]).transpose(1, 2)
         if distribution is not None:
             distribution = distribution.transpose(1, 2)
         return Activations(forecast, hidden, attention, distribution, support)
@@ -344,7 +351,14 @@ def levels_of(config: ModelConfig) -> tuple[float, ...]:
 
 
 def _check_takes(config: ModelConfig, signature: Signature) -> None:
-    """Refuse covariates that the architecture would not look at."""
+    """Refuse covariates that the architecture would not look at, and the lack of those that it needs."""
+    needed, named = config.needs, {side: getattr(signature, side) for side in ("future", "past")}
+    if needed is not None and named != {"future": needed.known_ahead, "past": needed.past}:
+        raise ConfigError(
+            f"`covariates` must be {list(needed.known_ahead + needed.past)}, which a {config.kind!r} model of this "
+            f"config looks at and at no others, got {[*named['future'], *named['past']]}. Give it a task with "
+            f"covariates=td.Covariates({', '.join(f'{name}={value!r}' for name, value in needed if value)})."
+        )
     asked = [side for side in ("future", "past") if getattr(signature, side)]
     refused = [side for side in asked if side not in config.takes]
     if refused:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tsdistill.models.base import Slice, WidthGroup
+
 EPSILON = 1e-5
 
 
@@ -68,6 +70,57 @@ class Shortcut(nn.Linear):
         """Zero weights and biases."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)
+
+
+class ChannelLinear(nn.Module):
+    """A linear map for every channel, (batch, channel, before) -> (batch, channel, after); it starts at zero."""
+
+    def __init__(self, n_channels: int, before: int, after: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_channels, after, before))
+        self.bias = nn.Parameter(torch.zeros(n_channels, after)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One product per channel, the windows of a batch together."""
+        mapped = (x.transpose(0, 1) @ self.weight.mT).transpose(0, 1)
+        return mapped if self.bias is None else mapped + self.bias
+
+
+class ChannelBias(nn.Module):
+    """A learned number per channel and output, (batch, channel, output): the smallest channel identity there is."""
+
+    def __init__(self, n_channels: int, n_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(n_channels, n_outputs))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """The outputs with their channel's numbers added."""
+        return outputs + self.weight
+
+
+class SmallMap(nn.Module):
+    """A linear map of the last axis, or two with a hidden layer (ReLU) between them."""
+
+    def __init__(self, before: int, after: int, hidden: int = 0, *, bias: bool = True) -> None:
+        super().__init__()
+        self.n_hidden = hidden
+        self.expand = nn.Linear(before, hidden) if hidden else None
+        self.last = nn.Linear(hidden or before, after, bias=bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(..., before) -> (..., after), and the hidden layer (..., hidden) if there is one."""
+        if self.expand is None:
+            return self.last(x), ()
+        state = functional.relu(self.expand(x))
+        return self.last(state), (state,)
+
+    def width_groups(self, name: str) -> tuple[WidthGroup, ...]:
+        """The hidden units, for a config whose field `hidden` counts them; `name` is the attribute it stands in."""
+        if self.expand is None:
+            return ()
+        incoming = (Slice(f"{name}.expand.weight", 0), Slice(f"{name}.expand.bias", 0))
+        outgoing = (Slice(f"{name}.last.weight", 1),)
+        return (WidthGroup(f"{name}.hidden", self.n_hidden, ("hidden", None), incoming, outgoing),)
 
 
 class TokenDropout(nn.Module):

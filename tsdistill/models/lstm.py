@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
@@ -15,17 +16,21 @@ from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDr
 
 
 class LSTMConfig(ModelConfig):
-    """Shape of a stacked LSTM over patches of one channel; channels share all weights.
+    """Shape of a stacked LSTM over patches, of one channel with weights that all share or of all channels together.
 
     Use it as a student that INT8 makes faster at every width, or as a wide teacher. Reading patches of 12 to 24 steps
     instead of single steps is what makes it accurate and quick: the recurrence is a dozen steps long, not hundreds.
 
     Args:
-        widths: Units of each layer; their number is the depth.
+        widths: Units of each layer, in each direction; their number is the depth.
         patch: Steps in a patch; patches do not overlap.
         embedding: Size a patch is mapped to before the first layer; by default the first layer's width.
         dropout: Share of activations dropped between layers while training.
-        channel_embedding: Learn a vector per channel.
+        bidirectional: Read the patches backwards as well; each layer sees both directions of the one before. The
+            context is all known, so that nothing of the future is seen. Twice the recurrence to wait for.
+        mixing: Read patches of all channels together, so that channels can tell of each other; by default each is read
+            by itself, which is better where they are many or alike.
+        channel_embedding: Learn a vector per channel; not with `mixing`, which knows channels apart.
         shortcut: Add a linear map from the normalised context to the horizon beside the LSTM, so that what is linear
             need not pass through the recurrence.
         head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
@@ -36,8 +41,10 @@ class LSTMConfig(ModelConfig):
 
     Source: S. Hochreiter and J. Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997; segments as
     steps and all future steps at once: S. Lin et al., "SegRNN: Segment Recurrent Neural Network for Long-Term Time
-    Series Forecasting", arXiv 2308.11200, 2023. Differs from the source: one linear head gives the whole horizon,
-    windows are centred and scaled rather than shifted by their last value, and there is an optional linear shortcut.
+    Series Forecasting", arXiv 2308.11200, 2023; two directions: M. Schuster and K. Paliwal, "Bidirectional Recurrent
+    Neural Networks", IEEE Transactions on Signal Processing 45(11), 1997. Differs from the source: one linear head
+    gives the whole horizon, from the last state of either direction, windows are centred and scaled rather than shifted
+    by their last value, and there is an optional linear shortcut.
     """
 
     kind: Literal["lstm"] = "lstm"
@@ -45,6 +52,8 @@ class LSTMConfig(ModelConfig):
     patch: int = Field(default=24, ge=1)
     embedding: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    bidirectional: bool = False
+    mixing: bool = False
     channel_embedding: bool = True
     shortcut: bool = True
     head: AnyHead = PointHead()
@@ -53,13 +62,23 @@ class LSTMConfig(ModelConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _embed_as_wide_as_the_first_layer(cls, values: Any) -> Any:
+    def _write_down_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("mixing") is True:
+            values = {"channel_embedding": False, **values}
         # Written down once: pruning the first layer must not move the size of the embedding that feeds it.
-        if isinstance(values, dict) and not values.get("embedding"):
-            widths = values.get("widths", (64, 64))
-            if isinstance(widths, list | tuple) and widths and isinstance(widths[0], int):
-                return {**values, "embedding": widths[0]}
+        widths = values.get("widths", (64, 64))
+        if not values.get("embedding") and isinstance(widths, list | tuple) and widths and isinstance(widths[0], int):
+            return {**values, "embedding": widths[0]}
         return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mixing and self.channel_embedding:
+            rule = "be False with mixing=True, which reads a channel by weights of its own"
+            raise ValueError(must("channel_embedding", rule, True, "Leave it out"))
+        return self
 
 
 class LSTM(Forecaster):
@@ -73,17 +92,18 @@ class LSTM(Forecaster):
             raise ConfigError(must("patch", f"be at most context = {signature.context}", config.patch, "Shorten it"))
         self.norm = WindowNorm()
         self.patches = Patches(signature.context, config.patch, config.patch)
-        self.embed = nn.Linear(config.patch, config.embedding)
-        self.channel = (
-            ChannelEmbedding(len(signature.channels), config.embedding) if config.channel_embedding else nn.Identity()
-        )
-        inputs = (config.embedding, *config.widths[:-1])
+        n_channels, ways = len(signature.channels), 2 if config.bidirectional else 1
+        self.n_together = n_channels if config.mixing else 1
+        self.embed = nn.Linear(self.n_together * config.patch, config.embedding)
+        self.channel = ChannelEmbedding(n_channels, config.embedding) if config.channel_embedding else nn.Identity()
+        inputs = (config.embedding, *(ways * width for width in config.widths[:-1]))
         # One module per layer, so that pruning can leave each its own width.
         self.layers = nn.ModuleList(
-            nn.LSTM(before, width, batch_first=True) for before, width in zip(inputs, config.widths, strict=True)
+            nn.LSTM(before, width, batch_first=True, bidirectional=config.bidirectional)
+            for before, width in zip(inputs, config.widths, strict=True)
         )
         self.dropout = TokenDropout(config.dropout)
-        self.last = nn.Linear(config.widths[-1], self.n_raw)
+        self.last = nn.Linear(ways * config.widths[-1], self.n_together * self.n_raw)
         self.shortcut = Shortcut(signature.context, self.n_raw) if config.shortcut else None
 
     def activations(
@@ -94,38 +114,58 @@ class LSTM(Forecaster):
         *,
         attention: bool = False,
     ) -> Activations:
-        """Hidden states are each layer's outputs, one token per patch; there is no attention."""
+        """Hidden states are each layer's outputs, one token per patch; there is no attention.
+
+        With `mixing`, they are those of all channels together, (batch, 1, token, width).
+        """
         x, centre, spread = self.norm(self.recent(context))
         batch, n_channels, _ = x.shape
-        rows = self.channel(self.embed(self.patches(x))).flatten(0, 1)
+        n_rows = n_channels // self.n_together
+        patches = self.patches(x)
+        if self.config.mixing:
+            patches = patches.transpose(1, 2).flatten(2)[:, None]
+        rows = self.channel(self.embed(patches)).flatten(0, 1)
         hidden = []
         for layer in self.layers:
             rows, _ = layer(rows)
-            hidden.append(rows.unflatten(0, (batch, n_channels)))
+            hidden.append(rows.unflatten(0, (batch, n_rows)))
             rows = self.dropout(rows)
-        raw = self.last(rows[:, -1]).unflatten(0, (batch, n_channels))
+        end = rows[:, -1]
+        if self.config.bidirectional:
+            # What reads backwards has seen everything at the first token, not at the last.
+            width = self.config.widths[-1]
+            end = torch.cat([end[:, :width], rows[:, 0, width:]], dim=1)
+        raw = self.last(end).unflatten(0, (batch, n_rows))
+        if self.config.mixing:
+            raw = raw.reshape(batch, n_channels, self.n_raw)
         if self.shortcut is not None:
             raw = raw + self.shortcut(x)
         return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The units of every layer: four gate rows each, the recurrent columns and the next layer's columns."""
+        """The units of every layer: four gate rows each, the recurrent columns and the next layer's columns.
+
+        A unit of two directions goes or stays as a pair.
+        """
+        ways = ("", "_reverse") if self.config.bidirectional else ("",)
         groups = []
         for depth, width in enumerate(self.config.widths):
             here = f"layers.{depth}"
             last = depth == len(self.config.widths) - 1
+            readers = ["last.weight"] if last else [f"layers.{depth + 1}.weight_ih_l0{way}" for way in ways]
             groups.append(
                 WidthGroup(
                     name=f"layer{depth + 1}.units",
                     size=width,
                     field=("widths", depth),
                     incoming=tuple(
-                        Slice(f"{here}.{name}_l0", 0, repeat=4)
+                        Slice(f"{here}.{name}_l0{way}", 0, repeat=4)
+                        for way in ways
                         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                     ),
                     outgoing=(
-                        Slice(f"{here}.weight_hh_l0", 1),
-                        Slice("last.weight" if last else f"layers.{depth + 1}.weight_ih_l0", 1),
+                        *(Slice(f"{here}.weight_hh_l0{way}", 1) for way in ways),
+                        *(Slice(reader, 1, repeat=len(ways)) for reader in readers),
                     ),
                 )
             )
