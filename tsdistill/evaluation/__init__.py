@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from tsdistill.evaluation.baselines import baselines, seasonal_naive
+from tsdistill.evaluation.forecasting import check_fits, forecasts, levels_of
 from tsdistill.evaluation.latency import Latency, measure_latency
-from tsdistill.evaluation.scores import Scores, check_fits, evaluate, forecasts, score, window_losses
+from tsdistill.evaluation.scores import QuantileScores, Scores, evaluate, score, window_losses
 from tsdistill.evaluation.significance import LossComparison, compare_losses, holm
 
 __all__ = [
     "Latency",
     "LossComparison",
+    "QuantileScores",
     "Scores",
     "baselines",
     "check_fits",
@@ -17,6 +19,7 @@ __all__ = [
     "evaluate",
     "forecasts",
     "holm",
+    "levels_of",
     "measure_latency",
     "score",
     "seasonal_naive",

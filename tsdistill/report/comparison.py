@@ -18,6 +18,7 @@ from tsdistill.evaluation import (
     compare_losses,
     forecasts,
     holm,
+    levels_of,
     measure_latency,
     score,
 )
@@ -34,6 +35,8 @@ BASELINES = ("seasonal naive", "ridge")
 SAME = 1e-6
 """Relative difference of window losses below which two rows are the same model in two runtimes."""
 N_EXAMPLES = 3
+METRICS = ("mse", "mae", "mse_raw", "mae_raw", "mase", "wql", "coverage", "nominal_coverage", "crossing_rate")
+"""Numbers of a row that `Scores` knows by the same name."""
 
 
 @dataclass
@@ -103,9 +106,10 @@ def compare(
     n_steps = 2 * (len(models) + len(BASELINES) + 1 + bool(with_control)) + 2
     with open_bar("compare", n_steps, progress) as bar:
         entries = _entries(models, task, reference, with_control[-1] if with_control else None, bar)
+        levels = _common_levels(entries)
         for entry in entries:
             bar.note(f"score {entry.title}")
-            entry.scores = score(entry.model, task, split)
+            entry.scores = score(entry.model, task, split, levels=levels)
             bar.advance()
         bar.note("latency")
         times = _latencies(entries, task, split, n_latency_runs) if latency else {}
@@ -129,6 +133,7 @@ def compare(
         subject=subject,
         rows=_rows(entries, times, task.horizon),
         comparisons=_comparisons(entries, subject, task.horizon),
+        levels=levels,
         examples=examples,
         versions=versions(),
         machine=machine(),
@@ -191,6 +196,12 @@ def _entries(models: Mapping[str, Any], task: Task, reference: str, with_control
     return entries
 
 
+def _common_levels(entries: list[_Entry]) -> tuple[float, ...]:
+    """Quantile levels that all models with quantiles give: a loss over different levels could not be compared."""
+    given = [levels for entry in entries if (levels := levels_of(entry.model))]
+    return tuple(level for level in given[0] if all(level in levels for levels in given)) if given else ()
+
+
 def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> dict[str, Any]:
     """Latency of one raw forecast of the part's first window, by title."""
     window = task.windows(split).batch(_positions([0])).context.numpy()
@@ -215,7 +226,7 @@ def _rows(entries: list[_Entry], times: Mapping[str, Any], horizon: int) -> tupl
             runtime=entry.runtime,
             role=entry.role,
             kind=getattr(entry.model.config, "kind", None),
-            **{name: found.get(name) for name in ("mse", "mae", "mse_raw", "mae_raw", "mase")},
+            **{name: found.get(name) for name in METRICS},
             n_parameters=entry.model.n_parameters,
             size_bytes=entry.size_bytes,
             mse_ratio=_ratio(found["mse"], numbers[base.title]["mse"]),

@@ -27,6 +27,11 @@ class Row(Spec):
         mse_raw: Mean squared error in the data's own units.
         mae_raw: Mean absolute error in the data's own units.
         mase: Mean absolute error over the seasonal naive error in training; None where nothing moved in training.
+        wql: Weighted quantile loss over the report's `levels`, raw units; a forecast without quantiles stands for each
+            of them. None where no model of the report has quantiles.
+        coverage: Share of targets within the row's outermost symmetric pair of levels; None without quantiles.
+        nominal_coverage: What that share should be.
+        crossing_rate: Share of neighbouring quantiles that cross.
         n_parameters: Weights, each counted once.
         size_bytes: Every file it needs to forecast.
         latency_p50_ms: Median time of one forecast from raw values to raw values, one window, one thread.
@@ -52,6 +57,10 @@ class Row(Spec):
     mse_raw: float
     mae_raw: float
     mase: float | None = None
+    wql: float | None = None
+    coverage: float | None = None
+    nominal_coverage: float | None = None
+    crossing_rate: float | None = None
     n_parameters: int
     size_bytes: int
     latency_p50_ms: float | None = None
@@ -134,6 +143,7 @@ class Report(Spec):
         subject: Name of the model the report is about: the last one given.
         rows: The reference first, then the models as given, the control and the baselines.
         comparisons: The subject against its control and the baselines.
+        levels: What weighted quantile losses are a mean over: the levels that all models with quantiles have in common.
         examples: A few windows, taken at fixed places, not chosen by how they look.
         versions: Of the packages that can change numbers.
         machine: Processor, its INT8 abilities and the threads used.
@@ -165,6 +175,7 @@ class Report(Spec):
     subject: str
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
+    levels: tuple[float, ...] = ()
     examples: tuple[Example, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)

@@ -58,6 +58,13 @@ def p_equals(p_value: float | None) -> str:
     return f"p{text}" if text.startswith("<") else f"p={text}"
 
 
+def share(value: float | None) -> str:
+    """A share in percent: 78.3 %; a share that is small but not nothing keeps its digits."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if value == 0 or value >= 0.0005 else f"{100 * value:.1g} %"
+
+
 def versus(row: Row, ratio: str) -> str:
     """A row's ratio to the reference, and a word where it is the reference itself."""
     return "reference" if row.role == "reference" else ratio

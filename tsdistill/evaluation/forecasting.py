@@ -1,0 +1,219 @@
+"""What any model says of some windows: one door for trainable, deployed and foreign forecasters of any scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError, listed, must
+
+if TYPE_CHECKING:
+    from tsdistill.data.task import Batch, Signature, Windows
+    from tsdistill.exporting import Deployed
+    from tsdistill.models import Forecaster
+
+Model = Any
+"""A trainable forecaster, a deployed one, or anything else with `forecast(batch)` (the teacher protocol)."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says of a batch, scaled as the windows are.
+
+    Args:
+        forecast: (window, step, channel).
+        quantiles: (window, step, channel, quantile), or None where the model gives none.
+    """
+
+    forecast: np.ndarray
+    quantiles: np.ndarray | None = None
+
+
+def forecasts(
+    model: Model, windows: Windows, signature: Signature | None = None, *, batch_size: int = 256
+) -> np.ndarray:
+    """Scaled forecasts of every window, whatever the model is.
+
+    Args:
+        model: A forecaster, a deployed one or a teacher.
+        windows: What to forecast.
+        signature: How the windows are scaled (`task.signature`). None: as the model was trained.
+        batch_size: Windows forecast at once.
+
+    Returns:
+        (window, horizon, channel), float32, in the order of the windows.
+
+    Raises:
+        ShapeError: The model's channels, horizon or context do not fit the windows.
+        ConfigError: `batch_size` is below 1.
+        DataError: The model forecast something that is not finite.
+        UnsupportedError: `model` cannot forecast.
+
+    Example:
+        >>> from tsdistill.models import SeasonalNaiveConfig
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> forecasts(SeasonalNaiveConfig(period=24).build(task.signature), task.validation, task.signature).shape
+        (91, 11, 3)
+    """
+    found = [said.forecast for _, said in said_of(model, windows, signature, batch_size)]
+    shape = (0, windows.horizon, windows.series.shape[1])
+    return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
+
+
+def levels_of(model: Model) -> tuple[float, ...]:
+    """The quantile levels that a model speaks of; none for one that gives single numbers or bins."""
+    from tsdistill.models import QuantileHead
+
+    head = getattr(getattr(model, "config", None), "head", None)
+    return head.levels if isinstance(head, QuantileHead) else ()
+
+
+def said_of(
+    model: Model, windows: Windows, signature: Signature | None, batch_size: int
+) -> Iterator[tuple[Batch, Said]]:
+    """Batches and what was said of them, checked, both scaled as the windows are."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
+    check_fits(model, windows, signature)
+    ask = _asker(model, signature)
+    n_levels = len(levels_of(model))
+    for batch in windows.batches(batch_size):
+        said = ask(batch)
+        shape = tuple(batch.target.shape)
+        wanted = [("forecast", "(window, step, channel)", said.forecast, shape)]
+        if said.quantiles is not None:
+            axes = "(window, step, channel, quantile)"
+            wanted.append(("give quantiles of shape", axes, said.quantiles, (*shape, n_levels)))
+        for verb, axes, found, expected in wanted:
+            if found.shape != expected:
+                raise ShapeError(
+                    f"{_title(model)} must {verb} {expected} {axes}, got {found.shape}. Check the horizon and the "
+                    "channels it was made for."
+                )
+            if bad := int((~np.isfinite(found)).reshape(len(found), -1).any(axis=1).sum()):
+                raise DataError(
+                    f"{_title(model)} must forecast finite numbers, got others in {bad} of {len(found)} windows "
+                    f"(positions {int(batch.index[0])} to {int(batch.index[-1])}). It has diverged or overflowed; "
+                    "train it again."
+                )
+        yield batch, said
+
+
+def _asker(model: Model, signature: Signature | None) -> Callable[[Batch], Said]:
+    """What asks a model about a batch: it sees the scaling it was made for, its answer is scaled as the windows are."""
+    from tsdistill.exporting import Deployed
+    from tsdistill.models import Forecaster
+
+    if isinstance(model, Deployed):
+        scaling = _Scaling.of(signature or model.signature, None)
+        return lambda batch: scaling.back(_run(model, scaling.there(batch)))
+    if not callable(getattr(model, "forecast", None)):
+        raise UnsupportedError(
+            f"`model` must be a forecaster, a deployed forecaster or a teacher with forecast(batch), got "
+            f"{_title(model)}. Build one with td.train, td.distill or td.export."
+        )
+    device = _device(model)
+
+    def ask(batch: Batch) -> Said:
+        batch = batch.to(device)
+        if isinstance(model, Forecaster) and levels_of(model):
+            return _activated(model, batch)
+        return Said(model.forecast(batch).detach().float().cpu().numpy())
+
+    own = getattr(model, "signature", None)
+    if own is None or signature is None or (own.mean, own.scale) == (signature.mean, signature.scale):
+        return ask
+    scaling = _Scaling.of(signature, own)
+    return lambda batch: scaling.back(ask(scaling.there(batch)))
+
+
+def _activated(model: Forecaster, batch: Batch) -> Said:
+    """Forecast and quantiles of a trainable forecaster."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = model.activations(batch.context, batch.future, batch.past)
+    finally:
+        model.train(was_training)
+    assert found.distribution is not None  # asked of models with a quantile head only
+    return Said(*(tensor.float().cpu().numpy() for tensor in (found.forecast, found.distribution)))
+
+
+def _run(model: Deployed, batch: Batch) -> Said:
+    """Forecast, and quantiles if it has them, of raw windows through the runtime that serves the model."""
+    context = np.ascontiguousarray(batch.context[:, -model.context :].numpy())
+    # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
+    size = 1 if model.precision == "int8" else max(len(context), 1)
+    parts = [context[first : first + size] for first in range(0, len(context), size)]
+    predictor: Any = model.predictor
+    if not levels_of(model):
+        return Said(np.concatenate([predictor.run(part) for part in parts]))
+    outputs = [predictor.outputs(part) for part in parts]
+    return Said(*(np.concatenate([output[name] for output in outputs]) for name in ("forecast", "quantiles")))
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """From the windows' scaling to a model's and back, per channel: value * factor + shift."""
+
+    factor: np.ndarray
+    shift: np.ndarray
+
+    @classmethod
+    def of(cls, ours: Signature, theirs: Signature | None) -> _Scaling:
+        """From the scaling of one signature to another's; None: to raw units."""
+        mean, scale = (0.0, 1.0) if theirs is None else (np.asarray(theirs.mean), np.asarray(theirs.scale))
+        return cls(np.asarray(ours.scale) / scale, (np.asarray(ours.mean) - mean) / scale)
+
+    def there(self, batch: Batch) -> Batch:
+        import torch
+
+        moved = (batch.context.numpy() * self.factor + self.shift).astype(np.float32)
+        return replace(batch, context=torch.from_numpy(moved))
+
+    def back(self, said: Said) -> Said:
+        forecast = ((said.forecast - self.shift) / self.factor).astype(np.float32)
+        if said.quantiles is None:
+            return Said(forecast)
+        quantiles = (said.quantiles - self.shift[:, None]) / self.factor[:, None]
+        return Said(forecast, quantiles.astype(np.float32))
+
+
+def _device(model: Model) -> Any:
+    import torch
+
+    parameters = getattr(model, "parameters", None)
+    first = next(iter(parameters()), None) if callable(parameters) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+def check_fits(model: Model, windows: Windows, signature: Signature | None = None) -> None:
+    """Refuse a model whose channels, horizon or context are not the windows', all problems in one `ShapeError`."""
+    own = getattr(model, "signature", None)
+    if own is None:
+        return
+    channels = own.channels if signature is None else signature.channels
+    problems = []
+    if own.context > windows.context:
+        remedy = "Make the task's context longer: a model uses the last steps of a longer one"
+        problems.append(must("context", f"be at least the model's {own.context} steps", windows.context, remedy))
+    if own.horizon != windows.horizon:
+        problems.append(must("horizon", f"be the model's {own.horizon} steps", windows.horizon, "Change the task's"))
+    if own.channels != channels or len(own.channels) != windows.series.shape[1]:
+        problems.append(
+            must("channels", f"be the model's {list(own.channels)}", list(channels), "Select these columns")
+        )
+    if problems:
+        raise ShapeError(listed(problems, f"the task for {_title(model)}"))
+
+
+def _title(model: Model) -> str:
+    kind = getattr(getattr(model, "config", None), "kind", None)
+    return f"{type(model).__name__}" + (f" {kind!r}" if isinstance(kind, str) else "")
