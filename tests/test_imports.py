@@ -21,6 +21,7 @@ PUBLIC = [
     "ArtifactError",
     "BinnedHead",
     "ConfigError",
+    "Covariates",
     "DataError",
     "Deployed",
     "DivergenceError",
@@ -87,7 +88,7 @@ def test_the_check_itself_sees_what_is_loaded() -> None:
     assert loaded_by("import tsdistill; tsdistill.Panel", *HEAVY) == ["pandas"]
 
 
-@pytest.mark.parametrize("module", ["errors", "spec", "manifest", "runtime"])
+@pytest.mark.parametrize("module", ["errors", "clock", "spec", "manifest", "runtime"])
 def test_floor_zero_is_light(module: str) -> None:
     assert loaded_by(f"import tsdistill.{module}", *HEAVY) == []
 

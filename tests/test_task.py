@@ -11,7 +11,7 @@ import pytest
 import torch
 from frames import hours
 
-from tsdistill.data import Borders, Item, Panel, Signature, Split, Task
+from tsdistill.data import Borders, Item, Panel, Signature, Split, Task, blocks
 from tsdistill.data.task import PARTS
 from tsdistill.errors import ConfigError, DataError
 
@@ -106,9 +106,9 @@ def test_windows_are_views_of_one_series() -> None:
     for part in PARTS:
         windows = made.windows(part)
         assert windows.series.data_ptr() == series.data_ptr()
-        assert windows._view.untyped_storage().data_ptr() == series.untyped_storage().data_ptr()
-    assert np.shares_memory(made.train._view.numpy(), series.numpy())
-    assert made.train.subset(torch.arange(5)).series is series
+        assert windows._steps._runs.untyped_storage().data_ptr() == series.untyped_storage().data_ptr()
+    assert np.shares_memory(made.train._steps._runs.numpy(), series.numpy())
+    assert made.train.subset(torch.arange(5)).series.data_ptr() == series.data_ptr()
 
 
 # ------------------------------------------------------------------------------------------------------------ scaling
@@ -142,6 +142,128 @@ def test_the_signature_survives_a_file() -> None:
     assert (signature.context, signature.horizon, signature.channels) == (CONTEXT, HORIZON, ("a", "b", "c"))
     assert signature.frequency == "h"
     assert Signature.from_json(signature.to_json()) == signature
+
+
+@pytest.mark.parametrize("block_bytes", [1, 8 * CHANNELS * 13, 1 << 22])
+def test_reading_in_blocks_changes_nothing(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    made = task(ROWS, 401)
+    rows = np.concatenate([item.values[: cut.train] for item, cut in zip(made.panel.items, made.borders, strict=True)])
+    np.testing.assert_allclose(made.mean, rows.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(made.scale, rows.std(axis=0), rtol=1e-12)
+    values = np.concatenate([item.values for item in made.panel.items])
+    np.testing.assert_array_equal(made.train.series, ((values - made.mean) / made.scale).astype(np.float32))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e6, -1e9])
+def test_moments_keep_their_digits_far_from_zero(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against sums of whole numbers, which are exact: a textbook variance would have no digit left."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 8 * 17)
+    whole = np.random.default_rng(0).integers(-8, 8, size=503)
+    values = (level + whole)[:, None].astype(float)
+    mean, scale = blocks.moments(lambda: (block for _, block in blocks.blocks(values, (), [0], 0, 503)))
+    variance = (503 * int((whole**2).sum()) - int(whole.sum()) ** 2) / 503**2
+    assert mean[0] == pytest.approx(level + int(whole.sum()) / 503, rel=1e-14)
+    assert scale[0] == pytest.approx(np.sqrt(variance), rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------ many series of unequal length
+
+
+def scales(*rows: int) -> Panel:
+    """Items of very different scales, the second a hundred thousand times the first."""
+    made = panel(*rows)
+    items = [Item(item.unique_id, item.ds, item.values * 10.0 ** (5 * n) + n) for n, item in enumerate(made.items)]
+    return Panel(tuple(items), made.channels, "h")
+
+
+def test_a_scaler_per_item_makes_the_training_rows_of_each_standard() -> None:
+    origin = scales(ROWS, 401, 283)
+    made = Task(origin, context=CONTEXT, horizon=HORIZON, scaler="item")
+    offset = 0
+    for item, cut, unit in zip(origin.items, made.borders, made.units, strict=True):
+        rows, scaled = item.values[: cut.train], made.train.series[offset : offset + len(item)]
+        np.testing.assert_allclose(unit, rows.std(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(scaled, (item.values - rows.mean(axis=0)) / rows.std(axis=0), atol=1e-5)
+        offset += len(item)
+    assert made.signature.normalisation == "window"
+    assert (made.signature.mean, made.signature.scale) == ((0.0,) * 3, (1.0,) * 3)
+    assert Signature.from_json(made.signature.to_json()) == made.signature
+    assert task().signature.normalisation == "scaler"
+
+
+@pytest.mark.parametrize("scaler", ["standard", "item", None])
+def test_units_bring_windows_back_to_raw_values(scaler: Any) -> None:
+    origin = scales(ROWS, 401, 283)
+    made = Task(origin, context=CONTEXT, horizon=HORIZON, scaler=scaler)
+    raw = Task(origin, context=CONTEXT, horizon=HORIZON, scaler=None)
+    for part in PARTS:
+        windows = made.windows(part)
+        index = torch.arange(0, len(windows), 11)
+        mean, scale = windows.units(index)
+        assert mean.shape == scale.shape == (len(index), 1, CHANNELS)
+        found = windows.batch(index).target.numpy() * scale + mean
+        np.testing.assert_allclose(found, raw.windows(part).batch(index).target, rtol=2e-5, atol=1e-4 * scale.max())
+
+
+def test_the_scaler_of_an_item_sees_its_own_training_part_only() -> None:
+    def made(*changed: slice, item: int = 1) -> Task:
+        items = list(scales(ROWS, 401).items)
+        values = items[item].values.copy()
+        for rows in changed:
+            values[rows] += 1e6
+        items[item] = Item(items[item].unique_id, items[item].ds, values)
+        return Task(
+            Panel(tuple(items), tuple("abc")), context=CONTEXT, horizon=HORIZON, scaler="item",
+            split=Split.last(validation=41, test=53),
+        )  # fmt: skip
+
+    before = made()
+    np.testing.assert_array_equal(made(slice(401 - 94, None)).units, before.units)
+    assert made(slice(401 - 53, None)).fingerprint == before.fingerprint
+    other = made(slice(0, 3))
+    assert (other.units[0] == before.units[0]).all()
+    assert (other.units[1] != before.units[1]).all()
+
+
+def test_items_too_short_for_a_part_are_skipped_when_asked_and_counted() -> None:
+    """Item s1 has a test window and a validation window but none to train on, s2 none at all, s3 cannot be cut."""
+    split = Split.last(validation=HORIZON, test=HORIZON + 4)
+    made = task(ROWS, CONTEXT + HORIZON + HORIZON + 4, 31, 11, split=split, short="skip")
+    assert made.borders == [Borders(289, 296, 307), Borders(29, 36, 47), Borders(13, 20, 31), Borders(0, 0, 0)]
+    assert made.notes == {"n_items_without_train": 3, "n_items_without_validation": 2, "n_items_without_test": 2}
+    counts = [len(made.windows(part)) for part in PARTS]
+    assert counts == [289 - 36 + 1, 1 + 1, 5 + 5]
+    alone = Task(
+        Panel(made.panel.items[:2], made.panel.channels), context=CONTEXT, horizon=HORIZON, split=split, short="skip"
+    )
+    assert alone.notes == {"n_items_without_train": 1}
+    assert alone.test.starts.tolist() == made.test.starts.tolist()
+    # A window that begins before its item would hold rows of another.
+    assert int(made.test.starts[5]) == ROWS + 36 - CONTEXT
+
+
+def test_a_window_never_reaches_into_another_item() -> None:
+    rows = (ROWS, 47, 61, 401)
+    made = task(*rows, split=Split.last(validation=HORIZON, test=HORIZON), short="skip")
+    ends = np.cumsum(rows)
+    for part in PARTS:
+        first = made.windows(part).starts.numpy()
+        last = first + CONTEXT + HORIZON - 1
+        assert (np.searchsorted(ends, first, side="right") == np.searchsorted(ends, last, side="right")).all()
+
+
+def test_nothing_is_noted_when_nothing_is_skipped() -> None:
+    assert task(ROWS, 401, short="skip").notes == {}
+    assert task(ROWS, 401, short="skip").fingerprint == task(ROWS, 401).fingerprint
+
+
+def test_another_context_leaves_the_rest_of_a_task() -> None:
+    split = Split.last(validation=HORIZON, test=HORIZON)
+    made = task(ROWS, 47, split=split, short="skip", scaler=None)
+    longer = made.with_context(31)
+    assert (longer.context, longer.split, longer.scaler, longer.short) == (31, split, None, "skip")
+    assert longer.panel is made.panel
 
 
 # ------------------------------------------------------------------------------------------------------------ leakage
@@ -216,6 +338,13 @@ def test_fractions_leave_no_row_out(n_rows: int) -> None:
     assert Split.fractions(0.5, 0.2, 0.2).borders(1000) == Borders(500, 700, 900)
 
 
+def test_last_rows_are_counted_from_the_end_of_each_item() -> None:
+    made = task(ROWS, 401, split=Split.last(validation=41, test=53))
+    assert made.borders == [Borders(ROWS - 94, ROWS - 53, ROWS), Borders(401 - 94, 401 - 53, 401)]
+    assert len(made.test) == 2 * (53 - HORIZON + 1)
+    assert Split.from_toml(made.split.to_toml()) == made.split
+
+
 @pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
 def test_dates_cut_before_the_first_row_of_a_part(zone: str | None) -> None:
     ds = hours(24 * 30, start="2024-03-20", zone=zone)
@@ -240,6 +369,15 @@ SPLITS_REFUSED: dict[str, tuple[Callable[[], Split], list[str]]] = {
     "negative test": (lambda: Split.fractions(0.5, 0.5, -0.1), ["`test` must be above 0", "-0.1"]),
     "half a row": (lambda: Split.rows(10, 2.5, 3), ["`validation` must be a whole number"]),  # type: ignore[arg-type]
     "several": (lambda: Split.rows(0, 0, 3), ["`train`", "`validation`"]),
+    "half a last row": (lambda: Split.last(validation=2.5, test=3), ["`validation` must be a whole number"]),  # type: ignore[arg-type]
+    "last rows with a training part": (
+        lambda: Split(kind="last", train=100, validation=7, test=7),
+        ["`train` must be left out of Split.last", "train=100"],
+    ),
+    "no last rows": (
+        lambda: Split(kind="last", validation=0),
+        ["`validation` must be", "`test` must be", "both parts"],
+    ),
     "no date": (lambda: Split.dates("soon", "2024-01-01"), ["`validation_start` must be an ISO date", "soon"]),
     "dates out of order": (lambda: Split.dates("2024-02-01", "2024-01-01"), ["time order"]),
     "unknown field": (lambda: Split(trian=0.5), ["`train`?"]),  # type: ignore[call-arg]
@@ -258,11 +396,44 @@ TASKS_REFUSED: dict[str, tuple[Callable[[], Task], type[Exception], list[str]]] 
     "no context": (lambda: Task(panel(), context=0, horizon=7), ConfigError, ["`context` must be", "context=0"]),
     "no whole horizon": (lambda: Task(panel(), context=29, horizon=7.0), ConfigError, ["`horizon`"]),  # type: ignore[arg-type]
     "true is no number": (lambda: Task(panel(), context=True, horizon=7), ConfigError, ["`context`"]),
-    "unknown scaler": (lambda: task(scaler="robust"), ConfigError, ['"standard" or None', "robust"]),
+    "unknown scaler": (lambda: task(scaler="robust"), ConfigError, ['be "standard", "item" or None', "robust"]),
     "several": (
         lambda: Task(panel(), context=0, horizon=0, scaler="x"),  # type: ignore[arg-type]
         ConfigError,
         ["3 problems", "`context`", "`horizon`", "`scaler`"],
+    ),
+    "unknown way with short items": (lambda: task(short="drop"), ConfigError, ['`short` must be "refuse" or "skip"']),
+    "a horizon longer than the series": (
+        lambda: Task(panel(), context=CONTEXT, horizon=ROWS + 4),
+        DataError,
+        ["3 problems", "214 rows for the train part", "61 rows for the validation part", "context + horizon = 340"],
+    ),
+    "a context longer than the series": (
+        lambda: Task(panel(), context=401, horizon=HORIZON),
+        DataError,
+        ["3 problems", "train part", "validation part", "test part", "shorter context"],
+    ),
+    "no item long enough": (
+        lambda: task(41, 30, short="skip"),
+        DataError,
+        ["2 problems", "no item has the context + horizon = 36 rows", "train part", "validation part"],
+    ),
+    "a scaler for one row": (
+        lambda: task(ROWS, 109, short="skip", scaler="item", split=Split.last(validation=61, test=47)),
+        DataError,
+        ["item 's1' has 1 rows to train on", 'scaler="standard"'],
+    ),
+    "dates without stamps are no short items": (
+        lambda: Task(
+            panel(stamped=False), context=29, horizon=7, short="skip", split=Split.dates("2024-01-05", "2024-01-09")
+        ),
+        DataError,
+        ["needs time stamps"],
+    ),
+    "too few rows for the last ones": (
+        lambda: task(ROWS, 107, split=Split.last(validation=60, test=47)),
+        DataError,
+        ["item 's1'", "leave some of the 107 rows", "(60, 47)"],
     ),
     "too few rows": (lambda: task(53), DataError, ["item 's0'", "validation part", "context + horizon = 36"]),
     "too few rows in some items": (lambda: task(ROWS, 41, 30), DataError, ["item 's1'", "item 's2'"]),

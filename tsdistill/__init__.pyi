@@ -1,6 +1,6 @@
 from . import retrain, runtime, search, testing
 from .artifacts import load, save, verify
-from .data import Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
+from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from .distillation import distill
 from .errors import (
     ArtifactError,
@@ -38,6 +38,7 @@ __all__ = [
     "ArtifactError",
     "BinnedHead",
     "ConfigError",
+    "Covariates",
     "DataError",
     "Deployed",
     "DivergenceError",

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tsdistill.data import catalog as datasets
+    from tsdistill.data.covariates import Covariates
     from tsdistill.data.panel import Item, Panel
+    from tsdistill.data.signature import Signature
     from tsdistill.data.sources import read_csv, read_parquet, read_sql
     from tsdistill.data.split import Borders, Split
-    from tsdistill.data.task import Batch, Signature, Task, Windows
+    from tsdistill.data.task import Task
+    from tsdistill.data.windows import Batch, Windows
 
 __all__ = [
     "Batch",
     "Borders",
+    "Covariates",
     "Item",
     "Panel",
     "Signature",
@@ -28,14 +32,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Batch": "task",
+    "Batch": "windows",
     "Borders": "split",
+    "Covariates": "covariates",
     "Item": "panel",
     "Panel": "panel",
-    "Signature": "task",
+    "Signature": "signature",
     "Split": "split",
     "Task": "task",
-    "Windows": "task",
+    "Windows": "windows",
     "read_csv": "sources",
     "read_parquet": "sources",
     "read_sql": "sources",

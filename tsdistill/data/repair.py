@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -50,20 +50,31 @@ def cut_back(values: np.ndarray, marks: np.ndarray, fill: Fill) -> tuple[np.ndar
     given = np.flatnonzero((marks != INSERTED).all(axis=1))
     n_rows = int(given[-1]) + 1 if len(given) else 0
     values, marks = values[:n_rows].copy(), marks[:n_rows]
-    hopeless = hold(values, marks, n_rows) if fill == "interpolate" else []
+    held, hopeless = holds(values, marks, n_rows) if fill == "interpolate" else ([], [])
+    for hold in held:
+        values[hold.first : hold.last, hold.channel] = hold.value
     return values, marks if marks.any() else None, hopeless
 
 
-def hold(values: np.ndarray, marks: np.ndarray, border: int) -> list[int]:
-    """Hold what was interpolated across a border at the last observation before it, in place; hopeless channels."""
-    hopeless = []
-    for channel in np.flatnonzero(marks[max(border - 1, 0) : border].any(axis=0)):
+class Hold(NamedTuple):
+    """Rows `first` to `last` (exclusive) of a channel, held at the last observation before a border."""
+
+    channel: int
+    first: int
+    last: int
+    value: float
+
+
+def holds(values: np.ndarray, marks: np.ndarray, border: int) -> tuple[list[Hold], list[int]]:
+    """What was interpolated across a border and has to be held at the last observation before it; hopeless channels."""
+    found, hopeless = [], []
+    for channel in np.flatnonzero(marks[max(border - 1, 0) : border].any(axis=0)).tolist():
         known = np.flatnonzero(marks[:border, channel] == OBSERVED)
         if not len(known):
-            hopeless.append(int(channel))
+            hopeless.append(channel)
         else:
-            values[known[-1] + 1 : border, channel] = values[known[-1], channel]
-    return hopeless
+            found.append(Hold(channel, int(known[-1]) + 1, border, float(values[known[-1], channel])))
+    return found, hopeless
 
 
 def count_up(marks: list[np.ndarray], channels: tuple[str, ...], fill: Fill) -> dict[str, Any]:

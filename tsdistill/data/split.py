@@ -26,17 +26,19 @@ class Borders(NamedTuple):
 class Split(Spec):
     """How each item is cut, in time order, into training, validation and test parts.
 
-    Use `Split.fractions` for a new data set, `Split.rows` for a benchmark's published borders, `Split.dates` when a
-    calendar date matters. Make one with these, not with the constructor.
+    Use `Split.fractions` for a new data set, `Split.rows` for a benchmark's published borders, `Split.last` for many
+    series of unequal length, `Split.dates` when a calendar date matters. Make one with these, not with the constructor.
 
     Example:
         >>> Split.fractions(0.7, 0.1, 0.2).borders(100)
         Borders(train=70, validation=80, test=100)
         >>> Split.rows(8640, 2880, 2880).borders(17420)
         Borders(train=8640, validation=11520, test=14400)
+        >>> Split.last(validation=48, test=48).borders(748)
+        Borders(train=652, validation=700, test=748)
     """
 
-    kind: Literal["fractions", "rows", "dates"] = "fractions"
+    kind: Literal["fractions", "rows", "dates", "last"] = "fractions"
     train: float | None = None
     validation: float | None = None
     test: float | None = None
@@ -55,6 +57,11 @@ class Split(Spec):
         return cls(kind="rows", train=train, validation=validation, test=test)
 
     @classmethod
+    def last(cls, *, validation: int, test: int) -> Self:
+        """Numbers of rows counted from each item's end; all rows before them are for training."""
+        return cls(kind="last", validation=validation, test=test)
+
+    @classmethod
     def dates(cls, validation_start: str, test_start: str, test_end: str | None = None) -> Self:
         """First stamp of validation, first stamp of test, and optionally the first stamp after the test part."""
         return cls(kind="dates", validation_start=validation_start, test_start=test_start, test_end=test_end)
@@ -64,12 +71,17 @@ class Split(Spec):
         if self.kind == "dates":
             self._check_dates()
             return self
-        rule = "be above 0" if self.kind == "fractions" else "be a whole number above 0"
+        counted, last = self.kind != "fractions", self.kind == "last"
+        rule = "be a whole number above 0" if counted else "be above 0"
         problems = []
-        for name in ("train", "validation", "test"):
+        for name in ("validation", "test") if last else ("train", "validation", "test"):
             value = getattr(self, name)
-            if value is None or value <= 0 or (self.kind == "rows" and value != int(value)):
-                problems.append(must(name, rule, value, f"Give all three parts of Split.{self.kind}"))
+            if value is None or value <= 0 or (counted and value != int(value)):
+                problems.append(
+                    must(name, rule, value, f"Give {'both' if last else 'all three'} parts of Split.{self.kind}")
+                )
+        if last and self.train is not None:
+            problems.append(must("train", "be left out of Split.last", self.train, "All rows before the others train"))
         total = sum(getattr(self, name) or 0 for name in ("train", "validation", "test"))
         if self.kind == "fractions" and total > 1 + 1e-9:
             problems.append(must("train + validation + test", "be at most 1", round(total, 6), "Lower a share"))
@@ -106,8 +118,15 @@ class Split(Spec):
                 rule = f"sum to at most the {n_rows} rows there are"
                 raise DataError(must("split", rule, (train, validation, test), "Use fewer rows"))
             return Borders(train, train + validation, train + validation + test)
+        if self.kind == "last":
+            assert self.validation is not None and self.test is not None
+            validation, test = int(self.validation), int(self.test)
+            if validation + test >= n_rows:
+                rule = f"leave some of the {n_rows} rows there are for training"
+                raise DataError(must("split", rule, (validation, test), "Use fewer rows"))
+            return Borders(n_rows - validation - test, n_rows - test, n_rows)
         if ds is None:
-            raise DataError("Split.dates needs time stamps; this panel has none. Use Split.fractions or Split.rows.")
+            raise DataError("Split.dates needs time stamps; this panel has none. Use another kind of split.")
         ends = [_row_of(ds, stamp) for stamp in (self.validation_start, self.test_start, self.test_end)]
         return Borders(*ends)
 

@@ -1,122 +1,35 @@
 """A forecasting task: which past steps a model sees, which future steps it owes, and on which rows it is judged.
 
 Windows are views. The scaled series is stored once; a batch gathers its windows through a strided view of it, so memory
-grows with the series and not with windows times context.
+grows with the series and not with windows times context. The raw series is read block by block, never copied.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tsdistill.data.repair import hold
+from tsdistill import clock
+from tsdistill.data.blocks import blocks, is_flag, moments
+from tsdistill.data.covariates import Covariates, misfits
+from tsdistill.data.repair import Hold, holds
+from tsdistill.data.signature import Signature
 from tsdistill.data.split import Borders, Split
+from tsdistill.data.windows import Batch, Scaler, Windows
 from tsdistill.errors import ConfigError, DataError, listed, must
-from tsdistill.spec import Spec, digest_of
+from tsdistill.spec import digest_of
 
 if TYPE_CHECKING:
-    import torch
-
     from tsdistill.data.panel import Panel
+
+__all__ = ["PARTS", "Batch", "Part", "Signature", "Task", "Windows"]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-
-
-class Signature(Spec):
-    """What a forecaster takes and gives: steps, channels, their scaling and step width.
-
-    Args:
-        context: Past steps a forecast is made from.
-        horizon: Future steps forecast.
-        channels: Names of the value columns, in order.
-        mean: Per channel, subtracted before the model (raw units).
-        scale: Per channel, divided by before the model (raw units, above 0).
-        frequency: Step width as a pandas offset alias, or None when the data has no regular stamps.
-    """
-
-    context: int
-    horizon: int
-    channels: tuple[str, ...]
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    frequency: str | None = None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some windows: `context` (batch, context, channel) and `target` (batch, horizon, channel), both scaled.
-
-    `index` holds the windows' positions within their part, so that cached teacher forecasts can be looked up. `mask`
-    (target's shape, True where it counts) and the covariates `past` and `future` are None when a task has none.
-    """
-
-    context: torch.Tensor
-    target: torch.Tensor
-    index: torch.Tensor
-    mask: torch.Tensor | None = None
-    past: torch.Tensor | None = None
-    future: torch.Tensor | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        tensors = {name: getattr(self, name) for name in ("context", "target", "mask", "past", "future")}
-        moved = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
-        return Batch(index=self.index, **moved)  # type: ignore[arg-type]
-
-
-class Windows:
-    """All windows of one part of a task, as views of one scaled series.
-
-    Args:
-        series: Scaled values of all items one below the other, (row, channel), float32.
-        starts: First row of each window, (window,).
-        context: Past steps of a window.
-        horizon: Future steps of a window.
-    """
-
-    def __init__(self, series: torch.Tensor, starts: torch.Tensor, context: int, horizon: int) -> None:
-        self.series, self.starts, self.context, self.horizon = series, starts, context, horizon
-        # (row, channel, step): the strided view that every batch is gathered from.
-        self._view = series.unfold(0, context + horizon, 1)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def batch(self, index: torch.Tensor) -> Batch:
-        """The windows at the positions `index` (batch,)."""
-        steps = self._view[self.starts[index]].transpose(1, 2)
-        return Batch(context=steps[:, : self.context], target=steps[:, self.context :], index=index)
-
-    def batches(self, batch_size: int, order: torch.Tensor | None = None) -> Iterator[Batch]:
-        """Every window once, in `order` (a permutation of positions) or in time order; the last batch may be short."""
-        import torch
-
-        order = torch.arange(len(self)) if order is None else order
-        for chunk in order.split(batch_size):
-            yield self.batch(chunk)
-
-    def subset(self, index: torch.Tensor) -> Windows:
-        """The windows at the positions `index`, as views of the same series."""
-        return Windows(self.series, self.starts[index], self.context, self.horizon)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Digest of the windows: of the rows they reach and of nothing else."""
-        reached = np.zeros(len(self.series) + 1, dtype=np.int64)
-        starts = self.starts.numpy()
-        np.add.at(reached, starts, 1)
-        np.add.at(reached, np.minimum(starts + self.context + self.horizon, len(self.series)), -1)
-        rows = np.cumsum(reached[:-1]) > 0
-        digest = hashlib.sha256(f"{self.context}+{self.horizon}".encode())
-        digest.update(np.ascontiguousarray(self.series.numpy()[rows]).tobytes())
-        digest.update((starts - starts.min() if len(starts) else starts).tobytes())
-        return digest.hexdigest()[:16]
 
 
 class Task:
@@ -127,11 +40,20 @@ class Task:
         context: Past steps a model sees.
         horizon: Future steps a model forecasts.
         split: How to cut each item; by default the panel's own borders, else 70 / 10 / 20 %.
-        scaler: "standard" (mean and standard deviation of the training rows, per channel) or None (raw values).
+        scaler: "standard" (mean and standard deviation of the training rows, per channel), "item" (those of each item's
+            own training rows, for items of very different scales) or None (raw values). A forecaster of a task with
+            "item" is served on series it has never seen: it standardises each context by that context's own mean and
+            deviation. Linear maps and models that normalise windows themselves forecast the same either way; others
+            are trained on one scaling and served on another, so judge them deployed.
+        covariates: What models may know besides the channels; the columns it names are no channels. They have one
+            scaler for all items.
+        short: What to do with an item that is too short for the windows of a part: "refuse" the task, or "skip" that
+            part of it. `notes` says how many were skipped.
 
     Raises:
-        ConfigError: context or horizon below 1, or an unknown scaler.
-        DataError: an item is too short for the windows of a part; every such item is listed.
+        ConfigError: context or horizon below 1, an unknown scaler, or covariates that the panel does not have.
+        DataError: an item is too short for the windows of a part, of which every one is listed, or, with "skip", a part
+            has no windows at all; or an item with a scaler of its own has fewer than two training rows.
 
     Example:
         >>> import tsdistill as td
@@ -147,39 +69,72 @@ class Task:
         context: int,
         horizon: int,
         split: Split | None = None,
-        scaler: Literal["standard"] | None = "standard",
+        scaler: Literal["standard", "item"] | None = "standard",
+        covariates: Covariates | None = None,
+        short: Literal["refuse", "skip"] = "refuse",
     ) -> None:
         problems = [
             must(name, "be a whole number of at least 1", value, "Give a number of steps")
             for name, value in (("context", context), ("horizon", horizon))
             if not isinstance(value, int) or isinstance(value, bool) or value < 1
         ]
-        if scaler not in ("standard", None):
-            problems.append(must("scaler", 'be "standard" or None', scaler, "Leave it out for the default"))
-        if problems:
-            raise ConfigError(listed(problems, "Task"))
+        sized = not problems
+        if scaler not in ("standard", "item", None):
+            problems.append(must("scaler", 'be "standard", "item" or None', scaler, "Leave it out for the default"))
+        if short not in ("refuse", "skip"):
+            problems.append(must("short", 'be "refuse" or "skip"', short, "Leave it out for the default"))
+        if isinstance(covariates, Covariates):
+            problems += misfits(covariates, panel)
+        elif covariates is not None:
+            problems.append(must("covariates", "be td.Covariates or None", covariates, "Write td.Covariates(...)"))
         self.panel, self.context, self.horizon = panel, context, horizon
         self.split = split or panel.split or Split.fractions(0.7, 0.1, 0.2)
-        self.scaler = scaler
-        self.borders = self._borders()
-        self._values = self._known_values()
+        self.scaler, self.covariates, self.short = scaler, covariates, short
+        self._n_skipped: dict[str, int] = {}
+        self.borders, lacking = self._borders() if sized else ([], [])
+        if problems:
+            raise ConfigError(listed(problems + lacking, "Task"))
+        named = covariates.columns if covariates is not None else ()
+        self._columns = [number for number, name in enumerate(panel.channels) if name not in named]
+        self._holds, unknown = self._held() if not lacking else ([], [])
+        if lacking or unknown:
+            raise DataError(listed(lacking + unknown, "the task"))
         self.mean, self.scale = self._fit_scaler()
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the value columns."""
-        return self.panel.channels
+        """Names of the columns that are forecast, in the panel's order."""
+        return tuple(self.panel.channels[column] for column in self._columns)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was done to the data, by the panel and here: the panel's notes and how many items were skipped."""
+        return {**self.panel.notes, **self._n_skipped}
 
     @functools.cached_property
     def signature(self) -> Signature:
         """What a forecaster for this task takes and gives."""
-        return Signature(
+        plain = Signature(
             context=self.context,
             horizon=self.horizon,
             channels=self.channels,
             mean=tuple(self.mean.tolist()),
             scale=tuple(self.scale.tolist()),
             frequency=self.panel.frequency,
+            normalisation="window" if self.scaler == "item" else "scaler",
+        )
+        if self.covariates is None:
+            return plain
+        n_calendar = len(self.covariates.known_ahead) - len(self.covariates.future)
+        (future_mean, future_scale), (past_mean, past_scale) = self._planned_scaler, self._past_scaler
+        return plain.replace(
+            covariates=self.covariates,
+            future=self.covariates.known_ahead,
+            future_mean=(*[0.0] * n_calendar, *future_mean.tolist()),
+            future_scale=(*[1.0] * n_calendar, *future_scale.tolist()),
+            past=self.covariates.past,
+            past_mean=tuple(past_mean.tolist()),
+            past_scale=tuple(past_scale.tolist()),
         )
 
     @property
@@ -203,6 +158,43 @@ class Task:
             raise ConfigError(must("split", f"be one of {', '.join(PARTS)}", part, "Pick one of them"))
         return self._windows[part]
 
+    def values(self, item: int) -> np.ndarray:
+        """Raw values (time, channel) of the item at a position of the panel: a view unless columns are covariates."""
+        values = self.panel.items[item].values
+        return values if len(self._columns) == values.shape[1] else values[:, self._columns]
+
+    def with_context(self, context: int) -> Task:
+        """The same task with another context; raises what `Task` raises."""
+        return Task(
+            self.panel,
+            context=context,
+            horizon=self.horizon,
+            split=self.split,
+            scaler=self.scaler,
+            covariates=self.covariates,
+            short=self.short,
+        )
+
+    def without_covariates(self) -> Task:
+        """The same windows of the same channels, scaled alike, for models that look at nothing else.
+
+        Example:
+            >>> import tsdistill as td
+            >>> known = td.Covariates(calendar=("time-of-day",), past=("EWR_pressure",))
+            >>> task = td.Task(td.datasets.load("nyc-weather"), context=336, horizon=24, covariates=known)
+            >>> len(task.channels), task.signature.future, task.without_covariates().signature.future
+            (17, ('time-of-day.sin', 'time-of-day.cos'), ())
+        """
+        if self.covariates is None:
+            return self
+        plain = copy.copy(self)
+        for cached in ("signature", "fingerprint"):
+            plain.__dict__.pop(cached, None)
+        plain.covariates = None
+        # Views of the series that is there already, and no second scaling of it.
+        plain._windows = {part: windows.without_covariates() for part, windows in self._windows.items()}
+        return plain
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of everything selection may see: training and validation windows and the signature."""
@@ -213,70 +205,163 @@ class Task:
     def _windows(self) -> dict[Part, Windows]:
         import torch
 
-        n_rows = sum(len(item.values) for item in self.panel.items)
-        series = np.empty((n_rows, len(self.channels)), dtype=np.float32)
+        known = self.covariates
+        ends = np.cumsum([len(item) for item in self.panel.items])
+        mean, scale = self._units
+        scaler = Scaler(np.atleast_2d(mean), np.atleast_2d(scale), ends)
+        series = self._scaled(self._columns, mean, scale)
+        future = past = None
+        if known is not None and known.known_ahead:
+            planned = self._scaled(self._named(known.future), *self._planned_scaler)
+            every = np.concatenate([self._calendar(known), planned], axis=1)
+            future = torch.from_numpy(np.asfortranarray(every))
+        if known is not None and known.past:
+            past = torch.from_numpy(self._scaled(self._named(known.past), *self._past_scaler))
         starts: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
-        offset = 0
-        for values, borders in zip(self._values, self.borders, strict=True):
-            rows = len(values)
-            series[offset : offset + rows] = (values - self.mean) / self.scale
+        for offset, borders in zip(self._offsets, self.borders, strict=True):
             for part, begin, end in _spans(borders, self.context):
-                starts[part].append(offset + np.arange(begin, end - self.context - self.horizon + 1))
-            offset += rows
-        tensor = torch.from_numpy(series)
+                starts[part].append(offset + np.arange(max(begin, 0), end - self.context - self.horizon + 1))
+        tensor, how = torch.from_numpy(series), {"future": future, "past": past}
         return {
-            part: Windows(tensor, torch.from_numpy(np.concatenate(firsts)), self.context, self.horizon)
+            part: Windows(
+                tensor, torch.from_numpy(np.concatenate(firsts)), self.context, self.horizon, **how, scaler=scaler
+            )
             for part, firsts in starts.items()
         }
 
-    def _known_values(self) -> list[np.ndarray]:
-        """Values of each item in which no part has learnt, through interpolation, what the next part begins with."""
-        known, problems = [], []
-        for item, cut in zip(self.panel.items, self.borders, strict=True):
-            values = item.values
-            if item.marks is not None and self.panel.notes.get("fill") == "interpolate":
-                values = values.copy()
-                for border in (cut.train, cut.validation):
-                    problems += [
-                        f"channel {self.channels[channel]!r} of item {item.unique_id!r} has no observed value before "
-                        f"row {border}, where a part of the split ends. Leave the channel out, or split later."
-                        for channel in hold(values, item.marks, border)
-                    ]
-            known.append(values)
-        if problems:
-            raise DataError(listed(problems, "the task"))
-        return known
+    @property
+    def _offsets(self) -> list[int]:
+        """Row of the stacked series at which each item begins."""
+        return np.cumsum([0, *[len(item) for item in self.panel.items[:-1]]]).tolist()
 
-    def _borders(self) -> list[Borders]:
-        borders, problems = [], []
+    def _named(self, names: tuple[str, ...]) -> list[int]:
+        return [self.panel.channels.index(name) for name in names]
+
+    def _scaled(self, columns: list[int], mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Some columns of all items one below the other, (row, column) float32, stored column by column.
+
+        `mean` and `scale` are (column,), or (item, column).
+        """
+        series = np.empty((len(columns), self.panel.n_rows), dtype=np.float32).T
+        for number, (offset, item, held) in enumerate(zip(self._offsets, self.panel.items, self._holds, strict=True)):
+            centre, unit = (each if each.ndim == 1 else each[number] for each in (mean, scale))
+            for first, block in blocks(item.values, held, columns, 0, len(item)):
+                series[offset + first : offset + first + len(block)] = (block - centre) / unit
+        return series
+
+    def _calendar(self, known: Covariates) -> np.ndarray:
+        """Calendar and holiday features of all items one below the other, (row, feature) float32."""
+        n_features = len(known.known_ahead) - len(known.future)
+        found = np.empty((self.panel.n_rows, n_features), dtype=np.float32)
+        for offset, item in zip(self._offsets, self.panel.items, strict=True):
+            if n_features and item.ds is not None:
+                stamps = item.ds.tz_localize(None).to_numpy()
+                found[offset : offset + len(item)] = clock.features(stamps, known.calendar, known.holidays)
+        return found
+
+    def _training(self, columns: list[int], only: int | None = None) -> Iterator[np.ndarray]:
+        """The training rows of all items, or of only one, in blocks (row, column), float64."""
+        for number in range(len(self.borders)) if only is None else (only,):
+            item, cut, held = self.panel.items[number], self.borders[number], self._holds[number]
+            for _, block in blocks(item.values, held, columns, 0, cut.train):
+                yield block
+
+    def _held(self) -> tuple[list[list[Hold]], list[str]]:
+        """What is held in each item, so that no part has learnt by interpolation what the next one begins with."""
+        found, problems = [], []
+        for item, cut in zip(self.panel.items, self.borders, strict=True):
+            held: list[Hold] = []
+            if item.marks is not None and self.panel.notes.get("fill") == "interpolate":
+                for border in (cut.train, cut.validation):
+                    more, hopeless = holds(item.values, item.marks, border)
+                    held += more
+                    problems += [
+                        f"channel {self.panel.channels[channel]!r} of item {item.unique_id!r} has no observed value "
+                        f"before row {border}, where a part of the split ends. Leave the channel out, or split later."
+                        for channel in hopeless
+                    ]
+            found.append(held)
+        return found, problems
+
+    def _borders(self) -> tuple[list[Borders], list[str]]:
+        borders, problems, n_windowed, length = [], [], dict.fromkeys(PARTS, 0), self.context + self.horizon
         for item in self.panel.items:
             try:
                 cut = self.split.borders(len(item.values), item.ds)
             except DataError as error:
-                problems.append(f"item {item.unique_id!r}: {error}")
-                continue
+                if self.short != "skip" or self.split.kind == "dates":
+                    problems.append(f"item {item.unique_id!r}: {error}")
+                    continue
+                cut = Borders(0, 0, 0)
             for part, begin, end in _spans(cut, self.context):
-                if begin < 0 or end - begin < self.context + self.horizon:
+                n_rows = max(end - max(begin, 0), 0)
+                n_windowed[part] += n_rows >= length
+                if self.short == "refuse" and (begin < 0 or n_rows < length):
                     problems.append(
-                        f"item {item.unique_id!r} has {max(end - max(begin, 0), 0)} rows for the {part} part (context "
-                        f"included), fewer than context + horizon = {self.context + self.horizon}. "
-                        "Use a shorter context or horizon, more data, or another split."
+                        f"item {item.unique_id!r} has {n_rows} rows for the {part} part (context included), fewer than "
+                        f"context + horizon = {length}. Use a shorter context or horizon, more data, or another split; "
+                        'short="skip" leaves such parts out.'
                     )
+            if self.scaler == "item" and cut.test > 0 and cut.train < 2:
+                problems.append(
+                    f"item {item.unique_id!r} has {cut.train} rows to train on, and a scaler of its own needs 2. Use "
+                    'scaler="standard", another split, or leave the item out.'
+                )
             borders.append(cut)
-        if problems:
-            raise DataError(listed(problems, "the task"))
-        return borders
+        if self.short == "skip":
+            problems += [
+                f"no item has the context + horizon = {length} rows that a window of the {part} part needs. Use a "
+                "shorter context or horizon, more data, or another split."
+                for part in PARTS
+                if not n_windowed[part]
+            ]
+        n_items = len(self.panel.items)
+        self._n_skipped = {f"n_items_without_{part}": n_items - n for part, n in n_windowed.items() if 0 < n < n_items}
+        return borders, problems
 
     def _fit_scaler(self) -> tuple[np.ndarray, np.ndarray]:
-        n_channels = len(self.channels)
+        """Mean and scale (channel,) of the training rows of all items; 0 and 1 where each has its own."""
+        if self.scaler == "item":
+            return np.zeros(len(self._columns)), np.ones(len(self._columns))
+        return self._fitted(self._columns)
+
+    @functools.cached_property
+    def _units(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the series is scaled with: mean and scale (channel,) of all items, or (item, channel) of each."""
+        if self.scaler != "item":
+            return self.mean, self.scale
+        found = []
+        for number, cut in enumerate(self.borders):
+            neutral = np.zeros(len(self._columns)), np.ones(len(self._columns))
+            found.append(moments(lambda: self._training(self._columns, number)) if cut.train else neutral)  # noqa: B023
+        return np.stack([mean for mean, _ in found]), np.stack([scale for _, scale in found])
+
+    @property
+    def units(self) -> np.ndarray:
+        """Raw units in one scaled unit, (item, channel)."""
+        return np.broadcast_to(self._units[1], (len(self.panel.items), len(self._columns)))
+
+    @functools.cached_property
+    def _planned_scaler(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._fit_covariates(self.covariates.future if self.covariates else ())
+
+    @functools.cached_property
+    def _past_scaler(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._fit_covariates(self.covariates.past if self.covariates else ())
+
+    def _fit_covariates(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and scale (column,) of the training rows; 0/1 columns stay as they are, however rare a 1 is."""
+        columns = self._named(names)
+        if not columns:
+            return np.zeros(0), np.ones(0)
+        mean, scale = self._fitted(columns)
+        flag = is_flag(lambda: self._training(columns))
+        return np.where(flag, 0.0, mean), np.where(flag, 1.0, scale)
+
+    def _fitted(self, columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
         if self.scaler is None:
-            return np.zeros(n_channels), np.ones(n_channels)
-        rows = np.concatenate([values[: cut.train] for values, cut in zip(self._values, self.borders, strict=True)])
-        spread = rows.std(axis=0)
-        # A channel that never moves in training is only centred: dividing by its spread would be dividing by nothing,
-        # or by the rounding of its mean.
-        still = spread <= 1e-12 * np.abs(rows).max(axis=0)
-        return rows.mean(axis=0), np.where(still, 1.0, spread)
+            return np.zeros(len(columns)), np.ones(len(columns))
+        return moments(lambda: self._training(columns))
 
 
 def _spans(borders: Borders, context: int) -> list[tuple[Part, int, int]]:

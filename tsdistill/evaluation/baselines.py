@@ -64,4 +64,6 @@ def baselines(task: Task) -> dict[str, Forecaster]:
     from tsdistill.models import LinearConfig
     from tsdistill.training import train
 
+    # A baseline is what needs no covariates.
+    task = task.without_covariates()
     return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task)}

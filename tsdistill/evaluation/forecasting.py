@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError, listed, must
 
 if TYPE_CHECKING:
+    import torch
+
     from tsdistill.data.task import Batch, Signature, Windows
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
@@ -79,7 +82,7 @@ def said_of(
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
     check_fits(model, windows, signature)
-    ask = _asker(model, signature)
+    ask = _asker(model, windows, signature)
     n_levels = len(levels_of(model))
     for batch in windows.batches(batch_size):
         said = ask(batch)
@@ -103,14 +106,14 @@ def said_of(
         yield batch, said
 
 
-def _asker(model: Model, signature: Signature | None) -> Callable[[Batch], Said]:
+def _asker(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Said]:
     """What asks a model about a batch: it sees the scaling it was made for, its answer is scaled as the windows are."""
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
 
+    own: Signature | None = getattr(model, "signature", None)
     if isinstance(model, Deployed):
-        scaling = _Scaling.of(signature or model.signature, None)
-        return lambda batch: scaling.back(_run(model, scaling.there(batch)))
+        return _rescaled(lambda batch: _run(model, batch), model.signature, True, signature, windows)
     if not callable(getattr(model, "forecast", None)):
         raise UnsupportedError(
             f"`model` must be a forecaster, a deployed forecaster or a teacher with forecast(batch), got "
@@ -119,16 +122,69 @@ def _asker(model: Model, signature: Signature | None) -> Callable[[Batch], Said]
     device = _device(model)
 
     def ask(batch: Batch) -> Said:
-        batch = batch.to(device)
+        batch = _seen(batch, own).to(device)
         if isinstance(model, Forecaster) and levels_of(model):
             return _activated(model, batch)
         return Said(model.forecast(batch).detach().float().cpu().numpy())
 
-    own = getattr(model, "signature", None)
-    if own is None or signature is None or (own.mean, own.scale) == (signature.mean, signature.scale):
+    if own is None or signature is None or _scaling(own, own) == _scaling(signature, own):
         return ask
-    scaling = _Scaling.of(signature, own)
-    return lambda batch: scaling.back(ask(scaling.there(batch)))
+    return _rescaled(ask, own, False, signature, windows)
+
+
+def _rescaled(
+    ask: Callable[[Batch], Said], own: Signature, raw: bool, signature: Signature | None, windows: Windows
+) -> Callable[[Batch], Said]:
+    """Asks in another scaling than the windows': in raw units, or as the model's own signature scales."""
+    ours = signature or own
+
+    def asked(batch: Batch) -> Said:
+        batch = _seen(batch, own)
+        mean, scale = np.asarray(ours.mean), np.asarray(ours.scale)
+        if ours.normalisation == "window":
+            mean, scale = windows.units(batch.index)
+        values = batch.context.numpy() * scale + mean
+        centre, spread = (np.zeros(1), np.ones(1)) if raw else (np.asarray(own.mean), np.asarray(own.scale))
+        if not raw and own.normalisation == "window":
+            centre, spread = window_units(values[:, -own.context :])
+        moved = {"context": (values - centre) / spread}
+        for name in ("future", "past"):
+            if (known := getattr(batch, name)) is not None:
+                values = known.numpy() * _numbers(ours, f"{name}_scale") + _numbers(ours, f"{name}_mean")
+                unit = (0.0, 1.0) if raw else (_numbers(own, f"{name}_mean"), _numbers(own, f"{name}_scale"))
+                moved[name] = (values - unit[0]) / unit[1]
+        said = ask(replace(batch, **{name: _float32(value) for name, value in moved.items()}))
+        forecast = ((said.forecast * spread + centre - mean) / scale).astype(np.float32)
+        if said.quantiles is None:
+            return Said(forecast)
+        centre, spread, mean, scale = (each[..., None] for each in (centre, spread, mean, scale))
+        return Said(forecast, ((said.quantiles * spread + centre - mean) / scale).astype(np.float32))
+
+    return asked
+
+
+def _seen(batch: Batch, own: Signature | None) -> Batch:
+    """The batch without the covariates that a model does not look at; a foreign teacher sees them all."""
+    if own is None:
+        return batch
+    return replace(batch, future=batch.future if own.future else None, past=batch.past if own.past else None)
+
+
+def _scaling(signature: Signature, own: Signature) -> tuple[object, ...]:
+    """How a signature scales what a model with the signature `own` looks at."""
+    future = (signature.future_mean, signature.future_scale) if own.future else ()
+    past = (signature.past_mean, signature.past_scale) if own.past else ()
+    return signature.normalisation, signature.mean, signature.scale, future, past
+
+
+def _numbers(signature: Signature, name: str) -> np.ndarray:
+    return np.asarray(getattr(signature, name))
+
+
+def _float32(values: np.ndarray) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def _activated(model: Forecaster, batch: Batch) -> Said:
@@ -148,42 +204,20 @@ def _activated(model: Forecaster, batch: Batch) -> Said:
 
 def _run(model: Deployed, batch: Batch) -> Said:
     """Forecast, and quantiles if it has them, of raw windows through the runtime that serves the model."""
-    context = np.ascontiguousarray(batch.context[:, -model.context :].numpy())
+    n_rows, steps = len(batch.context), {"context": model.context, "future": model.context + model.horizon}
+    inputs = {
+        name: np.ascontiguousarray(values[:, -steps.get(name, model.context) :].numpy())
+        for name in ("context", "future", "past")
+        if (values := getattr(batch, name)) is not None
+    }
     # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
-    size = 1 if model.precision == "int8" else max(len(context), 1)
-    parts = [context[first : first + size] for first in range(0, len(context), size)]
+    size = 1 if model.precision == "int8" else max(n_rows, 1)
+    parts = [{name: values[row : row + size] for name, values in inputs.items()} for row in range(0, n_rows, size)]
     predictor: Any = model.predictor
     if not levels_of(model):
-        return Said(np.concatenate([predictor.run(part) for part in parts]))
-    outputs = [predictor.outputs(part) for part in parts]
+        return Said(np.concatenate([predictor.run(**part) for part in parts]))
+    outputs = [predictor.outputs(**part) for part in parts]
     return Said(*(np.concatenate([output[name] for output in outputs]) for name in ("forecast", "quantiles")))
-
-
-@dataclass(frozen=True)
-class _Scaling:
-    """From the windows' scaling to a model's and back, per channel: value * factor + shift."""
-
-    factor: np.ndarray
-    shift: np.ndarray
-
-    @classmethod
-    def of(cls, ours: Signature, theirs: Signature | None) -> _Scaling:
-        """From the scaling of one signature to another's; None: to raw units."""
-        mean, scale = (0.0, 1.0) if theirs is None else (np.asarray(theirs.mean), np.asarray(theirs.scale))
-        return cls(np.asarray(ours.scale) / scale, (np.asarray(ours.mean) - mean) / scale)
-
-    def there(self, batch: Batch) -> Batch:
-        import torch
-
-        moved = (batch.context.numpy() * self.factor + self.shift).astype(np.float32)
-        return replace(batch, context=torch.from_numpy(moved))
-
-    def back(self, said: Said) -> Said:
-        forecast = ((said.forecast - self.shift) / self.factor).astype(np.float32)
-        if said.quantiles is None:
-            return Said(forecast)
-        quantiles = (said.quantiles - self.shift[:, None]) / self.factor[:, None]
-        return Said(forecast, quantiles.astype(np.float32))
 
 
 def _device(model: Model) -> Any:
@@ -210,6 +244,11 @@ def check_fits(model: Model, windows: Windows, signature: Signature | None = Non
         problems.append(
             must("channels", f"be the model's {list(own.channels)}", list(channels), "Select these columns")
         )
+    for name in ("future", "past"):
+        theirs, given = (list(getattr(each, name)) for each in (own, signature or own))
+        if theirs and (theirs != given or getattr(windows, name) is None):
+            given = given if getattr(windows, name) is not None else []
+            problems.append(must(name, f"be the model's covariates {theirs}", given, "Give the task's covariates=..."))
     if problems:
         raise ShapeError(listed(problems, f"the task for {_title(model)}"))
 

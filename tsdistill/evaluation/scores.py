@@ -12,7 +12,7 @@ from tsdistill.evaluation.forecasting import Model, Said, levels_of, said_of
 from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
 if TYPE_CHECKING:
-    from tsdistill.data.task import Batch, Part, Signature, Task, Windows
+    from tsdistill.data.task import Batch, Part, Task, Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Scores:
         absolute: Absolute scaled errors by window and channel.
         squared_by_step: Squared scaled errors by step and channel.
         absolute_by_step: Absolute scaled errors by step and channel.
-        scale: (channel,), raw units in one scaled unit.
+        scale: (window, channel), raw units in one scaled unit.
         yardstick: (window, channel), scaled seasonal naive error of the window's item in training; NaN or 0 if there is
             none.
         times: (window,), when each window's target begins: windows of several items at one time share a label.
@@ -180,16 +180,15 @@ def score(
         by_window.append((_over(squared, 1), _over(absolute, 1)))
         steps = [total + _over(fine, 0) for total, fine in zip(steps, (squared, absolute), strict=True)]
         if levels:
-            quantiles.append(_quantile_scores(said, batch, task.signature, own, levels))
+            quantiles.append(_quantile_scores(said, batch, windows.units(batch.index), own, levels))
     items, rows = origins(task, windows)
-    scale = np.asarray(task.signature.scale)
     return Scores(
         squared=_stacked([squared for squared, _ in by_window]),
         absolute=_stacked([absolute for _, absolute in by_window]),
         squared_by_step=steps[0],
         absolute_by_step=steps[1],
-        scale=scale,
-        yardstick=(_naive_scales(task) / scale)[items],
+        scale=task.units[items],
+        yardstick=(_naive_scales(task) / task.units)[items],
         times=_times(task, items, rows),
         quantiles=_joined(quantiles) if quantiles else None,
     )
@@ -202,17 +201,21 @@ def _chosen(windows: Windows, positions: np.ndarray | None) -> Windows:
 
 
 def _quantile_scores(
-    said: Said, batch: Batch, signature: Signature, own: tuple[float, ...], levels: tuple[float, ...]
+    said: Said,
+    batch: Batch,
+    units: tuple[np.ndarray, np.ndarray],
+    own: tuple[float, ...],
+    levels: tuple[float, ...],
 ) -> QuantileScores:
     """Scores of one batch; a forecast without quantiles stands for each of them."""
-    mean, scale = np.asarray(signature.mean), np.asarray(signature.scale)
+    mean, scale = units
     scaled, mask = batch.target.numpy(), None if batch.mask is None else batch.mask.numpy()
     by: tuple[Axis, ...] = ("window", "channel")
     if said.quantiles is None:
         every = np.repeat(said.forecast[..., None], len(levels), axis=-1)
     else:
         every = said.quantiles[..., [own.index(level) for level in levels]]
-    loss = wql(every * scale[:, None] + mean[:, None], scaled * scale + mean, levels, by=by, mask=mask)
+    loss = wql(every * scale[..., None] + mean[..., None], scaled * scale + mean, levels, by=by, mask=mask)
     if said.quantiles is None:
         return QuantileScores(levels, loss)
     crossed = crossing_rate(said.quantiles, by=by, mask=mask) if len(own) > 1 else None
@@ -290,8 +293,8 @@ def _stacked(totals: list[Total]) -> Total:
 
 
 def _mean(total: Total, unit: np.ndarray | float = 1.0) -> float:
-    """The mean of scaled errors by channel, each channel in its own unit."""
-    return float((total.sum.sum(axis=0) * unit).sum() / total.count.sum())
+    """The mean of scaled errors by window and channel, each in its own unit."""
+    return float((total.sum * unit).sum() / total.count.sum())
 
 
 def origins(task: Task, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
@@ -306,12 +309,7 @@ def origins(task: Task, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
 def _naive_scales(task: Task) -> np.ndarray:
     """Seasonal naive error of each item in training, (item, channel), raw units."""
     period = task.panel.periods[0] if task.panel.periods else 1
-    return np.stack(
-        [
-            naive_scale(item.values[: cut.train], period)
-            for item, cut in zip(task.panel.items, task.borders, strict=True)
-        ]
-    )
+    return np.stack([naive_scale(task.values(number)[: cut.train], period) for number, cut in enumerate(task.borders)])
 
 
 def _times(task: Task, items: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 
 from pydantic import Field, field_serializer, model_validator
 
-from tsdistill.data import Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
+from tsdistill.data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from tsdistill.errors import ConfigError, must
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import AnyModelConfig, LSTMConfig, PatchTSTConfig
@@ -120,23 +120,27 @@ class Source(Spec):
 
 
 class TaskSpec(Spec):
-    """Context, horizon and split of a recipe's task.
+    """Context, horizon, split, scaler and covariates of a recipe's task.
 
     Args:
         context: Past steps a model sees.
         horizon: Future steps it forecasts.
         split: How to cut each item; by default the data set's own borders, else 70 / 10 / 20 %.
-        scaler: "standard" or None.
+        scaler: "standard", "item" or None.
+        covariates: What models may know besides the channels.
+        short: "refuse" or "skip" items that are too short for the windows of a part.
     """
 
     context: int = Field(default=336, ge=1)
     horizon: int = Field(default=24, ge=1)
     split: Split | None = None
-    scaler: Literal["standard"] | None = "standard"
+    scaler: Literal["standard", "item"] | None = "standard"
+    covariates: Covariates | None = None
+    short: Literal["refuse", "skip"] = "refuse"
 
     def build(self, panel: Panel) -> Task:
         """The task over a panel."""
-        return Task(panel, context=self.context, horizon=self.horizon, split=self.split, scaler=self.scaler)
+        return Task(panel, **{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class TeacherSpec(Spec):

@@ -120,7 +120,7 @@ def compare(
     subject = list(models)[-1]
     return Report(
         panel=task.panel.name,
-        notes={name: value for name, value in task.panel.notes.items() if value is not None},
+        notes={name: value for name, value in task.notes.items() if value is not None},
         context=task.context,
         horizon=task.horizon,
         channels=task.channels,
@@ -205,7 +205,8 @@ def _common_levels(entries: list[_Entry]) -> tuple[float, ...]:
 def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> dict[str, Any]:
     """Latency of one raw forecast of the part's first window, by title."""
     window = task.windows(split).batch(_positions([0])).context.numpy()
-    raw = (window * np.asarray(task.signature.scale) + np.asarray(task.signature.mean)).astype(np.float32)
+    mean, scale = task.windows(split).units(_positions([0]))
+    raw = (window * scale + mean).astype(np.float32)
 
     def call(model: Any) -> Callable[[], object]:
         return lambda: model.predict(raw)
@@ -290,10 +291,11 @@ def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Com
 
 def _examples(entries: list[_Entry], task: Task, split: Part) -> tuple[Example, ...]:
     """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
-    windows, scale, mean = task.windows(split), np.asarray(task.signature.scale), np.asarray(task.signature.mean)
+    windows = task.windows(split)
     n_channels = len(task.channels)
     places = sorted({int(len(windows) * (number + 0.5) / N_EXAMPLES) for number in range(N_EXAMPLES)})
     index = _positions(places)
+    mean, scale = windows.units(index)
     batch = windows.batch(index)
     context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
     found = {

@@ -95,9 +95,7 @@ def _common_task(task: Task, incumbent: Deployed) -> tuple[Task, str | None]:
         return task, f"The incumbent cannot be compared: {problem}. {remedy}"
     try:
         if signature.context > task.context:
-            task = Task(
-                task.panel, context=signature.context, horizon=task.horizon, split=task.split, scaler=task.scaler
-            )
+            task = task.with_context(signature.context)
         check_fits(incumbent, task.test, task.signature)
     except (DataError, ShapeError) as error:
         return task, f"The incumbent cannot be compared: {error} {remedy}"

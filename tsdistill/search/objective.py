@@ -202,6 +202,8 @@ def recipe_of(teacher: Teacher, task: Task) -> Recipe:
             horizon=task.horizon,
             split=None if task.split == _usual_split(task) else task.split,
             scaler=task.scaler,
+            covariates=task.covariates,
+            short=task.short,
         ),
         teacher=TeacherSpec(model=teacher.config, training=training),
     )
@@ -213,6 +215,8 @@ def _check_task(recipe: Recipe, task: Task) -> None:
         "context": (recipe.task.context, task.context),
         "horizon": (recipe.task.horizon, task.horizon),
         "scaler": (recipe.task.scaler, task.scaler),
+        "covariates": (recipe.task.covariates, task.covariates),
+        "short": (recipe.task.short, task.short),
         "split": (recipe.task.split or _usual_split(task), task.split),
     }
     problems = [

@@ -163,7 +163,7 @@ def _check_fits(model: Forecaster, task: Task) -> None:
             f"{list(theirs.channels)}), got context {ours.context}, horizon {ours.horizon}, channels "
             f"{list(ours.channels)}. Build it for this task."
         )
-    if (ours.mean, ours.scale) != (theirs.mean, theirs.scale):
+    if (ours.normalisation, ours.mean, ours.scale) != (theirs.normalisation, theirs.mean, theirs.scale):
         raise ShapeError(
             "the forecaster must have the task's scaler, got other means or scales: it was trained on other data. "
             "Train a new one, or give the task it was trained on."

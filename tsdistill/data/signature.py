@@ -1,0 +1,76 @@
+"""What a forecaster takes and gives."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from tsdistill.data.covariates import Covariates
+from tsdistill.errors import listed, must
+from tsdistill.spec import Spec
+
+
+class Signature(Spec):
+    """What a forecaster takes and gives: steps, channels, covariates, their scaling and step width.
+
+    Args:
+        context: Past steps a forecast is made from.
+        horizon: Future steps forecast.
+        channels: Names of the value columns, in order.
+        mean: Per channel, subtracted before the model (raw units).
+        scale: Per channel, divided by before the model (raw units, above 0).
+        frequency: Step width as a pandas offset alias, or None when the data has no regular stamps.
+        normalisation: "scaler": `mean` and `scale` bring raw values to the model. "window": the mean and the standard
+            deviation of each window's own context do, per channel, and `mean` and `scale` are 0 and 1.
+        future: Features known for context and horizon, in order: calendar, holiday, planned columns.
+        past: Columns known for the context only.
+        covariates: What the features are made from; None when there are none.
+        future_mean: Per feature of `future`, subtracted before the model: 0 for calendar, holiday and 0/1 columns.
+        future_scale: Per feature of `future`, divided by before the model: 1 for those.
+        past_mean: Per column of `past`, likewise.
+        past_scale: Per column of `past`, likewise.
+    """
+
+    context: int
+    horizon: int
+    channels: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    frequency: str | None = None
+    normalisation: Literal["scaler", "window"] = "scaler"
+    future: tuple[str, ...] = ()
+    past: tuple[str, ...] = ()
+    covariates: Covariates | None = None
+    future_mean: tuple[float, ...] = ()
+    future_scale: tuple[float, ...] = ()
+    past_mean: tuple[float, ...] = ()
+    past_scale: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_number_each(self) -> Self:
+        problems = [
+            must(f"{side}_{what}", f"hold one number for each of {list(names)}", numbers, "Give it, or no covariates")
+            for side, names in (("future", self.future), ("past", self.past))
+            for what in ("mean", "scale")
+            if len(numbers := getattr(self, f"{side}_{what}")) != len(names)
+        ]
+        if problems:
+            raise ValueError(listed(problems, "Signature"))
+        return self
+
+    def without_covariates(self) -> Signature:
+        """The same steps, channels and scaling, and nothing else to look at."""
+        kept = ("context", "horizon", "channels", "mean", "scale", "frequency", "normalisation")
+        return Signature(**{name: getattr(self, name) for name in kept})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The signature as plain data; what a forecaster without covariates does not need is left out.
+
+        So files and digests of such forecasters are what they were before there were covariates.
+        """
+        written = super().to_dict()
+        fields = type(self).model_fields
+        late = ("normalisation", "future", "past", "future_mean", "future_scale", "past_mean", "past_scale")
+        return {name: value for name, value in written.items()
+                if name not in late or getattr(self, name) != fields[name].default}  # fmt: skip
