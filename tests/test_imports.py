@@ -63,6 +63,7 @@ PUBLIC = [
     "runtime",
     "save",
     "search",
+    "statistical",
     "testing",
     "train",
     "verify",

@@ -7,12 +7,17 @@ from tsdistill.evaluation.forecasting import check_fits, forecasts, levels_of
 from tsdistill.evaluation.latency import Latency, measure_latency
 from tsdistill.evaluation.scores import QuantileScores, Scores, evaluate, score, window_losses
 from tsdistill.evaluation.significance import LossComparison, compare_losses, holm
+from tsdistill.evaluation.statistical import METHODS, Method, Statistical, StatisticalForecaster, statistical
 
 __all__ = [
+    "METHODS",
     "Latency",
     "LossComparison",
+    "Method",
     "QuantileScores",
     "Scores",
+    "Statistical",
+    "StatisticalForecaster",
     "baselines",
     "check_fits",
     "compare_losses",
@@ -23,5 +28,6 @@ __all__ = [
     "measure_latency",
     "score",
     "seasonal_naive",
+    "statistical",
     "window_losses",
 ]

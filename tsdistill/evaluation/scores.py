@@ -73,6 +73,10 @@ class Scores:
         """Mean squared scaled error of each window, (window,), in the order of the part's windows."""
         return np.asarray(Total(self.squared.sum.sum(axis=1), self.squared.count.sum(axis=1)).mean)
 
+    def mse_on(self, positions: np.ndarray | slice) -> float:
+        """Mean squared scaled error of the windows at some positions."""
+        return _mean(Total(self.squared.sum[positions], self.squared.count[positions]))
+
     @property
     def mse_by_step(self) -> np.ndarray:
         """Mean squared scaled error of each step of the horizon, (step,)."""

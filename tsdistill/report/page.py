@@ -10,7 +10,7 @@ from tsdistill.errors import ArtifactError
 from tsdistill.report import words
 from tsdistill.report.figures import colours, figures
 from tsdistill.report.report import Report, Row
-from tsdistill.report.text import accuracy, cost, headline, notes, quantiles_explained
+from tsdistill.report.text import accuracy, cost, fits_explained, headline, notes, quantiles_explained
 
 TEMPLATE = "report.html.j2"
 
@@ -48,7 +48,7 @@ def render(report: Report) -> str:
         tables={"accuracy": accuracy(report), "cost": cost(report)},
         styles=[_style(row, report, shades[row.name]) for row in report.rows],
         facts=_facts(report),
-        quantiles=quantiles_explained(report),
+        explained=[text for text in (quantiles_explained(report), fits_explained(report)) if text],
         timed=any(row.latency_p50_ms is not None for row in report.rows),
         figures=figures(report),
         data=report.to_dict(),

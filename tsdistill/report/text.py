@@ -66,8 +66,7 @@ def footnote(report: Report) -> str:
         "MSE and MAE: scaled data, every window, step and channel. raw: the data's own units. p: equal MSE to the "
         f"reference {report.reference}, by window losses, robust to their autocorrelation, Holm-adjusted in the table."
     ]
-    if quantiles := quantiles_explained(report):
-        parts.append(quantiles)
+    parts += [text for text in (quantiles_explained(report), fits_explained(report)) if text]
     timed = next((row.n_latency_runs for row in report.rows if row.n_latency_runs), None)
     if timed:
         parts.append(f"Latency: one window, raw values in and out, one thread, {timed} runs in turns.")
@@ -93,7 +92,11 @@ def _note(name: str, value: object) -> str:
 def accuracy(report: Report) -> dict[str, list[str]]:
     """Cells by heading: how well each row forecasts."""
     rows = report.rows
-    cells = {
+    cells = {}
+    if any(row.n_windows is not None for row in rows):
+        whole = report.n_windows[report.split]
+        cells["windows"] = [count(whole if row.n_windows is None else row.n_windows) for row in rows]
+    cells |= {
         "MSE": [error(row.mse) for row in rows],
         "change": [versus(row, change(row.mse_ratio)) for row in rows],
         "p": [chance(row.p_value_holm) for row in rows],
@@ -155,6 +158,20 @@ def cost(report: Report) -> dict[str, list[str]]:
             "faster": [versus(row, factor(row.speedup)) for row in rows],
         }
     return cells
+
+
+def fits_explained(report: Report) -> str:
+    """What is said of statistical methods: on which windows they were scored, and what their fits met."""
+    parts = []
+    some = [row for row in report.rows if row.n_windows is not None]
+    if some:
+        names = ", ".join(row.name for row in some)
+        parts.append(
+            f"{names}: refitted to each window, scored on {count(some[0].n_windows or 0)} evenly spread ones of "
+            f"{count(report.n_windows[report.split])}; change and p against {report.reference} on the same windows."
+        )
+    parts += [f"{row.name}: {row.remark}." for row in report.rows if row.remark]
+    return " ".join(parts)
 
 
 def _tables(report: Report, cells: dict[str, list[str]], width: int, ascii_only: bool) -> Iterator[RenderableType]:

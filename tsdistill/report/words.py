@@ -12,8 +12,10 @@ def error(value: float | None) -> str:
     return f"{value:.4f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
 
 
-def size(value: int) -> str:
+def size(value: int | None) -> str:
     """Bytes in decimal units: 91.2 kB."""
+    if value is None:
+        return "-"
     amount, unit = float(value), "B"
     for larger in ("kB", "MB", "GB"):
         if amount < 999.5:
