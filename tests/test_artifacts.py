@@ -229,9 +229,9 @@ TRAINABLE: dict[str, tuple[Change, str]] = {
         "1 bytes follow its last tensor",
     ),
     "other tensors": (
-        lambda f: replace_file(f, WEIGHTS, tensors_of(**{"head.weight": np.zeros((2, 3), np.float32), "w": np.eye(2)})),
+        lambda f: replace_file(f, WEIGHTS, tensors_of(**{"last.weight": np.zeros((2, 3), np.float32), "w": np.eye(2)})),
         r"\d+ problems in the weights[\s\S]*'embed.bias' is missing[\s\S]*"
-        r"'head.weight' must be torch.float32 of shape \(7, 5\), got torch.float32 of shape \(2, 3\)[\s\S]*"
+        r"'last.weight' must be torch.float32 of shape \(7, 5\), got torch.float32 of shape \(2, 3\)[\s\S]*"
         r"'w' is not the model's",
     ),
     "an unknown architecture": (
@@ -260,7 +260,7 @@ DEPLOYED: dict[str, tuple[Change, str]] = {
     ),
     "graph is text": (lambda f: replace_file(f, MODEL, b"import os; os.system('ls')"), "not an ONNX model|cut short"),
     "graph of another model": (
-        lambda f: replace_file(f, MODEL, wider().onnx), r"input must be 'context', float32 of shape \(batch, 29, 3\)"
+        lambda f: replace_file(f, MODEL, wider().onnx), r"inputs must be 'context' \(batch, 29, 3\), float32"
     ),
     "golden windows of other steps": (
         lambda f: replace_file(f, GOLDEN, wider().files[GOLDEN]), "golden windows must have the float32 shapes"

@@ -45,21 +45,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_catalogue_is_the_module_under_another_name() -> None:
     assert datasets is catalog
-    names = ("nyc-weather", "etth1", "etth2", "ettm1", "ettm2", "weather", "exchange", "ili")
+    names = ("nyc-weather", "etth1", "etth2", "ettm1", "ettm2", "weather", "exchange", "ili", "m4-hourly")
     assert catalog.names() == names
     assert all(catalog.info(name).name == name for name in names)
 
 
-@pytest.mark.parametrize("name", ["etth2", "ettm1", "ettm2", "weather", "exchange", "ili", "nyc-weather"])
+@pytest.mark.parametrize("name", ["etth2", "ettm1", "ettm2", "weather", "exchange", "ili", "m4-hourly", "nyc-weather"])
 def test_borders_and_checksums_agree_with_the_cards(name: str) -> None:
     known = catalog.info(name)
     card = (CARDS / ("ett.md" if name.startswith("ett") else f"{name}.md")).read_text(encoding="utf-8")
-    assert f"`{known.sha256}`" in card
+    assert [sha256 for sha256 in (known.sha256, *(each for _, each in known.rest)) if f"`{sha256}`" not in card] == []
     assert f"{known.n_rows:,}" in card
     borders = known.split.borders(known.n_rows)
     assert 0 < borders.train < borders.validation < borders.test <= known.n_rows
     written = f"{borders.train} / {borders.validation - borders.train} / {borders.test - borders.validation}"
-    assert (written if known.split.kind == "rows" else "70 / 10 / 20 %") in card
+    words = {
+        "rows": written,
+        "fractions": "70 / 10 / 20 %",
+        "last": f"the last {known.split.test:g} steps of each item",
+    }
+    assert words[known.split.kind] in card
 
 
 def test_ett_borders_are_months_of_thirty_days() -> None:
@@ -125,6 +130,36 @@ def test_the_script_refuses_another_source(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- local files
+
+
+def lines(*rows: list[object]) -> bytes:
+    width = max(len(row) for row in rows)
+    head = ",".join(f'"V{number + 1}"' for number in range(width))
+    cells = [
+        ",".join(["" if cell is None else f'"{cell}"' for cell in [*row, *[None] * (width - len(row))]]) for row in rows
+    ]
+    return "\n".join([head, *cells]).encode()
+
+
+def test_series_of_their_own_lengths_lie_in_the_lines_of_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = lines(["H1", *range(7)], ["H2", *range(100, 111)]), lines(["H1", 7, 8.5], ["H2", 111, 112])
+    digests = [hashlib.sha256(each).hexdigest() for each in (first, second)]
+    small = catalog.info("m4-hourly").replace(sha256=digests[0], rest=(("M4-Hourly-test.csv", digests[1]),))
+    monkeypatch.setitem(catalog._SETS, "m4-hourly", small)
+    (tmp_path / "M4-Hourly-train.csv").write_bytes(first)
+    with pytest.raises(DataError, match=r"not in .*Get M4-Hourly-test\.csv"):
+        catalog.load("m4-hourly", folder=tmp_path)
+    (tmp_path / "M4-Hourly-test.csv.gz").write_bytes(gzip.compress(second))
+    panel = catalog.load("m4-hourly", folder=tmp_path)
+    assert [item.unique_id for item in panel.items] == ["H1", "H2"]
+    assert [item.values.ravel().tolist() for item in panel.items] == [[*range(8), 8.5], [*range(100, 113)]]
+    assert (panel.channels, panel.frequency, panel.split) == (("y",), "h", Split.last(validation=48, test=48))
+    assert "no time stamps" in panel.notes["remark"]
+    (tmp_path / "M4-Hourly-test.csv.gz").write_bytes(gzip.compress(second + b"\n"))
+    with pytest.raises(DataError, match="must have the checksum"):
+        catalog.load("m4-hourly", folder=tmp_path)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -129,8 +129,13 @@ def test_a_graph_that_forecasts_something_else_is_refused_with_numbers(monkeypat
 
 
 def test_a_graph_of_nan_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporter, "graph_of", lambda model: exported("linear").onnx)
-    monkeypatch.setattr(Predictor, "run", lambda self, x: np.full((len(x), HORIZON, 3), np.nan, np.float32))
+    graph = exported("linear").onnx
+    monkeypatch.setattr(exporter, "graph_of", lambda model: graph)
+
+    def nan(self: Predictor, context: np.ndarray) -> dict[str, np.ndarray]:
+        return {"forecast": np.full((len(context), HORIZON, 3), np.nan, np.float32)}
+
+    monkeypatch.setattr(Predictor, "outputs", nan)
     with pytest.raises(ArtifactError, match="got inf at batch 1"):
         export(fresh("linear"), task())
 

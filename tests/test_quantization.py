@@ -75,6 +75,15 @@ def test_a_linear_layer_equals_the_arithmetic_of_dynamic_int8(per_channel: bool)
     quantized = dynamic_graph(model.SerializeToString(), per_channel=per_channel)
     found = onnxruntime.InferenceSession(quantized).run(None, {"context": x})[0]
     np.testing.assert_allclose(found, dynamic_product(x, weight, per_channel), rtol=1e-4, atol=1e-4)
+    wide = dynamic_graph(model.SerializeToString(), per_channel=per_channel, weight_bits=8)
+    assert largest_weight(quantized) <= 64 < largest_weight(wide) <= 127
+
+
+def largest_weight(graph: bytes) -> int:
+    arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(graph).graph.initializer]
+    return max(
+        int(np.abs(array.astype(np.int64)).max()) for array in arrays if array.dtype == np.int8 and array.ndim == 2
+    )
 
 
 def dynamic_product(x: np.ndarray, weight: np.ndarray, per_channel: bool) -> np.ndarray:
@@ -83,9 +92,9 @@ def dynamic_product(x: np.ndarray, weight: np.ndarray, per_channel: bool) -> np.
     scale = (high - low) / 255
     zero = np.clip(np.round(-low / scale), 0, 255)
     q_x = np.clip(np.round(x / scale) + zero, 0, 255).astype(np.int64)
-    # ONNX Runtime lets weights use -127 ... 127, so that zero is exact.
-    w_scale = np.abs(weight).max(axis=0 if per_channel else None) / 127
-    q_w = np.clip(np.round(weight / w_scale), -127, 127).astype(np.int64)
+    # Seven bits, the same on both sides, so that zero is exact.
+    w_scale = np.abs(weight).max(axis=0 if per_channel else None) / 64
+    q_w = np.clip(np.round(weight / w_scale), -64, 64).astype(np.int64)
     return (q_x - int(zero)) @ q_w * scale * w_scale
 
 

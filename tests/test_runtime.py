@@ -86,9 +86,9 @@ def test_in_float_a_forecast_does_not_depend_on_its_batch(kind: str) -> None:
 def test_large_batches_are_run_in_pieces() -> None:
     sizes = []
 
-    def run(x: np.ndarray) -> np.ndarray:
-        sizes.append(len(x))
-        return x[:, :HORIZON]
+    def run(context: np.ndarray) -> np.ndarray:
+        sizes.append(len(context))
+        return context[:, :HORIZON]
 
     x = contexts(2 * CHUNK + 3)
     np.testing.assert_array_equal(predict_raw(x, task().signature, run), x[:, :HORIZON])
@@ -313,8 +313,8 @@ def test_golden_windows_may_stay_at_home(shelf: Path, tmp_path: Path) -> None:
 def test_a_graph_of_other_steps_is_refused() -> None:
     graph = exported("linear").onnx
     for field, value, words in (
-        ("context", 31, r"input must be 'context', float32 of shape \(batch, 31, 3\)"),
-        ("horizon", 11, r"output must be 'forecast', float32 of shape \(batch, 11, 3\)"),
+        ("context", 31, r"inputs must be 'context' \(batch, 31, 3\), float32"),
+        ("horizon", 11, r"outputs must be 'forecast' \(batch, 11, 3\), float32"),
         ("channels", ("a", "b"), r"\(batch, 29, 2\)"),
     ):
         with pytest.raises(ArtifactError, match=words):
@@ -323,7 +323,7 @@ def test_a_graph_of_other_steps_is_refused() -> None:
     model.graph.input[0].name = "x"
     for node in model.graph.node:
         node.input[:] = ["x" if name == "context" else name for name in node.input]
-    with pytest.raises(ArtifactError, match=r"input must be 'context'.*got .*'x'"):
+    with pytest.raises(ArtifactError, match=r"inputs must be 'context'.*got .*'x'"):
         Predictor(model.SerializeToString(), task().signature)
 
 

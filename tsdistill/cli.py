@@ -173,22 +173,32 @@ def predict(
     time: Annotated[str, typer.Option(help="Column of time stamps.")] = "ds",
     id: Annotated[str | None, typer.Option(help="Column of item identifiers of a long table.")] = None,
     fill: Annotated[str | None, typer.Option(help="Fill gaps: interpolate, forward or zero.")] = None,
+    future: Annotated[Path | None, typer.Option(help="File with the planned columns of the steps to forecast.")] = None,
+    quantiles: Annotated[bool, typer.Option("--quantiles", help="Every level of a quantile head.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of standard output.")] = None,
     as_json: Json = False,
 ) -> None:
     """Forecast the steps after the last row of a file, in raw units.
 
-    Example:
+    Examples:
       tsdistill predict demo/artifact newest.csv --time date > forecast.csv
+      tsdistill predict artifact sales.csv --future prices.csv --quantiles
     """
     from tsdistill.data import read_csv, read_parquet
 
     model = _load(artifact)
-    read = read_parquet if file.suffix in (".parquet", ".pq") else read_csv
-    channels = list(model.signature.channels)
-    long = id is not None or channels == ["y"]
-    panel = read(file, time=time, id=id, target=None if long else channels, fill=fill)  # type: ignore[arg-type]
-    forecast = model.predict(panel.to_frame())
+    channels, known = list(model.signature.channels), model.signature.covariates
+    planned = list(known.future) if known is not None else []
+    besides = [*model.signature.past, *planned]
+
+    def table(path: Path, target: list[str] | None) -> Any:
+        read = read_parquet if path.suffix in (".parquet", ".pq") else read_csv
+        return read(path, time=time, id=id, target=target, fill=fill).to_frame()  # type: ignore[arg-type]
+
+    long = not besides and (id is not None or channels == ["y"])
+    history = table(file, None if long else channels + besides)
+    ahead = table(future, planned or None) if future is not None else None
+    forecast = model.predict(history, ahead, quantiles=quantiles)
     if as_json:
         typer.echo(forecast.to_json(orient="records", date_format="iso"))
         return

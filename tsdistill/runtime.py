@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsdistill import manifest as manifests
-from tsdistill.errors import ArtifactError, ConfigError, must
+from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, must
 from tsdistill.formats import tensors
 from tsdistill.inputs import SignatureLike, predict_raw
 from tsdistill.manifest import Manifest
@@ -25,10 +25,23 @@ from tsdistill.manifest import Manifest
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["INPUT", "OUTPUT", "TOLERANCE", "Predictor", "SignatureLike", "difference", "load", "predict_raw", "verify"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "QUANTILES",
+    "TOLERANCE",
+    "Predictor",
+    "SignatureLike",
+    "difference",
+    "load",
+    "predict_raw",
+    "verify",
+]
 
-INPUT, OUTPUT = "context", "forecast"
-"""Names of a graph's only input, (batch, context, channel), and only output, (batch, horizon, channel), raw units."""
+INPUT, OUTPUT, QUANTILES = "context", "forecast", "quantiles"
+"""Names of a graph's input, (batch, context, channel), and outputs, (batch, horizon, channel) and, of a model with a
+quantile head, (batch, horizon, channel, quantile), all in raw units. Covariates are the inputs "future", (batch,
+context + horizon, feature), and "past", (batch, context, feature)."""
 
 TOLERANCE = 1e-4
 """How far an fp32 graph may be from the trained model, in standard deviations of a channel."""
@@ -44,6 +57,7 @@ class Predictor:
         isolate: Run one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch mates
             move a forecast a little; those of isolated windows cannot.
         threads: Threads that one prediction may use.
+        levels: Quantile levels of the graph's second output; empty when it has none.
 
     Raises:
         ArtifactError: onnxruntime cannot load the graph, or it does not take and give what the signature says.
@@ -58,40 +72,84 @@ class Predictor:
         precision: str = "fp32",
         isolate: bool = False,
         threads: int = 1,
+        levels: tuple[float, ...] = (),
     ) -> None:
-        self.signature, self.precision, self.isolate = signature, precision, isolate
+        self.signature, self.precision, self.isolate, self.levels = signature, precision, isolate, levels
         self.session = _session(model, threads)
         self._check_ports()
 
-    def predict(self, x: np.ndarray | pd.DataFrame) -> np.ndarray | pd.DataFrame:
-        """Forecast in raw units; see `predict_raw` for what it takes and gives."""
-        return predict_raw(x, self.signature, self.run)
+    def predict(
+        self,
+        x: np.ndarray | pd.DataFrame,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+    ) -> np.ndarray | pd.DataFrame:
+        """Forecasts in raw units, or quantiles of a model that has them; `predict_raw` says what it takes and gives."""
+        if not quantiles:
+            return predict_raw(x, self.signature, self.run, future=future, past=past)
+        refuse_quantiles(self.levels)
 
-    def run(self, context: np.ndarray) -> np.ndarray:
+        def run(**inputs: np.ndarray) -> np.ndarray:
+            return self.outputs(**inputs)[QUANTILES]
+
+        return predict_raw(x, self.signature, run, future=future, past=past, levels=self.levels)
+
+    def run(self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None) -> np.ndarray:
         """Forecasts (batch, horizon, channel) of checked float32 contexts (batch, context, channel)."""
-        if not self.isolate or len(context) <= 1:
-            return self._run(context)
-        return np.concatenate([self._run(context[row : row + 1]) for row in range(len(context))])
+        return self.outputs(context, future, past)[OUTPUT]
 
-    def _run(self, context: np.ndarray) -> np.ndarray:
-        return self.session.run([OUTPUT], {INPUT: context})[0]
+    def outputs(
+        self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Everything the graph gives for checked float32 inputs, by name."""
+        given = {INPUT: context, "future": future, "past": past}
+        inputs = {name: values for name, values in given.items() if values is not None}
+        if not self.isolate or len(context) <= 1:
+            return self._outputs(inputs)
+        alone = [
+            self._outputs({name: values[row : row + 1] for name, values in inputs.items()})
+            for row in range(len(context))
+        ]
+        return {name: np.concatenate([each[name] for each in alone]) for name in alone[0]}
+
+    def _outputs(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [OUTPUT, QUANTILES] if self.levels else [OUTPUT]
+        return dict(zip(names, self.session.run(names, inputs), strict=True))
 
     def _check_ports(self) -> None:
-        n_channels = len(self.signature.channels)
-        sides = (
-            ("input", INPUT, self.signature.context, self.session.get_inputs()),
-            ("output", OUTPUT, self.signature.horizon, self.session.get_outputs()),
-        )
-        for side, name, steps, ports in sides:
-            port = ports[0] if len(ports) == 1 else None
-            shape = list(port.shape) if port is not None else []
-            sound = len(shape) == 3 and not isinstance(shape[0], int) and shape[1:] == [steps, n_channels]
-            if port is None or port.name != name or port.type != "tensor(float)" or not sound:
-                found = [(found.name, found.type, found.shape) for found in ports]
+        context, horizon, n_channels = self.signature.context, self.signature.horizon, len(self.signature.channels)
+        inputs = {INPUT: [context, n_channels]}
+        if self.signature.future:
+            inputs["future"] = [context + horizon, len(self.signature.future)]
+        if self.signature.past:
+            inputs["past"] = [context, len(self.signature.past)]
+        outputs = {OUTPUT: [horizon, n_channels]}
+        if self.levels:
+            outputs[QUANTILES] = [horizon, n_channels, len(self.levels)]
+        sides = (("inputs", inputs, self.session.get_inputs()), ("outputs", outputs, self.session.get_outputs()))
+        for side, wanted, ports in sides:
+            found = {port.name: (port.type, list(port.shape)) for port in ports}
+            sound = set(found) == set(wanted) and all(
+                kind == "tensor(float)" and shape[1:] == wanted[name] and not isinstance(shape[0], int)
+                for name, (kind, shape) in found.items()
+                if shape
+            )
+            if not sound or not all(shape for _, shape in found.values()):
+                shapes = ", ".join(f"{name!r} (batch, {str(shape)[1:-1]})" for name, shape in wanted.items())
                 raise ArtifactError(
-                    f"the graph's {side} must be {name!r}, float32 of shape (batch, {steps}, {n_channels}), got "
-                    f"{found}. The manifest and the graph belong to different models; save the model again."
+                    f"the graph's {side} must be {shapes}, float32, got {found}. The manifest and the graph belong to "
+                    "different models; save the model again."
                 )
+
+
+def refuse_quantiles(levels: tuple[float, ...]) -> None:
+    """UnsupportedError when a model without a quantile head is asked for quantiles."""
+    if not levels:
+        raise UnsupportedError(
+            "`quantiles` must be False for a model without a quantile head. Train one with head=td.QuantileHead(...)."
+        )
 
 
 def load(folder: str | Path, *, threads: int = 1) -> Predictor:
@@ -145,7 +203,8 @@ def verify(folder: str | Path) -> dict[str, Any]:
     unit = np.asarray(parity.get("unit", manifest.signature["scale"]))
     tolerance = float(parity.get("tolerance", TOLERANCE))
     golden = golden_windows(contents[manifests.GOLDEN], predictor.signature)
-    found, where = difference(predictor.run(golden["context"]), golden["forecast"], unit, predictor.signature.channels)
+    forecast = golden.pop("forecast")
+    found, where = difference(predictor.run(**golden), forecast, unit, predictor.signature.channels)
     if not found <= tolerance:
         int8 = predictor.precision == "int8"
         remedy = (
@@ -204,15 +263,26 @@ def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes
             f"{folder} must hold a deployed model, got kind={manifest.kind!r}. Load it with tsdistill.load(folder), or "
             "export it first: tsdistill.save(tsdistill.export(model), folder)."
         )
-    values = {**manifest.signature, "channels": tuple(manifest.signature["channels"])}
-    signature = SimpleNamespace(**{"frequency": None, **values})
+    head = manifest.config.get("head")
+    levels = head.get("levels", ()) if isinstance(head, dict) else ()
     return Predictor(
         contents[manifests.MODEL],
-        signature,
+        _signature(manifest),
         precision=deployment.precision,
         isolate=deployment.isolate,
         threads=threads,
+        levels=tuple(levels),
     )
+
+
+def _signature(manifest: Manifest) -> SimpleNamespace:
+    """The signature without pydantic; artifacts of earlier versions know no covariates."""
+    values = {"frequency": None, "future": (), "past": (), "covariates": None, **manifest.signature}
+    for name in ("channels", "future", "past"):
+        values[name] = tuple(values[name])
+    if values["covariates"] is not None:
+        values["covariates"] = SimpleNamespace(**{"calendar": (), "holidays": (), "future": (), **values["covariates"]})
+    return SimpleNamespace(**values)
 
 
 def golden_windows(content: bytes, signature: SignatureLike) -> dict[str, np.ndarray]:
@@ -223,10 +293,15 @@ def golden_windows(content: bytes, signature: SignatureLike) -> dict[str, np.nda
         if item.dtype == "F32"
     }
     n_channels, n_windows = len(signature.channels), len(arrays.get("context", ()))
-    shapes = {
+    n_steps = signature.context + signature.horizon
+    shapes: dict[str, tuple[int, ...]] = {
         "context": (n_windows, signature.context, n_channels),
         "forecast": (n_windows, signature.horizon, n_channels),
     }
+    if signature.future:
+        shapes["future"] = (n_windows, n_steps, len(signature.future))
+    if signature.past:
+        shapes["past"] = (n_windows, signature.context, len(signature.past))
     found = {name: array.shape for name, array in arrays.items()}
     if found != shapes or n_windows == 0:
         raise ArtifactError(f"golden windows must have the float32 shapes {shapes}, got {found}. Save the model again.")

@@ -14,7 +14,9 @@ import sys
 import zlib
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from tsdistill.data.split import Split
 from tsdistill.errors import ConfigError, DataError, nearest
@@ -23,7 +25,7 @@ from tsdistill.spec import Spec
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tsdistill.data.panel import Panel
+    from tsdistill.data.panel import Item, Panel
 
 VARIABLE = "TSDISTILL_DATA"
 """Environment variable that names a folder with data files."""
@@ -39,14 +41,18 @@ class Dataset(Spec):
         licence: Terms it may be used under.
         file: Name of the official file.
         sha256: Checksum of the official file, uncompressed.
-        n_rows: Time steps.
-        n_channels: Series.
+        n_rows: Time steps, of all items together.
+        n_channels: Value columns.
         frequency: Step width as a pandas offset alias.
         split: Borders used in the literature.
         time: Column of time stamps.
         url: Official address of the file; None when there is none to download from, or the set is bundled.
         bundled: It comes with the package.
         remark: What a reader of results should know of the data; it goes into the panel's notes.
+        n_items: Series with a length of their own.
+        layout: "columns": each row is a time step. "lines": each row is an item, its name and then its values, until it
+            ends.
+        rest: Name and checksum of more official files, whose values come after those of the first.
     """
 
     name: str
@@ -63,6 +69,9 @@ class Dataset(Spec):
     url: str | None = None
     bundled: bool = False
     remark: str | None = None
+    n_items: int = 1
+    layout: Literal["columns", "lines"] = "columns"
+    rest: tuple[tuple[str, str], ...] = ()
 
 
 def names() -> tuple[str, ...]:
@@ -122,6 +131,11 @@ def load(name: str, *, folder: str | Path | None = None, progress: bool | None =
     from tsdistill.data.panel import Panel
 
     known = info(name)
+    notes = {} if known.remark is None else {"remark": known.remark}
+    if known.layout == "lines":
+        files = [known, *(known.replace(file=file, sha256=sha256) for file, sha256 in known.rest)]
+        tables = [pd.read_csv(io.BytesIO(_official_bytes(each, folder, progress)), index_col=0) for each in files]
+        return Panel(_items(tables), ("y",), known.frequency, known.split, known.name, notes)
     df = pd.read_csv(io.BytesIO(_official_bytes(known, folder, progress)))
     # Letters that were lost before the official file of Weather was written.
     df.columns = [name.replace("\ufffdmol", "µmol").replace("/m\ufffd", "/m²") for name in df.columns]
@@ -129,9 +143,7 @@ def load(name: str, *, folder: str | Path | None = None, progress: bool | None =
     panel = Panel.from_frame(
         df, time=known.time, frequency=known.frequency, name=known.name, split=known.split, fill=None
     )
-    if known.remark is None:
-        return panel
-    return Panel(panel.items, panel.channels, panel.frequency, panel.split, panel.name, {"remark": known.remark})
+    return Panel(panel.items, panel.channels, panel.frequency, panel.split, panel.name, notes) if notes else panel
 
 
 def cache_folder() -> Path:
@@ -146,6 +158,17 @@ def cache_folder() -> Path:
     else:
         base = Path.home() / ".cache"
     return base / "tsdistill" / "data"
+
+
+def _items(tables: list[pd.DataFrame]) -> tuple[Item, ...]:
+    """One item per line of the first table, going on in the same line of the others; empty cells end a line."""
+    from tsdistill.data.panel import Item
+
+    lines = zip(*(table.to_numpy(dtype=np.float64) for table in tables), strict=True)
+    return tuple(
+        Item(str(name), None, np.concatenate([values[~np.isnan(values)] for values in parts])[:, None])
+        for name, parts in zip(tables[0].index, lines, strict=True)
+    )
 
 
 def _stamps(column: pd.Series, known: Dataset) -> pd.Series | pd.DatetimeIndex:
@@ -281,6 +304,23 @@ _SETS: dict[str, Dataset] = {
             frequency="W-TUE",
             split=_TENTHS,
             remark="very small: the literature uses a context of 36 to 104 and horizons of 24 to 60 weeks",
+        ),
+        Dataset(
+            name="m4-hourly",
+            title="M4 competition, 414 hourly series of many kinds, 748 or 1,008 steps each",
+            source="Makridakis et al., the M4 competition (2020), https://github.com/Mcompetitions/M4-methods, and the "
+            "Monash archive, https://forecastingdata.org",
+            licence="CC BY 4.0",
+            file="M4-Hourly-train.csv",
+            sha256="ea59b7783573c49077a835ab6465c7d66f1474783360f310988a9a737fbca62f",
+            rest=(("M4-Hourly-test.csv", "71a57fccb15e534d973626ada4fb87febf789e9317715b7cc6dd3b5f90db6f42"),),
+            n_rows=373_372,
+            n_channels=1,
+            n_items=414,
+            frequency="h",
+            split=Split.last(validation=48, test=48),
+            layout="lines",
+            remark="no time stamps; at horizon 48 each series has the one test window of the competition",
         ),
     )
 }

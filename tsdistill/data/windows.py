@@ -16,6 +16,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
+
+    from tsdistill.data.signature import Signature
 
 HASHED_ROWS = 1 << 14
 """Rows and starts hashed at once: bounds memory, changes nothing else."""
@@ -182,6 +185,35 @@ def window_units(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = off.mean(axis=1, keepdims=True)
     spread = (off - mean).std(axis=1, keepdims=True)
     return mean + last, np.where(spread > 0, spread, 1.0)
+
+
+def raw_inputs(windows: Windows, index: torch.Tensor, scaled: Signature, own: Signature) -> dict[str, np.ndarray]:
+    """What a forecaster is given to forecast some windows, raw and in float32, by name.
+
+    Args:
+        windows: Where the windows are.
+        index: Their positions, (batch,).
+        scaled: How the windows' task scales.
+        own: What the forecaster takes: steps and covariates.
+
+    Returns:
+        `context` (batch, context, channel) and, where the forecaster takes them, `future` (batch, context + horizon,
+        feature) and `past` (batch, context, column).
+    """
+    batch = windows.batch(index)
+    mean, scale = windows.units(index) if scaled.normalisation == "window" else (scaled.mean, scaled.scale)
+
+    def raw(values: torch.Tensor, steps: int, mean: ArrayLike, scale: ArrayLike) -> np.ndarray:
+        found = values[:, -steps:].numpy() * np.asarray(scale) + np.asarray(mean)
+        return found.astype(np.float32)
+
+    inputs = {"context": raw(batch.context, own.context, mean, scale)}
+    if own.future and batch.future is not None:
+        n_steps = own.context + own.horizon
+        inputs["future"] = raw(batch.future, n_steps, scaled.future_mean, scaled.future_scale)
+    if own.past and batch.past is not None:
+        inputs["past"] = raw(batch.past, own.context, scaled.past_mean, scaled.past_scale)
+    return inputs
 
 
 class _Runs:

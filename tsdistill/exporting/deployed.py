@@ -14,7 +14,7 @@ from tsdistill import manifest as manifests
 from tsdistill.data.task import Signature
 from tsdistill.errors import OrderError
 from tsdistill.manifest import Deployment, Manifest
-from tsdistill.models.base import ModelConfig
+from tsdistill.models.base import ModelConfig, levels_of
 from tsdistill.runtime import Predictor
 from tsdistill.spec import LineageStep
 
@@ -36,7 +36,7 @@ class Deployed:
         precision: "fp32" or "int8".
         lineage: How it came to be, oldest step first.
         n_parameters: Weights of the model it was made from.
-        golden: "context" and "forecast" of a few windows, raw units, to check other machines with.
+        golden: "context" and "forecast" (and covariates) of a few windows, raw units, to check other machines with.
         parity: How far its forecasts were from those of the model it was made from, in standard deviations.
         isolate: Forecast one window at a time.
         control: The same student trained without a teacher, deployed alike, or None.
@@ -66,11 +66,24 @@ class Deployed:
     @functools.cached_property
     def predictor(self) -> Predictor:
         """The graph loaded on one thread, as it is served."""
-        return Predictor(self.onnx, self.signature, precision=self.precision, isolate=self.isolate)
+        return Predictor(
+            self.onnx, self.signature, precision=self.precision, isolate=self.isolate, levels=levels_of(self.config)
+        )
 
-    def predict(self, x: np.ndarray | pd.DataFrame) -> np.ndarray | pd.DataFrame:
-        """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames."""
-        return self.predictor.predict(x)
+    def predict(
+        self,
+        x: np.ndarray | pd.DataFrame,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+    ) -> np.ndarray | pd.DataFrame:
+        """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames.
+
+        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels. See
+        `tsdistill.inputs.predict_raw`.
+        """
+        return self.predictor.predict(x, future, past, quantiles=quantiles)
 
     @functools.cached_property
     def files(self) -> dict[str, bytes]:

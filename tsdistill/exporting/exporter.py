@@ -17,7 +17,7 @@ from tsdistill.exporting.parity import (
     tolerance_of,
     units,
 )
-from tsdistill.models.base import Forecaster, versions
+from tsdistill.models.base import Forecaster, levels_of, versions
 from tsdistill.runtime import Predictor
 from tsdistill.spec import LineageStep
 
@@ -31,7 +31,9 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
 
     The scaler stands inside the graph, before and after the model: forecast = model((context - mean) / scale) * scale +
     mean. Input `context` (batch, context, channel), output `forecast` (batch, horizon, channel), both float32, of any
-    batch size. Use it for serving in float32 and as the base of every INT8 form; `quantize` calls it by itself.
+    batch size; covariates are further inputs, `future` and `past`, and the quantiles of a quantile head a further
+    output, `quantiles` (batch, horizon, channel, quantile). Use it for serving in float32 and as the base of every INT8
+    form; `quantize` calls it by itself.
 
     The graph's forecasts are compared with torch's at batch sizes 1, 5 and 64, over validation windows spread through
     time, or over seeded synthetic windows when there is no task. They must agree to 1e-4 of a channel's standard
@@ -61,21 +63,21 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     refuse_deployed(forecaster, "export")
     model = copy.deepcopy(forecaster).cpu().eval()
     model.control = None
-    contexts, source = parity_windows(forecaster.signature, task)
+    inputs, source = parity_windows(forecaster.signature, task)
     step = LineageStep(
         verb="export",
         data=task.fingerprint if task is not None else None,
         versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},
     )
-    unit = units(forecaster.signature, contexts)
+    unit = units(forecaster.signature, inputs["context"])
     check_resolution(forecaster.signature, unit)
     graph = graph_of(model)
-    predictor = Predictor(graph, forecaster.signature)
-    parity = parity_report(predictor.run, model._predict_array, contexts, unit, forecaster.signature.channels)
+    predictor = Predictor(graph, forecaster.signature, levels=levels_of(forecaster.config))
+    parity = parity_report(predictor.outputs, model.outputs, inputs, unit, forecaster.signature.channels)
     parity |= {"against": "torch", "windows": source, "unit": unit.tolist()}
     parity["tolerance"] = tolerance_of(parity)
     check_parity(parity, forecaster)
-    golden = np.ascontiguousarray(contexts[:: max(len(contexts) // _n_golden(contexts), 1)][: _n_golden(contexts)])
+    golden = _golden(inputs)
     return Deployed(
         onnx=graph,
         config=forecaster.config,
@@ -83,11 +85,16 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         precision="fp32",
         lineage=(*forecaster.lineage, step),
         n_parameters=forecaster.n_parameters,
-        golden={"context": golden, "forecast": predictor.run(golden)},
+        golden={**golden, "forecast": predictor.run(**golden)},
         parity=parity,
         control=export(forecaster.control, task) if forecaster.control is not None else None,
     )
 
 
-def _n_golden(contexts: np.ndarray) -> int:
-    return int(np.clip(GOLDEN_BYTES // contexts[0].nbytes, 1, GOLDEN_WINDOWS))
+def _golden(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A few of the windows, spread over them."""
+    n_windows = len(inputs["context"])
+    bytes_each = sum(values[0].nbytes for values in inputs.values())
+    n_golden = int(np.clip(GOLDEN_BYTES // bytes_each, 1, GOLDEN_WINDOWS))
+    step = max(n_windows // n_golden, 1)
+    return {name: np.ascontiguousarray(values[::step][:n_golden]) for name, values in inputs.items()}

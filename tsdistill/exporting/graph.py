@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tsdistill.errors import UnsupportedError
-from tsdistill.models.base import Forecaster
-from tsdistill.runtime import INPUT, OUTPUT
+from tsdistill.models.base import Forecaster, levels_of
+from tsdistill.runtime import INPUT, OUTPUT, QUANTILES
 
 if TYPE_CHECKING:
     import onnx
@@ -28,17 +28,24 @@ def graph_of(model: Forecaster) -> bytes:
     import onnx
 
     signature = model.signature
-    example = torch.zeros(2, signature.context, len(signature.channels))
+    n_steps = signature.context + signature.horizon
+    examples = {INPUT: torch.zeros(2, signature.context, len(signature.channels))}
+    if signature.future:
+        examples["future"] = torch.zeros(2, n_steps, len(signature.future))
+    if signature.past:
+        examples["past"] = torch.zeros(2, signature.context, len(signature.past))
+    levels = levels_of(model.config)
+    batch = torch.export.Dim("batch")
     with _one_at_a_time, quiet():
         try:
             program = torch.onnx.export(
                 _RawUnits(model).eval(),
-                (example,),
+                kwargs=examples,
                 dynamo=True,
                 external_data=False,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=list(examples),
+                output_names=[OUTPUT, QUANTILES] if levels else [OUTPUT],
+                dynamic_shapes={name: {0: batch} for name in examples},
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
@@ -54,6 +61,9 @@ def graph_of(model: Forecaster) -> bytes:
         "frequency": signature.frequency or "",
         "horizon": str(signature.horizon),
         "units": "raw",
+        **({"quantiles": json.dumps(list(levels))} if levels else {}),
+        **({"future": json.dumps(list(signature.future))} if signature.future else {}),
+        **({"past": json.dumps(list(signature.past))} if signature.past else {}),
     }
     for name, value in facts.items():
         graph.metadata_props.add(key=f"tsdistill.{name}", value=value)
@@ -92,7 +102,36 @@ def quiet() -> Iterator[None]:
 
 
 class _RawUnits(nn.Module):
-    """The model with its scaler around it.
+    """The model with its scaling around it: the task's scaler, or each window's own mean and deviation."""
+
+    def __init__(self, model: Forecaster) -> None:
+        super().__init__()
+        self.model, self.has_quantiles = model, bool(levels_of(model.config))
+        ours = model.signature
+        self.by_window = ours.normalisation == "window"
+        self.channels = _Scaler(ours.mean, ours.scale)
+        self.future = _Scaler(ours.future_mean, ours.future_scale)
+        self.past = _Scaler(ours.past_mean, ours.past_scale)
+
+    def forward(
+        self, context: Tensor, future: Tensor | None = None, past: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        low, high, scale = _of_window(context) if self.by_window else self.channels.parts
+        inside = self.model.activations(
+            (context - high - low) / scale,
+            None if future is None else self.future(future),
+            None if past is None else self.past(past),
+        )
+        forecast = inside.forecast * scale + low + high
+        if not self.has_quantiles or inside.distribution is None:
+            return forecast
+        # Along the channels like the forecast, so that both are scaled by the same numbers.
+        quantiles = inside.distribution.permute(3, 0, 1, 2) * scale + low + high
+        return forecast, quantiles.permute(1, 2, 3, 0)
+
+
+class _Scaler(nn.Module):
+    """(x - mean) / scale along the last axis.
 
     A mean far from zero does not fit float32 (1012.34 +- 8 loses 4e-6 of a deviation), so it is kept as the sum of two
     float32 numbers: subtracting the large one first is exact for values near it.
@@ -102,18 +141,29 @@ class _RawUnits(nn.Module):
     low: Tensor
     scale: Tensor
 
-    def __init__(self, model: Forecaster) -> None:
+    def __init__(self, mean: tuple[float, ...], scale: tuple[float, ...]) -> None:
         super().__init__()
-        self.model = model
-        mean = torch.tensor(model.signature.mean, dtype=torch.float64)
-        self.register_buffer("high", mean.float())
-        self.register_buffer("low", (mean - mean.float().double()).float())
-        self.register_buffer("scale", torch.tensor(model.signature.scale, dtype=torch.float32))
+        exact = torch.tensor(mean, dtype=torch.float64)
+        self.register_buffer("high", exact.float())
+        self.register_buffer("low", (exact - exact.float().double()).float())
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
 
-    def forward(self, context: Tensor) -> Tensor:
-        scaled = (context - self.high - self.low) / self.scale
-        forecast: Tensor = self.model(scaled)
-        return forecast * self.scale + self.low + self.high
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Small and large part of the mean, and the scale."""
+        return self.low, self.high, self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.high - self.low) / self.scale
+
+
+def _of_window(context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same parts of each window and channel by itself, (batch, 1, channel); a still window has the scale 1."""
+    last = context[:, -1:]
+    off = context - last
+    mean = off.mean(dim=1, keepdim=True)
+    spread = (off - mean).square().mean(dim=1, keepdim=True).sqrt()
+    return mean, last, torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
 def package_versions(*packages: str) -> dict[str, str]:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from tsdistill.data.task import Signature, Task
+from tsdistill.data.windows import raw_inputs
 from tsdistill.errors import ArtifactError, ShapeError
 from tsdistill.models.base import Forecaster
-from tsdistill.runtime import TOLERANCE, difference
+from tsdistill.runtime import OUTPUT, QUANTILES, TOLERANCE, difference
 
 BATCHES = (1, 5, 64)
 """Batch sizes at which a graph is compared with the model it was made from."""
@@ -23,31 +24,44 @@ RESOLUTION = 1e-2
 """Steps of float32 at a channel's values may be this share of its standard deviation; a coarser channel is refused."""
 
 
+Outputs = Callable[..., dict[str, np.ndarray]]
+"""Forecast and, where there are some, quantiles of raw inputs given by name."""
+
+
 def parity_report(
-    forecast: Callable[[np.ndarray], np.ndarray],
-    reference: Callable[[np.ndarray], np.ndarray],
-    contexts: np.ndarray,
+    forecast: Outputs,
+    reference: Outputs,
+    inputs: Mapping[str, np.ndarray],
     unit: np.ndarray,
     channels: tuple[str, ...],
 ) -> dict[str, Any]:
-    """How far two ways to forecast the same raw contexts are apart at every batch size, in units of `unit` (channel,).
+    """How far two ways to forecast the same raw inputs are apart at every batch size, in units of `unit` (channel,).
 
-    `forecast` and `reference` take contexts (batch, context, channel) and give forecasts (batch, horizon, channel), raw
-    units. The report holds `difference`, the largest per batch size, their `max_difference`, `where` that is,
-    `mean_difference` at the largest batch size, and `reach`, how far the reference goes from the contexts' mean.
+    `forecast` and `reference` take the arrays of `inputs` by name. The report holds `difference`, the largest per batch
+    size, their `max_difference`, `where` that is, `mean_difference` at the largest batch size, and `reach`, how far the
+    reference goes from the contexts' mean. Quantiles are compared like further steps of the horizon.
     """
     found: dict[str, float] = {}
     worst, where, mean = -1.0, "", 0.0
     reach = 0.0
     for size in BATCHES:
-        batch = contexts[np.linspace(0, len(contexts) - 1, size).astype(int)]
-        ours, theirs = forecast(batch), reference(batch)
+        places = np.linspace(0, len(inputs["context"]) - 1, size).astype(int)
+        batch = {name: values[places] for name, values in inputs.items()}
+        ours, theirs = _side_by_side(forecast(**batch)), _side_by_side(reference(**batch))
         found[str(size)], place = difference(ours, theirs, unit, channels)
         mean = float(np.mean(np.abs(ours.astype(np.float64) - theirs) / unit))
-        reach = max(reach, float(np.max(np.abs(theirs - batch.mean(axis=(0, 1))) / unit)))
+        reach = max(reach, float(np.max(np.abs(theirs - batch["context"].mean(axis=(0, 1))) / unit)))
         if not found[str(size)] <= worst:
             worst, where = found[str(size)], f"batch {size}, {place}"
     return {"difference": found, "max_difference": worst, "mean_difference": mean, "where": where, "reach": reach}
+
+
+def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Forecasts and quantiles along one axis of steps, (batch, step, channel)."""
+    forecast, quantiles = outputs[OUTPUT], outputs.get(QUANTILES)
+    if quantiles is None:
+        return forecast
+    return np.concatenate([forecast, *np.moveaxis(quantiles, -1, 0)], axis=1)
 
 
 def tolerance_of(parity: Mapping[str, Any]) -> float:
@@ -59,13 +73,11 @@ def tolerance_of(parity: Mapping[str, Any]) -> float:
     return TOLERANCE * max(1.0, parity["reach"] / FAR) if np.isfinite(parity["reach"]) else TOLERANCE
 
 
-def parity_windows(signature: Signature, task: Task | None) -> tuple[np.ndarray, str]:
-    """Raw float32 contexts to compare on, spread over the validation part or drawn from a seed, and which."""
+def parity_windows(signature: Signature, task: Task | None) -> tuple[dict[str, np.ndarray], str]:
+    """Raw float32 inputs to compare on, spread over the validation part or drawn from a seed, and which."""
     n_windows = max(BATCHES)
     if task is None:
-        drawn = np.random.default_rng(0).standard_normal((n_windows, signature.context, len(signature.channels)))
-        raw = drawn * np.asarray(signature.scale) + np.asarray(signature.mean)
-        return raw.astype(np.float32), "synthetic"
+        return _drawn(signature, n_windows), "synthetic"
     found = task.signature
     if (found.channels, found.horizon) != (signature.channels, signature.horizon) or found.context < signature.context:
         raise ShapeError(
@@ -75,9 +87,24 @@ def parity_windows(signature: Signature, task: Task | None) -> tuple[np.ndarray,
         )
     windows = task.validation
     index = torch.linspace(0, len(windows) - 1, min(n_windows, len(windows))).long()
-    scaled = windows.batch(index).context[:, -signature.context :].numpy()
-    raw = scaled * np.asarray(found.scale) + np.asarray(found.mean)
-    return raw.astype(np.float32), "validation"
+    return raw_inputs(windows, index, found, signature), "validation"
+
+
+def _drawn(signature: Signature, n_windows: int) -> dict[str, np.ndarray]:
+    """Normal noise with the means and deviations of the signature."""
+    random = np.random.default_rng(0)
+
+    def draw(n_steps: int, mean: tuple[float, ...], scale: tuple[float, ...]) -> np.ndarray:
+        noise = random.standard_normal((n_windows, n_steps, len(mean)))
+        return (noise * np.asarray(scale) + np.asarray(mean)).astype(np.float32)
+
+    inputs = {"context": draw(signature.context, signature.mean, signature.scale)}
+    if signature.future:
+        n_steps = signature.context + signature.horizon
+        inputs["future"] = draw(n_steps, signature.future_mean, signature.future_scale)
+    if signature.past:
+        inputs["past"] = draw(signature.context, signature.past_mean, signature.past_scale)
+    return inputs
 
 
 def units(signature: Signature, contexts: np.ndarray) -> np.ndarray:

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from tsdistill.data.task import Batch, Signature, Windows
+from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, ShapeError
 from tsdistill.inputs import predict_raw
 from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
+from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
 from tsdistill.spec import LineageStep, Spec
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike
 
 POINT = PointHead()
 
@@ -241,17 +244,59 @@ class Forecaster(nn.Module):
         finally:
             self.train(was_training)
 
-    def predict(self, x: np.ndarray | pd.DataFrame, future: None = None) -> np.ndarray | pd.DataFrame:
-        """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames."""
-        return predict_raw(x, self.signature, self._predict_array)
+    def predict(
+        self,
+        x: np.ndarray | pd.DataFrame,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+    ) -> np.ndarray | pd.DataFrame:
+        """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames.
 
-    def _predict_array(self, context: np.ndarray) -> np.ndarray:
-        mean, scale = (np.asarray(values) for values in (self.signature.mean, self.signature.scale))
-        scaled = torch.from_numpy(((context - mean) / scale).astype(np.float32))
+        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels. See
+        `tsdistill.inputs.predict_raw`.
+        """
+        levels = levels_of(self.config) if quantiles else ()
+        if quantiles:
+            refuse_quantiles(levels)
+
+        def run(**inputs: np.ndarray) -> np.ndarray:
+            return self.outputs(**inputs)[QUANTILES if quantiles else OUTPUT]
+
+        return predict_raw(x, self.signature, run, future=future, past=past, levels=levels)
+
+    def outputs(
+        self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """What a deployed graph gives for checked float32 inputs in raw units, computed by torch."""
+        ours = self.signature
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
-        blank = torch.empty(len(scaled), 0)
-        forecast = self.forecast(Batch(context=scaled.to(device), target=blank, index=torch.arange(len(scaled))))
-        return (forecast.cpu().numpy() * scale + mean).astype(np.float32)
+
+        def scaled(values: np.ndarray | None, mean: ArrayLike, scale: ArrayLike) -> Tensor | None:
+            if values is None:
+                return None
+            return torch.from_numpy(((values - np.asarray(mean)) / np.asarray(scale)).astype(np.float32)).to(device)
+
+        mean, scale = np.asarray(ours.mean), np.asarray(ours.scale)
+        if ours.normalisation == "window":
+            mean, scale = window_units(context)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                inside = self.activations(
+                    scaled(context, mean, scale),  # type: ignore[arg-type]
+                    scaled(future, ours.future_mean, ours.future_scale),
+                    scaled(past, ours.past_mean, ours.past_scale),
+                )
+        finally:
+            self.train(was_training)
+        found = {OUTPUT: (inside.forecast.cpu().numpy() * scale + mean).astype(np.float32)}
+        if levels_of(self.config) and inside.distribution is not None:
+            raw = inside.distribution.cpu().numpy() * scale[..., None] + mean[..., None]
+            found[QUANTILES] = raw.astype(np.float32)
+        return found
 
     def recent(self, context: Tensor) -> Tensor:
         """The last `context` steps of a longer context, channels first: (batch, channel, context)."""
@@ -266,6 +311,11 @@ class Forecaster(nn.Module):
         """Append a step to the lineage, in place, and return self."""
         self.lineage = (*self.lineage, step)
         return self
+
+
+def levels_of(config: ModelConfig) -> tuple[float, ...]:
+    """Quantile levels of a config's head; empty for other heads."""
+    return tuple(getattr(getattr(config, "head", None), "levels", ()))
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -93,20 +94,21 @@ def _dynamic(full: Deployed, task: Task, spec: Quantization) -> Deployed:
     """The dynamic INT8 form of an fp32 one, compared with it on the same windows."""
     from tsdistill.quantization.dynamic import dynamic_graph
 
-    graph = dynamic_graph(full.onnx, per_channel=spec.per_channel)
-    predictor = Predictor(graph, full.signature, precision="int8", isolate=spec.isolate)
-    contexts, source = parity_windows(full.signature, task)
+    graph = dynamic_graph(full.onnx, per_channel=spec.per_channel, weight_bits=spec.weight_bits)
+    levels = full.predictor.levels
+    predictor = Predictor(graph, full.signature, precision="int8", isolate=spec.isolate, levels=levels)
+    inputs, source = parity_windows(full.signature, task)
     unit, channels = np.asarray(full.parity["unit"]), full.signature.channels
-    parity = parity_report(predictor.run, full.predictor.run, contexts, unit, channels)
-    alone = Predictor(graph, full.signature, precision="int8", isolate=True)
-    mates, _ = difference(predictor.run(contexts), alone.run(contexts), unit, channels)
-    golden = full.golden["context"]
+    parity = parity_report(predictor.outputs, full.predictor.outputs, inputs, unit, channels)
+    alone = Predictor(graph, full.signature, precision="int8", isolate=True, levels=levels)
+    mates, _ = difference(predictor.run(**inputs), alone.run(**inputs), unit, channels)
+    golden = {name: values for name, values in full.golden.items() if name != "forecast"}
     return replace(
         full,
         onnx=graph,
         precision="int8",
         isolate=spec.isolate,
-        golden={"context": golden, "forecast": predictor.run(golden)},
+        golden={**golden, "forecast": predictor.run(**golden)},
         parity={
             **parity,
             "against": "fp32",
@@ -122,11 +124,13 @@ def _dynamic(full: Deployed, task: Task, spec: Quantization) -> Deployed:
 
 def _measured(candidates: dict[str, Deployed], task: Task) -> dict[str, dict[str, Any]]:
     """Validation error, bytes of the graph and latency of every candidate, measured side by side."""
-    window, _ = parity_windows(next(iter(candidates.values())).signature, task)
-    latency = measure_latency(
-        {name: lambda model=model: model.predict(window[:1]) for name, model in candidates.items()},  # type: ignore[misc]
-        n_runs=100,
-    )
+    inputs, _ = parity_windows(next(iter(candidates.values())).signature, task)
+    window = {name: values[:1] for name, values in inputs.items()}
+
+    def call(model: Deployed) -> Callable[[], object]:
+        return lambda: model.predict(window["context"], window.get("future"), window.get("past"))
+
+    latency = measure_latency({name: call(model) for name, model in candidates.items()}, n_runs=100)
     return {
         name: {
             "mse": evaluate(model, task, split="validation")["mse"],

@@ -17,12 +17,13 @@ LAYERS = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "Mat
 """Float operators with weights, and what each of them becomes."""
 
 
-def dynamic_graph(graph: bytes, *, per_channel: bool) -> bytes:
+def dynamic_graph(graph: bytes, *, per_channel: bool, weight_bits: int = 7) -> bytes:
     """The same graph with the weights of its LSTM and linear layers in INT8.
 
     Args:
         graph: An fp32 ONNX file.
         per_channel: One scale per output of a layer instead of one per layer.
+        weight_bits: 7 or 8; 8 overflows on processors without VNNI instructions.
 
     Returns:
         An ONNX file that takes and gives what `graph` did.
@@ -47,6 +48,7 @@ def dynamic_graph(graph: bytes, *, per_channel: bool) -> bytes:
             op_types_to_quantize=sorted(LAYERS),
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
+            reduce_range=weight_bits == 7,
         )
         model = stripped(onnx.load(Path(folder) / "int8.onnx"))
     found = Counter(node.op_type for node in model.graph.node if node.op_type in LAYERS.values())

@@ -16,8 +16,8 @@ class Quantization(Spec):
     """How to bring a forecaster to INT8, and what it may cost.
 
     q = clamp(round(x / scale) + zero_point, low, high) and x' = (q - zero_point) * scale. Weights are rounded once, to
-    -127 ... 127 with zero_point 0; activations are rounded to 0 ... 255 while forecasting, with scale and zero_point of
-    the range they have in that very batch ("dynamic").
+    -64 ... 64 (7 bits) or -127 ... 127 (8 bits) with zero_point 0; activations are rounded to 0 ... 255 while
+    forecasting, with scale and zero_point of the range they have in that very batch ("dynamic").
 
     Use "dynamic" when INT8 is wanted and a refusal should be loud, "auto" when the better of float32 and INT8 is wanted
     on the machine at hand. As "auto" and `require_gain` go by the clock, machines can decide differently about models
@@ -27,6 +27,8 @@ class Quantization(Spec):
         method: "dynamic" (LSTM and linear layers in INT8) or "auto" (that, or float32 with the reason).
         max_error_increase: Largest share by which the validation MSE may rise over float32.
         require_gain: Refuse INT8 that is not smaller, or slower at batch size 1 on one thread.
+        weight_bits: 7 forecasts the same on every processor. Those without VNNI instructions add products of 8-bit
+            weights in 16 bits, which overflow: take 8 only for machines that are known to have them.
         per_channel: One weight scale per output instead of one per layer: a little larger, and more exact.
         isolate: Forecast one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch
             mates move a forecast a little; those of isolated windows cannot, at the price of throughput.
@@ -47,6 +49,7 @@ class Quantization(Spec):
     method: Literal["dynamic", "auto"] = "dynamic"
     max_error_increase: float = Field(default=0.02, ge=0)
     require_gain: bool = True
+    weight_bits: Literal[7, 8] = 7
     per_channel: bool = True
     isolate: bool = False
 

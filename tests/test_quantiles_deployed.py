@@ -1,0 +1,86 @@
+"""A quantile head is served like any forecast: the same quantiles as in torch, in raw units, never crossing."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from deployables import CHANNELS, CONTEXT, HORIZON, TAKE_IT, contexts, forecaster, hourly, in_deviations, task
+
+from tsdistill.artifacts import load, save
+from tsdistill.errors import UnsupportedError
+from tsdistill.exporting import Deployed, export
+from tsdistill.models import BinnedHead, Forecaster, LSTMConfig, MLPConfig, QuantileHead
+from tsdistill.quantization import quantize
+from tsdistill.runtime import load as load_light
+from tsdistill.runtime import verify
+
+LEVELS = (0.05, 0.3, 0.5, 0.9)
+CONFIGS = {
+    "mlp": MLPConfig(width=5, depth=1, head=QuantileHead(levels=LEVELS)),
+    "lstm": LSTMConfig(widths=(5,), patch=7, head=QuantileHead(levels=LEVELS)),
+}
+
+
+def shaken(model: Forecaster) -> Forecaster:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+@functools.cache
+def made(kind: str) -> tuple[Forecaster, Deployed]:
+    model = shaken(CONFIGS[kind].build(task().signature))
+    return model, export(model, task())
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_deployed_quantiles_are_those_of_torch_and_rise(kind: str) -> None:
+    model, deployed = made(kind)
+    x = contexts(5, seed=1)
+    ours, theirs = deployed.predict(x, quantiles=True), model.predict(x, quantiles=True)
+    assert ours.shape == (5, HORIZON, len(CHANNELS), len(LEVELS))
+    assert in_deviations(np.moveaxis(ours - theirs, -1, 1)) < 2e-5
+    assert (np.diff(ours, axis=-1) > 0).all()
+    np.testing.assert_array_equal(ours[..., LEVELS.index(0.5)], deployed.predict(x))
+    assert np.isclose(deployed.parity["max_difference"], 0, atol=1e-4)
+
+
+def test_quantiles_survive_saving_int8_and_a_machine_without_torch(tmp_path: Path) -> None:
+    model, deployed = made("mlp")
+    x = contexts(5, seed=1)
+    again = load(save(deployed, tmp_path / "fp32"))
+    np.testing.assert_array_equal(again.predict(x, quantiles=True), deployed.predict(x, quantiles=True))
+    small = quantize(model, task(), TAKE_IT)
+    assert small.precision == "int8"
+    light = load_light(save(small, tmp_path / "int8"))
+    assert verify(tmp_path / "int8")["n_windows"] > 0
+    said = light.predict(x, quantiles=True)
+    assert (np.diff(said, axis=-1) >= 0).all()
+    assert in_deviations(np.moveaxis(said - deployed.predict(x, quantiles=True), -1, 1)) < 0.5
+
+
+def test_frames_get_a_column_for_every_level() -> None:
+    _, deployed = made("mlp")
+    frame = hourly()
+    table = deployed.predict(frame, quantiles=True)
+    wanted = [f"{channel}-q{level:g}" for channel in CHANNELS for level in LEVELS]
+    assert list(table.columns) == wanted
+    array = deployed.predict(frame.to_numpy()[-CONTEXT:], quantiles=True)
+    np.testing.assert_allclose(table.to_numpy(), array.reshape(HORIZON, -1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", [None, BinnedHead(n_bins=13)], ids=["point", "bins"])
+def test_a_model_without_quantiles_says_so(head: BinnedHead | None) -> None:
+    config = MLPConfig(width=5, depth=1) if head is None else MLPConfig(width=5, depth=1, head=head)
+    model = forecaster("mlp") if head is None else shaken(config.build(task().signature))
+    deployed = export(model, task())
+    assert np.isfinite(deployed.predict(contexts(2))).all()
+    for each in (model, deployed, deployed.predictor):
+        with pytest.raises(UnsupportedError, match=r"without a quantile head.*td.QuantileHead"):
+            each.predict(contexts(2), quantiles=True)
