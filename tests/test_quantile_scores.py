@@ -12,14 +12,13 @@ import torch
 
 from tsdistill.data.task import Task
 from tsdistill.errors import ShapeError
-from tsdistill.evaluation import evaluate, levels_of, score
+from tsdistill.evaluation import evaluate, quantile_levels, score
 from tsdistill.evaluation.scores import outer_pair
 from tsdistill.metrics import crossing_rate
 from tsdistill.models import BinnedHead, Forecaster, LinearConfig, MLPConfig, PointHead, QuantileHead
 from tsdistill.report import Report, Row, compare
 from tsdistill.report.page import render
 from tsdistill.report.text import accuracy
-from tsdistill.runtime import Predictor
 from tsdistill.testing import toy_task
 from tsdistill.training import Training, train
 
@@ -92,7 +91,7 @@ def test_the_crossing_rate_is_that_of_a_plain_loop() -> None:
 @pytest.mark.parametrize("head", [PointHead(), BinnedHead(n_bins=7)], ids=["point", "bins"])
 def test_a_model_without_quantiles_has_no_quantile_scores(task: Task, head: Any) -> None:
     other = quick(task, head)
-    assert levels_of(other) == ()
+    assert quantile_levels(other) == ()
     assert not COLUMNS & set(evaluate(other, task))
 
 
@@ -138,17 +137,7 @@ def test_positions_choose_windows(task: Task, model: Forecaster) -> None:
 
 @pytest.fixture(scope="module")
 def report(task: Task, model: Forecaster) -> Report:
-    def outputs(self: Predictor, context: np.ndarray, future: Any = None, past: Any = None) -> dict[str, np.ndarray]:
-        scaled = torch.from_numpy(((context - task.mean) / task.scale).astype(np.float32))
-        with torch.no_grad():
-            said = model.activations(scaled)
-        assert said.distribution is not None
-        raw = said.distribution.numpy() * task.scale[:, None] + task.mean[:, None]
-        return {"forecast": said.forecast.numpy() * task.scale + task.mean, "quantiles": raw}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Predictor, "outputs", outputs, raising=False)
-        return compare({"sure": quick(task, PointHead()), "unsure": model}, task, latency=False)
+    return compare({"sure": quick(task, PointHead()), "unsure": model}, task, latency=False)
 
 
 def test_every_row_has_a_loss_and_rows_with_quantiles_the_rest(report: Report, task: Task, model: Forecaster) -> None:

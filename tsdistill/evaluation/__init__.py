@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tsdistill.evaluation.baselines import baselines, seasonal_naive
-from tsdistill.evaluation.forecasting import check_fits, forecasts, levels_of
+from tsdistill.evaluation.forecasting import check_fits, forecasts, quantile_levels
 from tsdistill.evaluation.latency import Latency, measure_latency
 from tsdistill.evaluation.scores import QuantileScores, Scores, evaluate, score, window_losses
 from tsdistill.evaluation.significance import LossComparison, compare_losses, holm
@@ -24,8 +24,8 @@ __all__ = [
     "evaluate",
     "forecasts",
     "holm",
-    "levels_of",
     "measure_latency",
+    "quantile_levels",
     "score",
     "seasonal_naive",
     "statistical",

@@ -67,12 +67,12 @@ def forecasts(
     return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
 
 
-def levels_of(model: Model) -> tuple[float, ...]:
+def quantile_levels(model: Model) -> tuple[float, ...]:
     """The quantile levels that a model speaks of; none for one that gives single numbers or bins."""
-    from tsdistill.models import QuantileHead
+    from tsdistill.models.base import ModelConfig, levels_of
 
-    head = getattr(getattr(model, "config", None), "head", None)
-    return head.levels if isinstance(head, QuantileHead) else ()
+    config = getattr(model, "config", None)
+    return levels_of(config) if isinstance(config, ModelConfig) else ()
 
 
 def said_of(
@@ -83,7 +83,7 @@ def said_of(
         raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
     check_fits(model, windows, signature)
     ask = _asker(model, windows, signature)
-    n_levels = len(levels_of(model))
+    n_levels = len(quantile_levels(model))
     for batch in windows.batches(batch_size):
         said = ask(batch)
         shape = tuple(batch.target.shape)
@@ -123,7 +123,7 @@ def _asker(model: Model, windows: Windows, signature: Signature | None) -> Calla
 
     def ask(batch: Batch) -> Said:
         batch = _seen(batch, own).to(device)
-        if isinstance(model, Forecaster) and levels_of(model):
+        if isinstance(model, Forecaster) and quantile_levels(model):
             return _activated(model, batch)
         return Said(model.forecast(batch).detach().float().cpu().numpy())
 
@@ -140,19 +140,16 @@ def _rescaled(
 
     def asked(batch: Batch) -> Said:
         batch = _seen(batch, own)
-        mean, scale = np.asarray(ours.mean), np.asarray(ours.scale)
-        if ours.normalisation == "window":
-            mean, scale = windows.units(batch.index)
-        values = batch.context.numpy() * scale + mean
+        mean, scale = _units(batch, ours, windows)
+        moved = raw_inputs(batch, ours, windows)
+        values = moved["context"]
         centre, spread = (np.zeros(1), np.ones(1)) if raw else (np.asarray(own.mean), np.asarray(own.scale))
         if not raw and own.normalisation == "window":
             centre, spread = window_units(values[:, -own.context :])
-        moved = {"context": (values - centre) / spread}
-        for name in ("future", "past"):
-            if (known := getattr(batch, name)) is not None:
-                values = known.numpy() * _numbers(ours, f"{name}_scale") + _numbers(ours, f"{name}_mean")
-                unit = (0.0, 1.0) if raw else (_numbers(own, f"{name}_mean"), _numbers(own, f"{name}_scale"))
-                moved[name] = (values - unit[0]) / unit[1]
+        moved["context"] = (values - centre) / spread
+        if not raw:
+            for name in moved.keys() - {"context"}:
+                moved[name] = (moved[name] - _numbers(own, f"{name}_mean")) / _numbers(own, f"{name}_scale")
         said = ask(replace(batch, **{name: _float32(value) for name, value in moved.items()}))
         forecast = ((said.forecast * spread + centre - mean) / scale).astype(np.float32)
         if said.quantiles is None:
@@ -161,6 +158,23 @@ def _rescaled(
         return Said(forecast, ((said.quantiles * spread + centre - mean) / scale).astype(np.float32))
 
     return asked
+
+
+def raw_inputs(batch: Batch, signature: Signature, windows: Windows) -> dict[str, np.ndarray]:
+    """Context and covariates of a batch in raw units, by name; `signature` says how the windows are scaled."""
+    mean, scale = _units(batch, signature, windows)
+    found = {"context": batch.context.numpy() * scale + mean}
+    for name in ("future", "past"):
+        if (known := getattr(batch, name)) is not None:
+            found[name] = known.numpy() * _numbers(signature, f"{name}_scale") + _numbers(signature, f"{name}_mean")
+    return found
+
+
+def _units(batch: Batch, signature: Signature, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of a batch's values: of the item of each window, or of all alike."""
+    if signature.normalisation == "window":
+        return windows.units(batch.index)
+    return np.asarray(signature.mean), np.asarray(signature.scale)
 
 
 def _seen(batch: Batch, own: Signature | None) -> Batch:
@@ -213,10 +227,9 @@ def _run(model: Deployed, batch: Batch) -> Said:
     # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
     size = 1 if model.precision == "int8" else max(n_rows, 1)
     parts = [{name: values[row : row + size] for name, values in inputs.items()} for row in range(0, n_rows, size)]
-    predictor: Any = model.predictor
-    if not levels_of(model):
-        return Said(np.concatenate([predictor.run(**part) for part in parts]))
-    outputs = [predictor.outputs(**part) for part in parts]
+    if not quantile_levels(model):
+        return Said(np.concatenate([model.predictor.run(**part) for part in parts]))
+    outputs = [model.predictor.outputs(**part) for part in parts]
     return Said(*(np.concatenate([output[name] for output in outputs]) for name in ("forecast", "quantiles")))
 
 

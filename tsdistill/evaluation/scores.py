@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsdistill.evaluation.forecasting import Model, Said, levels_of, said_of
+from tsdistill.evaluation.forecasting import Model, Said, quantile_levels, said_of
 from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def score(
     by_window: list[tuple[Total, Total]] = []
     quantiles = []
     steps = [Total(0.0, 0), Total(0.0, 0)]
-    own = levels_of(model)
+    own = quantile_levels(model)
     levels = levels or own
     for batch, said in said_of(model, windows, task.signature, batch_size):
         target = batch.target.numpy()

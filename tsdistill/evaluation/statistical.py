@@ -93,7 +93,11 @@ class StatisticalForecaster:
     def predict(self, x: np.ndarray | pd.DataFrame) -> np.ndarray | pd.DataFrame:
         """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames."""
         scale = np.asarray(self.signature.scale)
-        return predict_raw(x, self.signature, lambda raw: (self._fitted(raw / scale) * scale).astype(np.float32))
+
+        def run(context: np.ndarray) -> np.ndarray:
+            return (self._fitted(context / scale) * scale).astype(np.float32)
+
+        return predict_raw(x, self.signature, run)
 
     def _fitted(self, values: np.ndarray) -> np.ndarray:
         """Forecasts of uncentred contexts (batch, context, channel)."""

@@ -17,13 +17,13 @@ from tsdistill.evaluation import (
     Scores,
     StatisticalForecaster,
     check_fits,
-    forecasts,
     holm,
-    levels_of,
     measure_latency,
+    quantile_levels,
     score,
 )
 from tsdistill.evaluation import baselines as make_baselines
+from tsdistill.evaluation.forecasting import raw_inputs
 from tsdistill.report.examples import examples
 from tsdistill.report.machine import machine, versions
 from tsdistill.report.pairing import paired, spread
@@ -248,7 +248,7 @@ def _entries(
 
 def _common_levels(entries: list[_Entry]) -> tuple[float, ...]:
     """Quantile levels that all models with quantiles give: a loss over different levels could not be compared."""
-    given = [levels for entry in entries if (levels := levels_of(entry.model))]
+    given = [levels for entry in entries if (levels := quantile_levels(entry.model))]
     return tuple(level for level in given[0] if all(level in levels for levels in given)) if given else ()
 
 
@@ -258,14 +258,13 @@ def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> d
 
     first = task.windows(split).subset(torch.tensor([0]))
     (batch,) = first.batches(1)
-    mean, scale = first.units(batch.index)
-    raw = (batch.context.numpy() * scale + mean).astype(np.float32)
+    raw = {name: values.astype(np.float32) for name, values in raw_inputs(batch, task.signature, first).items()}
 
     def call(model: Any) -> Callable[[], object]:
-        if model.signature.covariates is not None:
-            # Of what is known besides the channels, the task has the values; an array alone would not do.
-            return lambda: forecasts(model, first, task.signature)
-        return lambda: model.predict(raw)
+        # A model takes the covariates it was made for, of its own steps.
+        steps = {"future": model.signature.context + task.horizon, "past": model.signature.context}
+        known = {name: raw[name][:, -n_steps:] for name, n_steps in steps.items() if getattr(model.signature, name)}
+        return lambda: model.predict(raw["context"], **known)
 
     slow = {entry.title: call(entry.model) for entry in entries if isinstance(entry.model, StatisticalForecaster)}
     quick = {entry.title: call(entry.model) for entry in entries if entry.title not in slow}
