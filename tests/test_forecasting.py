@@ -115,3 +115,28 @@ def test_baselines_look_at_no_covariates() -> None:
         assert model.signature.covariates is None, name
         plain = evaluate(baselines(task.without_covariates())[name], task.without_covariates())
         assert evaluate(model, task) == pytest.approx(plain, rel=1e-6)
+
+
+def test_what_is_timed_gets_raw_inputs_of_its_own_steps() -> None:
+    from tsdistill.report.comparison import _Entry, _latencies
+
+    task, longer = task_of(), task_of(context=31)
+    seen: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+
+    class Timed:
+        def __init__(self, signature: Any) -> None:
+            self.signature = signature
+
+        def predict(self, context: np.ndarray, **known: np.ndarray) -> None:
+            seen.append((context, known))
+
+    for signature in (task.signature, task.without_covariates().signature):
+        seen.clear()
+        _latencies([_Entry("a", "model", Timed(signature), "onnx fp32", 0)], longer, "test", 1)
+        context, known = seen[-1]
+        assert context[0, :, 0] == pytest.approx(raw_of(longer, 0)[0, :31], abs=1e-4)
+        if signature.future:
+            assert known["future"][0, :, 2] == pytest.approx(raw_of(longer, 1)[0, 2:], abs=1e-3)
+            assert known["past"][0, :, 0] == pytest.approx(raw_of(longer, 3)[0, 2:31], rel=1e-4, abs=1e-2)
+        else:
+            assert known == {}
