@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsdistill.losses import LOSSES, Loss, OutputLoss, TemporalLoss
 from tsdistill.models import (
     CONFIGS,
     BinnedHead,
+    InvertedTransformerConfig,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
@@ -17,6 +18,8 @@ from tsdistill.models import (
     PatchTSTConfig,
     QuantileHead,
     SeasonalNaiveConfig,
+    TCNConfig,
+    TSMixerConfig,
 )
 from tsdistill.testing import check_forecaster, check_loss, check_pruning
 
@@ -27,6 +30,12 @@ MODELS: list[ModelConfig] = [
     LSTMConfig(widths=(5,), patch=5, embedding=3, shortcut=False, channel_embedding=False),
     MLPConfig(width=7, depth=2, hidden=(13, 11)),
     MLPConfig(width=5, depth=1, shortcut=False, channel_embedding=False),
+    InvertedTransformerConfig(depth=2, width=14, heads=(2, 3), head_width=5, feedforward=(13, 11)),
+    InvertedTransformerConfig(depth=1, width=6, heads=3, channel_embedding=False, shortcut=False),
+    TSMixerConfig(depth=2, time_hidden=(13, 7), channel_hidden=(5, 11)),
+    TSMixerConfig(depth=1, time_hidden=2, channel_hidden=1),
+    TCNConfig(width=7, depth=2, hidden=(13, 11), kernel=3, patch=5),
+    TCNConfig(width=5, depth=1, kernel=2, patch=1, shortcut=False, channel_embedding=False),
     LinearConfig(),
     SeasonalNaiveConfig(period=7),
 ]
@@ -52,6 +61,7 @@ def test_models_keep_the_forecaster_contract(config: ModelConfig) -> None:
 
 
 @pytest.mark.parametrize("config", HEADED, ids=name)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_pruning_silent_units_changes_nothing(config: ModelConfig, seed: int) -> None:
     check_pruning(config, seed=seed)

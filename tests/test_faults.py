@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -25,6 +25,7 @@ from tsdistill.models import (
     WidthGroup,
 )
 from tsdistill.models.lstm import LSTM
+from tsdistill.models.mlp import MLP
 from tsdistill.models.patchtst import PatchTST
 from tsdistill.testing import (
     ContractError,
@@ -37,9 +38,9 @@ from tsdistill.testing import (
 )
 
 
-def broken(base: type[Forecaster], config: Any, **members: Any) -> Forecaster:
-    """A forecaster of a subclass with some members replaced."""
-    return type("Broken", (base,), members)(config, toy_signature())
+def broken(base: type[Forecaster], config: Any, takes: Collection[str] = (), **members: Any) -> Forecaster:
+    """A forecaster of a subclass with some members replaced, for a task with covariates of the kinds `takes`."""
+    return type("Broken", (base,), members)(config, toy_signature(takes))
 
 
 LSTM_CONFIG = LSTMConfig(widths=(7, 5), patch=11)
@@ -88,6 +89,28 @@ def unnormalised_attention(self: Forecaster, context: Tensor, *covariates: Tenso
     return replace(inside, attention=None if inside.attention is None else tuple(2 * each for each in inside.attention))
 
 
+MLP_CONFIG = MLPConfig(width=5, depth=1)
+BOTH = ("future", "past")
+
+
+def ignores_the_past(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **how: Any) -> Activations:
+    return MLP.activations(self, context, future, torch.zeros_like(past), **how)  # type: ignore[arg-type]
+
+
+def ignores_the_horizon(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **how: Any) -> Activations:
+    known = torch.cat([future[:, : -self.horizon], torch.zeros_like(future[:, -self.horizon :])], dim=1)
+    return MLP.activations(self, context, known, past, **how)  # type: ignore[arg-type]
+
+
+def averages_covariates(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **how: Any) -> Activations:
+    shared = future.mean(dim=0, keepdim=True).expand_as(future)
+    return MLP.activations(self, context, shared, past, **how)  # type: ignore[arg-type]
+
+
+def reads_old_covariates(self: Forecaster, future: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    return future[:, : self.context + self.horizon], past[:, : self.context]
+
+
 FORECASTERS: list[tuple[str, Forecaster, str]] = [
     ("batch", broken(LSTM, LSTM_CONFIG, activations=peeks_at_its_batch), "batch mates"),
     ("axes", broken(LSTM, LSTM_CONFIG, activations=swaps_axes), "forecast has shape"),
@@ -97,6 +120,10 @@ FORECASTERS: list[tuple[str, Forecaster, str]] = [
     ("crossing", broken(LSTM, QUANTILE_CONFIG, activations=crosses), "quantiles cross"),
     ("median", broken(LSTM, QUANTILE_CONFIG, activations=says_the_lowest), "not the median"),
     ("mean", broken(LSTM, BINNED_CONFIG, activations=says_no_mean), "not the mean over bins"),
+    ("past", broken(MLP, MLP_CONFIG, BOTH, activations=ignores_the_past), "does not react to sun of `past`"),
+    ("future", broken(MLP, MLP_CONFIG, BOTH, activations=ignores_the_horizon), "does not react to time-of-day.sin"),
+    ("mates", broken(MLP, MLP_CONFIG, BOTH, activations=averages_covariates), "batch mates"),
+    ("old", broken(MLP, MLP_CONFIG, BOTH, covariates=reads_old_covariates), "used from its end"),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Task
@@ -25,7 +24,9 @@ from tsdistill.teachers import CachedTeacher
 from tsdistill.testing import toy_task
 from tsdistill.training import TeacherObjective, Training, TruthObjective, fit, train
 from tsdistill.training import loop as loop_module
-from tsdistill.training.checkpoint import read
+from tsdistill.training.checkpoint import read_progress
+from tsdistill.training.history import beside, read
+from tsdistill.training.ranks import Ranks
 
 QUICK = Training(epochs=3, batch_size=37, learning_rate=5e-3, precision="float32", patience=None)
 CONFIG = LSTMConfig(widths=(5,), patch=11)
@@ -39,9 +40,7 @@ def task() -> Task:
 def test_training_improves_on_where_it_started(task: Task) -> None:
     model = train(CONFIG, task, QUICK)
     history = model.lineage[-1].metrics["history"]
-    untrained = loop_module._validation_errors(CONFIG.build(task.signature), task.validation, torch.device("cpu"))[
-        "validation_mse"
-    ]
+    untrained = loop_module._validation_errors(CONFIG.build(task.signature), task.validation, Ranks())["validation_mse"]
     assert model.lineage[-1].metrics["validation_mse"] < untrained
     assert [record["epoch"] for record in history] == [1, 2, 3]
     assert not model.training
@@ -62,10 +61,10 @@ def test_a_stopped_run_continues_to_the_same_weights(
 ) -> None:
     config, checkpoint = PatchTSTConfig(depth=1, width=6, heads=2, patch=11), tmp_path / "run.safetensors"
     whole = train(config, task, QUICK)
-    epoch = loop_module._epoch
+    epoch = loop_module.epoch
     n_epochs = 0
 
-    def stops_in_the_second(*arguments: Any, **named: Any) -> dict[str, float]:
+    def stops_in_the_second(*arguments: Any, **named: Any) -> Any:
         nonlocal n_epochs
         n_epochs += 1
         parts = epoch(*arguments, **named)
@@ -73,7 +72,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
             raise StopError
         return parts
 
-    monkeypatch.setattr(loop_module, "_epoch", stops_in_the_second)
+    monkeypatch.setattr(loop_module, "epoch", stops_in_the_second)
     with pytest.raises(StopError):
         train(config, task, QUICK, checkpoint=checkpoint)
     torch.rand(3)  # whatever else the process drew must not matter
@@ -83,31 +82,43 @@ def test_a_stopped_run_continues_to_the_same_weights(
     assert resumed.lineage[-1].metrics == whole.lineage[-1].metrics
 
 
+KILLED = Training(
+    epochs=40, batch_size=7, accumulate=3, average=0.9, windows_per_epoch=149, learning_rate=5e-3, precision="float32",
+    patience=None,
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_killed_process_continues_to_the_same_weights(task: Task, tmp_path: Path) -> None:
+def test_a_process_killed_at_any_moment_continues_to_the_same_weights(tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.safetensors"
     script = textwrap.dedent(
         """
         import sys
         from pathlib import Path
-        from tsdistill.models import LSTMConfig
+        from tests.test_training import CONFIG, KILLED
         from tsdistill.testing import toy_task
-        from tsdistill.training import Training, train
-        training = Training(epochs=40, batch_size=7, learning_rate=5e-3, precision="float32", patience=None)
-        print(train(LSTMConfig(widths=(5,), patch=11), toy_task(), training, checkpoint=Path(sys.argv[1])).digest)
+        from tsdistill.training import train
+        model = train(CONFIG, toy_task(), KILLED, checkpoint=Path(sys.argv[1]))
+        print(model.digest, model.lineage[-1].metrics)
         """
     )
     command = [sys.executable, "-c", script, str(checkpoint)]
     whole = subprocess.run([*command[:-1], str(tmp_path / "other")], capture_output=True, text=True, check=True)
+    moments = random.Random(5)
     for _ in range(3):
         stood = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while not checkpoint.exists() or checkpoint.stat().st_mtime_ns == stood:  # until it has done an epoch more
-            time.sleep(0.01)
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.2))  # then anywhere: in a step, in validation, while a file is written
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        n_epochs = read_progress(checkpoint).epoch
+        assert [each["epoch"] for each in read(beside(checkpoint))][:n_epochs] == list(range(1, n_epochs + 1))
+    assert n_epochs < KILLED.epochs
     resumed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert resumed.stdout == whole.stdout
+    assert [each["epoch"] for each in read(beside(checkpoint))] == list(range(1, KILLED.epochs + 1))
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(task: Task, tmp_path: Path) -> None:
@@ -265,14 +276,7 @@ def test_a_validation_error_that_is_not_finite_stops_and_keeps_the_checkpoint(
     monkeypatch.setattr(loop_module, "_validation_errors", lambda *_: {"validation_mse": next(errors)})
     with pytest.raises(DivergenceError, match="epoch 2: the validation error is nan"):
         train(CONFIG, task, QUICK, checkpoint=tmp_path / "run.safetensors")
-    found = read(tmp_path / "run.safetensors", _key_of(tmp_path / "run.safetensors"))
-    assert found is not None
-    assert found[0].epoch == 1
-
-
-def _key_of(path: Path) -> str:
-    with safe_open(path, framework="pt") as file:
-        return str(json.loads(file.metadata()["progress"])["key"])
+    assert read_progress(tmp_path / "run.safetensors").epoch == 1
 
 
 def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(task: Task, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from .losses import OutputLoss, TemporalLoss
 from .models import (
     BinnedHead,
     Forecaster,
+    InvertedTransformerConfig,
     LinearConfig,
     LSTMConfig,
     MLPConfig,
@@ -25,6 +26,8 @@ from .models import (
     PointHead,
     QuantileHead,
     SeasonalNaiveConfig,
+    TCNConfig,
+    TSMixerConfig,
 )
 from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
@@ -43,6 +46,7 @@ __all__ = [
     "Deployed",
     "DivergenceError",
     "Forecaster",
+    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
@@ -59,6 +63,8 @@ __all__ = [
     "SeasonalNaiveConfig",
     "ShapeError",
     "Split",
+    "TCNConfig",
+    "TSMixerConfig",
     "Task",
     "TemporalLoss",
     "Training",

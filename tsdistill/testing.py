@@ -7,10 +7,12 @@ broken. Each has a planted fault in the test suite that it must find.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 
 import numpy as np
 import torch
 
+from tsdistill.data.covariates import Covariates
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.split import Split
 from tsdistill.data.task import Batch, Signature, Task
@@ -21,6 +23,11 @@ from tsdistill.pruning import rebuild
 
 CONTEXT, HORIZON, CHANNELS, BATCH = 47, 11, 3, 5
 """Sizes of the toy task: distinct primes, so that no swapped axis passes unseen."""
+
+COVARIATES = Covariates(
+    calendar=("time-of-day", "time-of-week"), holidays=("2013-12-25",), future=("price", "plan"), past=("sun", "rain")
+)
+"""What a forecaster that can look at it is told besides: seven features of the future and two of the past."""
 
 
 class ContractError(AssertionError):
@@ -54,22 +61,31 @@ def toy_task(*, n_rows: int = 499, seed: int = 0) -> Task:
     return Task(toy_panel(n_rows=n_rows, seed=seed), context=CONTEXT, horizon=HORIZON, split=split)
 
 
-def toy_signature() -> Signature:
-    """The signature of `toy_task`, without any data."""
+def toy_signature(takes: Collection[str] = ()) -> Signature:
+    """The signature of `toy_task`, without any data, and with covariates of the kinds named in `takes`."""
     names = ("load", "wind", "price")
-    return Signature(
+    plain = Signature(
         context=CONTEXT, horizon=HORIZON, channels=names, mean=(50.0, 2.0, -7.0), scale=(3.0, 0.5, 20.0), frequency="h"
     )
+    if not takes:
+        return plain
+    future = COVARIATES.known_ahead if "future" in takes else ()
+    past = COVARIATES.past if "past" in takes else ()
+    known = COVARIATES.replace(past=past) if future else Covariates(past=past)
+    scalers = {"future_mean": (0.0,) * len(future), "future_scale": (1.0,) * len(future)}
+    scalers |= {"past_mean": (0.0,) * len(past), "past_scale": (1.0,) * len(past)}
+    return plain.replace(covariates=known, future=future, past=past, **scalers)
 
 
-def toy_batch(seed: int = 0) -> Batch:
-    """A batch of noise with the shapes of `toy_task`."""
+def toy_batch(seed: int = 0, signature: Signature | None = None) -> Batch:
+    """A batch of noise with the shapes of `toy_task`, and the covariates of `signature`."""
     generator = torch.Generator().manual_seed(seed)
-    return Batch(
-        context=torch.randn(BATCH, CONTEXT, CHANNELS, generator=generator),
-        target=torch.randn(BATCH, HORIZON, CHANNELS, generator=generator),
-        index=torch.arange(BATCH),
-    )
+    context = torch.randn(BATCH, CONTEXT, CHANNELS, generator=generator)
+    target = torch.randn(BATCH, HORIZON, CHANNELS, generator=generator)
+    n_future, n_past = (len(signature.future), len(signature.past)) if signature else (0, 0)
+    future = torch.randn(BATCH, CONTEXT + HORIZON, n_future, generator=generator) if n_future else None
+    past = torch.randn(BATCH, CONTEXT, n_past, generator=generator) if n_past else None
+    return Batch(context=context, target=target, index=torch.arange(BATCH), future=future, past=past)
 
 
 def check_forecaster(model: ModelConfig | Forecaster) -> None:
@@ -78,29 +94,43 @@ def check_forecaster(model: ModelConfig | Forecaster) -> None:
     Shapes and axes; forward equals activations; a window's forecast does not depend on its batch mates nor on how long
     the context before it is; fused and explicit attention agree; attention rows sum to 1; the same seed builds the same
     weights; the config survives JSON and TOML; every width group tiles its axes; quantiles do not cross and
-    the forecast is their median, that of bins their mean.
+    the forecast is their median, that of bins their mean. A config that takes covariates is checked with and without
+    them: a forecast must react to every feature of its window, and to none of its batch mates'.
 
     Raises:
         ContractError: a rule is broken.
     """
-    model = model.build(toy_signature()) if isinstance(model, ModelConfig) else model
-    model = _shaken(model).eval()
-    context = toy_batch().context
+    for each in _built(model):
+        _check_one(_shaken(each).eval())
+
+
+def _built(model: ModelConfig | Forecaster) -> list[Forecaster]:
+    """The forecaster itself, or those a config builds: without covariates, and with all that it takes."""
+    if isinstance(model, Forecaster):
+        return [model]
+    return [model.build(toy_signature(takes)) for takes in ((), model.takes) if not takes or model.takes]
+
+
+def _check_one(model: Forecaster) -> None:
+    batch = toy_batch(signature=model.signature)
+    context, future, past = batch.context, batch.future, batch.past
     with torch.no_grad():
-        forecast, inside = model(context), model.activations(context, attention=True)
+        forecast, inside = model(context, future, past), model.activations(context, future, past, attention=True)
         _require(tuple(forecast.shape) == (BATCH, HORIZON, CHANNELS), f"forecast has shape {tuple(forecast.shape)}")
         _require(forecast.dtype == torch.float32, f"forecast is {forecast.dtype}, not float32")
         _near(inside.forecast, forecast, "activations(context, attention=True).forecast differs from forward(context)")
         for depth, hidden in enumerate(inside.hidden):
             shape = tuple(hidden.shape)
-            _require(hidden.ndim == 4 and shape[:2] == (BATCH, CHANNELS), f"hidden[{depth}] has shape {shape}")
+            rightly = hidden.ndim == 4 and shape[0] == BATCH and shape[1] in (1, CHANNELS)
+            _require(rightly, f"hidden[{depth}] has shape {shape}")
         for depth, weights in enumerate(inside.attention or ()):
             _near(weights.sum(-1), torch.ones(weights.shape[:-1]), f"rows of attention[{depth}] do not sum to 1")
         _check_distribution(model, inside)
-        alone = torch.cat([model(context[row : row + 1]) for row in range(BATCH)])
+        alone = torch.cat([model(*(_row(each, row) for each in (context, future, past))) for row in range(BATCH)])
         _near(alone, forecast, "a window's forecast depends on its batch mates")
-        longer = torch.cat([torch.full((BATCH, 2, CHANNELS), 9.0), context], dim=1)
-        _near(model(longer), forecast, "a longer context must be used from its end")
+        longer = (_led_by_nines(each) for each in (context, future, past))
+        _near(model(*longer), forecast, "a longer context must be used from its end")
+        _check_reactions(model, batch, forecast)
     twin, again = (model.config.build(model.signature, seed=7).state_dict() for _ in range(2))
     _require(all(torch.equal(twin[name], again[name]) for name in twin), "the same seed builds different weights")
     for form, back in (("json", type(model.config).from_json), ("toml", type(model.config).from_toml)):
@@ -115,8 +145,11 @@ def check_pruning(model: ModelConfig | Forecaster, *, seed: int = 0) -> None:
     Raises:
         ContractError: a width group misses a slice, names a wrong one, or the rebuilt model differs.
     """
-    model = model.build(toy_signature()) if isinstance(model, ModelConfig) else model
-    model = _shaken(model).eval()
+    for each in _built(model):
+        _check_cut(_shaken(each).eval(), seed)
+
+
+def _check_cut(model: Forecaster, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     keep: dict[str, torch.Tensor] = {}
     parameters = dict(model.named_parameters())
@@ -129,9 +162,10 @@ def check_pruning(model: ModelConfig | Forecaster, *, seed: int = 0) -> None:
             with torch.no_grad():
                 parameters[outgoing.parameter].index_fill_(outgoing.axis, gone, 0.0)
     smaller = rebuild(model, keep)
-    context = toy_batch(seed).context
+    batch = toy_batch(seed, model.signature)
+    seen = (batch.context, batch.future, batch.past)
     with torch.no_grad():
-        _near(smaller(context), model(context), f"removing silent units changed the forecast (kept {_counts(keep)})")
+        _near(smaller(*seen), model(*seen), f"removing silent units changed the forecast (kept {_counts(keep)})")
     for group in smaller.width_groups():
         _require(group.size == len(keep[group.name]), f"{group.name} has {group.size} units, kept {_counts(keep)}")
     cut = any(len(keep[group.name]) < group.size for group in model.width_groups())
@@ -178,6 +212,27 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
                 f"{loss} is not zero when student, teacher and truth agree",
             )
     _require(type(loss).from_json(loss.to_json()) == loss, f"{loss} does not survive JSON")
+
+
+def _row(values: torch.Tensor | None, row: int) -> torch.Tensor | None:
+    return None if values is None else values[row : row + 1]
+
+
+def _led_by_nines(values: torch.Tensor | None) -> torch.Tensor | None:
+    """The same with two more steps at the start."""
+    return None if values is None else torch.cat([torch.full_like(values[:, :2], 9.0), values], dim=1)
+
+
+def _check_reactions(model: Forecaster, batch: Batch, forecast: torch.Tensor) -> None:
+    """Every covariate moves the forecast of its window; that it moves no other's, the batch mates have shown."""
+    for side in ("future", "past"):
+        for place, feature in enumerate(getattr(model.signature, side)):
+            given = {name: getattr(batch, name) for name in ("future", "past")}
+            given[side] = given[side].clone()
+            # Of what is known ahead the steps of the horizon are moved, which a past column would not have.
+            given[side][1, -HORIZON:, place] += 1.0
+            moved = (model(batch.context, **given) - forecast).abs().amax(dim=(1, 2))
+            _require(float(moved[1]) > 1e-5, f"the forecast does not react to {feature} of `{side}`")
 
 
 def _shaken(model: Forecaster) -> Forecaster:

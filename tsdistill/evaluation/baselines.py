@@ -37,7 +37,8 @@ def seasonal_naive(task: Task) -> Forecaster:
     from tsdistill.training import train
 
     periods = [period for period in task.panel.periods if period <= task.context] or [1]
-    candidates = [train(SeasonalNaiveConfig(period=period), task) for period in periods]
+    # Neither baseline looks at covariates.
+    candidates = [train(SeasonalNaiveConfig(period=period), task.without_covariates()) for period in periods]
     if len(candidates) == 1:
         return candidates[0]
     return min(candidates, key=lambda candidate: evaluate(candidate, task, "validation")["mse"])

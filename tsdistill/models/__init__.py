@@ -10,20 +10,40 @@ from pydantic import Field
 from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
 from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
+from tsdistill.models.inverted import InvertedTransformerConfig
 from tsdistill.models.linear import LinearConfig
 from tsdistill.models.lstm import LSTMConfig
 from tsdistill.models.mlp import MLPConfig
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.models.patchtst import PatchTSTConfig
+from tsdistill.models.tcn import TCNConfig
+from tsdistill.models.tsmixer import TSMixerConfig
 
 AnyModelConfig = Annotated[
-    PatchTSTConfig | LSTMConfig | MLPConfig | LinearConfig | SeasonalNaiveConfig, Field(discriminator="kind")
+    PatchTSTConfig
+    | InvertedTransformerConfig
+    | LSTMConfig
+    | TCNConfig
+    | MLPConfig
+    | TSMixerConfig
+    | LinearConfig
+    | SeasonalNaiveConfig,
+    Field(discriminator="kind"),
 ]
 """The type of a field that holds any architecture's config; `kind` says which."""
 
 CONFIGS: dict[str, type[ModelConfig]] = {
     config.model_fields["kind"].default: config
-    for config in (PatchTSTConfig, LSTMConfig, MLPConfig, LinearConfig, SeasonalNaiveConfig)
+    for config in (
+        PatchTSTConfig,
+        InvertedTransformerConfig,
+        LSTMConfig,
+        TCNConfig,
+        MLPConfig,
+        TSMixerConfig,
+        LinearConfig,
+        SeasonalNaiveConfig,
+    )
 }
 """Config classes by their `kind`."""
 
@@ -34,6 +54,7 @@ __all__ = [
     "AnyModelConfig",
     "BinnedHead",
     "Forecaster",
+    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
@@ -43,6 +64,8 @@ __all__ = [
     "QuantileHead",
     "SeasonalNaiveConfig",
     "Slice",
+    "TCNConfig",
+    "TSMixerConfig",
     "WidthGroup",
     "config_from_dict",
     "versions",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tsdistill.data.task import Batch, Signature, Windows
 from tsdistill.data.windows import window_units
-from tsdistill.errors import ConfigError, ShapeError
+from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
 from tsdistill.inputs import predict_raw
 from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
 from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
@@ -94,11 +94,13 @@ class WidthGroup:
 class ModelConfig(Spec):
     """Base of the frozen specs that describe an architecture; `build` makes the untrained forecaster.
 
-    A subclass sets `kind`, a literal that names it in files, and `forecaster`, the class it builds.
+    A subclass sets `kind`, a literal that names it in files, `forecaster`, the class it builds, and `takes`, which
+    covariates that can look at: some of "future" and "past".
     """
 
     kind: str
     forecaster: ClassVar[type[Forecaster]]
+    takes: ClassVar[frozenset[str]] = frozenset()
 
     def build(self, signature: Signature, seed: int = 0) -> Forecaster:
         """A fresh forecaster with weights drawn from `seed`; the global random state is left as it was."""
@@ -132,6 +134,7 @@ class Forecaster(nn.Module):
 
     def __init__(self, config: ModelConfig, signature: Signature) -> None:
         super().__init__()
+        _check_takes(config, signature)
         self.config, self.signature = config, signature
         self.lineage: tuple[LineageStep, ...] = ()
         self.control: Forecaster | None
@@ -307,6 +310,28 @@ class Forecaster(nn.Module):
             )
         return context[:, -self.context :].transpose(1, 2)
 
+    def covariates(self, future: Tensor | None, past: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """A batch's covariates at this forecaster's own steps, None for those that its signature does not name.
+
+        Those are `future` (batch, context + horizon, feature) and `past` (batch, context, feature).
+        """
+        return (
+            self._last_steps("future", future, self.context + self.horizon),
+            self._last_steps("past", past, self.context),
+        )
+
+    def _last_steps(self, side: str, given: Tensor | None, n_steps: int) -> Tensor | None:
+        names = getattr(self.signature, side)
+        if not names:
+            return None
+        if given is None or given.ndim != 3 or given.shape[1] < n_steps or given.shape[2] != len(names):
+            raise ShapeError(
+                f"`{side}` must have shape (batch, {n_steps} or more, {len(names)}), got "
+                f"{None if given is None else tuple(given.shape)}. Axes are batch, time, feature; this forecaster was "
+                f"made for {list(names)}."
+            )
+        return given[:, -n_steps:]
+
     def with_step(self, step: LineageStep) -> Self:
         """Append a step to the lineage, in place, and return self."""
         self.lineage = (*self.lineage, step)
@@ -316,6 +341,22 @@ class Forecaster(nn.Module):
 def levels_of(config: ModelConfig) -> tuple[float, ...]:
     """Quantile levels of a config's head; empty for other heads."""
     return tuple(getattr(getattr(config, "head", None), "levels", ()))
+
+
+def _check_takes(config: ModelConfig, signature: Signature) -> None:
+    """Refuse covariates that the architecture would not look at."""
+    asked = [side for side in ("future", "past") if getattr(signature, side)]
+    refused = [side for side in asked if side not in config.takes]
+    if refused:
+        from tsdistill.models import CONFIGS
+
+        able = sorted(f"td.{each.__name__}" for each in CONFIGS.values() if each.takes.issuperset(asked))
+        named = {side: list(getattr(signature, side)) for side in refused}
+        raise UnsupportedError(
+            f"`covariates` must be some that the model can use, got {named}: a {config.kind!r} model takes no "
+            f"{' and no '.join(refused)} covariates. Use {', '.join(able)}, or a task without them: "
+            "task.without_covariates()."
+        )
 
 
 def versions() -> dict[str, str]:

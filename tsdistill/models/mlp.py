@@ -9,16 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsdistill.data.task import Signature
-from tsdistill.errors import ConfigError
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, WindowNorm
+from tsdistill.models.widths import inner_groups, spread
 
 
 class MLPConfig(ModelConfig):
     """Shape of a residual MLP that maps a channel's normalised context to its horizon; channels share all weights.
 
-    Use it as the quickest student that is not linear: a handful of matrix products, which INT8 makes quicker still.
+    Use it as the quickest student that is not linear: a handful of matrix products, which INT8 makes quicker still. It
+    takes covariates: all their steps at once go through a linear layer and are added to every channel's embedding.
 
     Args:
         width: Size of the residual vector.
@@ -34,7 +35,8 @@ class MLPConfig(ModelConfig):
         (64, 64)
 
     Source: A. Das et al., "Long-term Forecasting with TiDE: Time-series Dense Encoder", TMLR 2023, section 4 (residual
-    block, linear shortcut). Differs from the source: no covariates, one linear decoder, window normalisation.
+    block, linear shortcut). Differs from the source: covariates go through one linear layer, without a projection of
+    each step before it or a second look at them after the decoder; one linear decoder, window normalisation.
     """
 
     kind: Literal["mlp"] = "mlp"
@@ -47,19 +49,12 @@ class MLPConfig(ModelConfig):
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
+    takes: ClassVar[frozenset[str]] = frozenset({"future", "past"})
 
     @model_validator(mode="before")
     @classmethod
     def _spread(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        depth, width = values.get("depth", 2), values.get("width", 64)
-        if not isinstance(depth, int) or not isinstance(width, int) or depth < 1 or width < 1:
-            return values  # the fields' own rules say it better
-        try:
-            return {**values, "hidden": per_layer("hidden", values.get("hidden") or 2 * width, depth)}
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        return spread(cls, values, hidden=lambda width: 2 * width)
 
 
 class ResidualBlock(nn.Module):
@@ -87,6 +82,10 @@ class MLP(Forecaster):
         super().__init__(config, signature)
         self.norm = WindowNorm()
         self.embed = nn.Linear(signature.context, config.width)
+        n_future = len(signature.future) * (signature.context + signature.horizon)
+        n_past = len(signature.past) * signature.context
+        self.embed_future = nn.Linear(n_future, config.width) if n_future else None
+        self.embed_past = nn.Linear(n_past, config.width) if n_past else None
         self.channel = ChannelEmbedding(len(signature.channels), config.width) if config.channel_embedding else None
         self.blocks = nn.ModuleList(ResidualBlock(config.width, hidden, config.dropout) for hidden in config.hidden)
         self.last_norm = nn.LayerNorm(config.width)
@@ -105,6 +104,10 @@ class MLP(Forecaster):
         """Hidden states are the residual vector after each block, as one token; there is no attention."""
         x, centre, spread = self.norm(self.recent(context))
         state = self.embed(x)
+        future, past = self.covariates(future, past)
+        for embed, given in ((self.embed_future, future), (self.embed_past, past)):
+            if embed is not None and given is not None:
+                state = state + embed(given.flatten(1))[:, None]
         if self.channel is not None:
             state = self.channel(state[:, :, None, :])[:, :, 0, :]
         hidden = []
@@ -118,16 +121,7 @@ class MLP(Forecaster):
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """The inner width of every block."""
-        return tuple(
-            WidthGroup(
-                name=f"block{depth + 1}.hidden",
-                size=hidden,
-                field=("hidden", depth),
-                incoming=(Slice(f"blocks.{depth}.expand.weight", 0), Slice(f"blocks.{depth}.expand.bias", 0)),
-                outgoing=(Slice(f"blocks.{depth}.contract.weight", 1),),
-            )
-            for depth, hidden in enumerate(self.config.hidden)
-        )
+        return inner_groups(self.config.hidden, field="hidden", group="block{}.hidden", module="blocks.{}")
 
 
 MLPConfig.forecaster = MLP

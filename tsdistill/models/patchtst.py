@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, TokenDropout, TransformerBlock, WindowNorm
+from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
 
 
 class PatchTSTConfig(ModelConfig):
@@ -60,20 +61,12 @@ class PatchTSTConfig(ModelConfig):
     @model_validator(mode="before")
     @classmethod
     def _spread(cls, values: Any) -> Any:
+        values = with_head_width(cls, spread(cls, values, heads=4, feedforward=lambda width: 2 * width))
         if not isinstance(values, dict):
             return values
-        depth, width = values.get("depth", 3), values.get("width", 64)
-        if not isinstance(depth, int) or not isinstance(width, int) or depth < 1 or width < 1:
-            return values  # the fields' own rules say it better
-        try:
-            heads = per_layer("heads", values.get("heads", 4), depth)
-            feedforward = per_layer("feedforward", values.get("feedforward") or 2 * width, depth)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        head_width = values.get("head_width") or max(width // heads[0], 1)
         patch = values.get("patch", 16)
         stride = values.get("stride") or (max(patch // 2, 1) if isinstance(patch, int) else patch)
-        return {**values, "heads": heads, "feedforward": feedforward, "head_width": head_width, "stride": stride}
+        return {**values, "stride": stride}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -133,31 +126,9 @@ class PatchTST(Forecaster):
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """Heads and feed-forward width of every block."""
-        groups = []
-        for depth, (heads, feedforward) in enumerate(zip(self.config.heads, self.config.feedforward, strict=True)):
-            here, block = f"blocks.{depth}", self.config.head_width
-            projections = [f"{here}.attention.{name}" for name in ("query", "key", "value")]
-            groups.append(
-                WidthGroup(
-                    name=f"block{depth + 1}.heads",
-                    size=heads,
-                    field=("heads", depth),
-                    incoming=tuple(
-                        Slice(f"{name}.{part}", 0, block=block) for name in projections for part in ("weight", "bias")
-                    ),
-                    outgoing=(Slice(f"{here}.attention.out.weight", 1, block=block),),
-                )
-            )
-            groups.append(
-                WidthGroup(
-                    name=f"block{depth + 1}.feedforward",
-                    size=feedforward,
-                    field=("feedforward", depth),
-                    incoming=(Slice(f"{here}.expand.weight", 0), Slice(f"{here}.expand.bias", 0)),
-                    outgoing=(Slice(f"{here}.contract.weight", 1),),
-                )
-            )
-        return tuple(groups)
+        return head_groups(self.config.heads, self.config.head_width) + inner_groups(
+            self.config.feedforward, field="feedforward", group="block{}.feedforward", module="blocks.{}"
+        )
 
 
 PatchTSTConfig.forecaster = PatchTST

@@ -79,7 +79,7 @@ def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
                 "marker": marker,
             }
         )
-    layout = _layout(unit, "MSE", _log_axis(low, high, _bytes if column == "size_bytes" else _plain))
+    layout = plain_layout(unit, "MSE", _log_axis(low, high, _bytes if column == "size_bytes" else _plain))
     layout["yaxis"]["range"] = [bottom, top]
     return {"data": traces, "layout": layout}
 
@@ -199,7 +199,7 @@ def _steps(report: Report) -> dict[str, Any]:
                 "hovertemplate": "step %{x}: %{y:.4g}",
             }
         )
-    layout = _layout("steps ahead", "MSE", {})
+    layout = plain_layout("steps ahead", "MSE", {})
     return {"data": traces, "layout": {**layout, "hovermode": "x unified", "showlegend": True}}
 
 
@@ -228,7 +228,7 @@ def _example(report: Report, example: Example) -> dict[str, Any]:
         if row.name not in (report.reference, report.subject):
             trace["visible"] = "legendonly"
         traces.append(trace)
-    layout = _layout("steps from now", "raw units", {"zeroline": True})
+    layout = plain_layout("steps from now", "raw units", {"zeroline": True})
     return {"data": traces, "layout": {**layout, "hovermode": "x unified", "showlegend": True}}
 
 
@@ -245,7 +245,8 @@ def _series(x: list[int], y: Any, name: str, line: dict[str, Any], opacity: floa
     }
 
 
-def _layout(x: str, y: str, xaxis: dict[str, Any]) -> dict[str, Any]:
+def plain_layout(x: str, y: str, xaxis: dict[str, Any]) -> dict[str, Any]:
+    """Axes with names, and no ground of their own: the page puts its colours in."""
     return {
         "xaxis": {"title": {"text": x, "standoff": 8}, "zeroline": False, "automargin": True, **xaxis},
         "yaxis": {"title": {"text": y, "standoff": 8}, "zeroline": False, "automargin": True},

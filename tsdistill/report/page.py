@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tsdistill.errors import ArtifactError
 from tsdistill.report import words
@@ -12,47 +13,63 @@ from tsdistill.report.figures import colours, figures
 from tsdistill.report.report import Report, Row
 from tsdistill.report.text import accuracy, cost, fits_explained, headline, notes, quantiles_explained
 
+if TYPE_CHECKING:
+    import jinja2
+
 TEMPLATE = "report.html.j2"
 
 
 def write_page(report: Report, path: Path) -> Path:
     """Render the page and put it in place whole."""
-    page = render(report)
+    return put(render(report), path, "report")
+
+
+def put(page: str, path: Path, what: str) -> Path:
+    """Write a page where nobody ever sees half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, page.encode())
     except OSError as error:
         raise ArtifactError(
-            f"Cannot write the report to {path}: {error.strerror or error}. Name a file in a folder you may write to."
+            f"Cannot write the {what} to {path}: {error.strerror or error}. Name a file in a folder you may write to."
         ) from None
     return path
 
 
-def render(report: Report) -> str:
-    """The page as text; every value is escaped, whatever a model or a channel is called."""
+def environment() -> jinja2.Environment:
+    """What templates are filled in by: every value is escaped."""
     import jinja2
-    import plotly.offline
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("tsdistill.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(report: Report) -> str:
+    """The page as text; every value is escaped, whatever a model or a channel is called."""
+    import plotly.offline
+
     shades = colours(report)
-    return environment.get_template(TEMPLATE).render(
-        report=report,
-        title=report.panel or "Forecasters compared",
-        headline=headline(report),
-        tables={"accuracy": accuracy(report), "cost": cost(report)},
-        styles=[_style(row, report, shades[row.name]) for row in report.rows],
-        facts=_facts(report),
-        explained=[text for text in (quantiles_explained(report), fits_explained(report)) if text],
-        timed=any(row.latency_p50_ms is not None for row in report.rows),
-        figures=figures(report),
-        data=report.to_dict(),
-        plotly=plotly.offline.get_plotlyjs(),
+    return (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=report,
+            title=report.panel or "Forecasters compared",
+            headline=headline(report),
+            tables={"accuracy": accuracy(report), "cost": cost(report)},
+            styles=[_style(row, report, shades[row.name]) for row in report.rows],
+            facts=_facts(report),
+            explained=[text for text in (quantiles_explained(report), fits_explained(report)) if text],
+            timed=any(row.latency_p50_ms is not None for row in report.rows),
+            figures=figures(report),
+            data=report.to_dict(),
+            plotly=plotly.offline.get_plotlyjs(),
+        )
     )
 
 

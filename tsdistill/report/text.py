@@ -170,6 +170,8 @@ def fits_explained(report: Report) -> str:
             f"{names}: refitted to each window, scored on {count(some[0].n_windows or 0)} evenly spread ones of "
             f"{count(report.n_windows[report.split])}; change and p against {report.reference} on the same windows."
         )
+        if runs := some[0].n_latency_runs:
+            parts.append(f"Their latency: {runs} runs, apart from the others.")
     parts += [f"{row.name}: {row.remark}." for row in report.rows if row.remark]
     return " ".join(parts)
 

@@ -30,14 +30,18 @@ def count(value: int) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits."""
-    return "-" if value is None else f"{value:#.3g}".rstrip(".")
+    """Three significant digits; whole milliseconds from a second on."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def factor(value: float | None) -> str:
-    """A factor above or below 1: 14.2x, 0.53x."""
+    """A factor above or below 1: 14.2x, 0.53x, 0.00076x."""
     if value is None:
         return "-"
+    if 0 < value < 0.0995:
+        return f"{value:.2g}x"
     return f"{value:.0f}x" if value >= 99.5 else f"{value:.1f}x" if value >= 9.95 else f"{value:.2f}x"
 
 

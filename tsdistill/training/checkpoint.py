@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tsdistill.errors import ArtifactError
+from tsdistill.training.ranks import Ranks
 
 
 @dataclass
@@ -67,25 +68,55 @@ def write(path: Path, progress: Progress, groups: dict[str, dict[str, Tensor]]) 
             beside.unlink(missing_ok=True)
 
 
-def read(path: Path, key: str) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
-    """The last written state, or None when there is none yet."""
-    if not path.exists():
+def read(path: Path, key: str, ranks: Ranks) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
+    """The last written state, or None when there is none yet; the first rank reads it and hands it to the others."""
+    content = ranks.hand_out(ranks.lead(lambda: _content(path)))
+    if content is None:
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads((file.metadata() or {}).get("progress", "{}")))
-            groups: dict[str, dict[str, Tensor]] = {}
-            for full in file.keys():  # noqa: SIM118 - not a dict
-                group, name = full.split("/", 1)
-                groups.setdefault(group, {})[name] = file.get_tensor(full)
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise ArtifactError(f"The checkpoint {path} cannot be read ({error}). Delete it to start over.") from None
+    progress = _progress(path, content)
     if progress.key != key:
         raise ArtifactError(
             f"The checkpoint {path} belongs to another run (its key is {progress.key}, this run's is {key}): model, "
             "data, loss or training spec differ. Delete it or name another file."
         )
+    groups: dict[str, dict[str, Tensor]] = {}
+    try:
+        for full, tensor in load(content).items():
+            group, name = full.split("/", 1)
+            groups.setdefault(group, {})[name] = tensor
+    except (SafetensorError, ValueError) as error:
+        raise _unreadable(path, error) from None
     return progress, groups
+
+
+def read_progress(path: Path) -> Progress:
+    """How far a run had come when it last wrote, whatever run it was."""
+    content = _content(path)
+    if content is None:
+        raise ArtifactError(f"There is no checkpoint {path}. Name the file that the run was given.")
+    return _progress(path, content)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error.strerror or error) from None
+
+
+def _progress(path: Path, content: bytes) -> Progress:
+    """What stands in the header of a safetensors file: eight bytes that tell its length, then JSON."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return Progress(**json.loads(header["__metadata__"]["progress"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, why: object) -> ArtifactError:
+    return ArtifactError(f"The checkpoint {path} cannot be read ({why}). Delete it to start over.")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

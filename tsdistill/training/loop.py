@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from tsdistill.data.task import Batch, Task, Windows
-from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, UnsupportedError, must
+from tsdistill.data.task import Task, Windows
+from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.training import checkpoint as state
+from tsdistill.training import history
+from tsdistill.training.averaging import Average
 from tsdistill.training.objectives import Objective, TruthObjective
-from tsdistill.training.progress import Bar, open_bar
+from tsdistill.training.progress import open_bar
+from tsdistill.training.ranks import Ranks, join
 from tsdistill.training.spec import Training
+from tsdistill.training.steps import Run, device_of, epoch, probe, trainable
 
 EVALUATION_BATCH = 256
-PROBE_STEPS = 3
 
 
 def train(
@@ -43,7 +43,8 @@ def train(
         config: The architecture.
         task: Data, context and horizon.
         training: How to train; defaults to `Training()`.
-        checkpoint: A file to keep the state in: a run that was stopped continues from it, to the same result.
+        checkpoint: A file to keep the state in: a run that was stopped continues from it, to the same result. Beside
+            it grows `<checkpoint>.history.jsonl`, one line per epoch, which `tsdistill history` shows.
         progress: Show a progress bar; None shows one in a terminal only.
 
     Returns:
@@ -94,6 +95,9 @@ def fit(
 
     The verbs of tsdistill call this; call it yourself with an `Objective` of your own. An architecture that can be
     solved in closed form is.
+
+    Started by `torchrun`, every process takes its share of each batch, and all return the same model as one process
+    would, up to rounding and dropout; only the first one shows progress and writes files.
     """
     _check_fits(model, task)
     windows, n_steps = task.train, training.n_steps(len(task.train))
@@ -101,26 +105,33 @@ def fit(
     solved = model.fit_closed_form(windows, task.validation, target=objective.target)
     if solved is not None:
         return solved
-    device = _device(training)
+    parameters, device = trainable(model, objective), device_of(training)
     model.to(device)
     objective.to(device)
-    optimizer = _optimizer(model, objective, training)
     key = digest_of([model.digest, task.fingerprint, objective.digest, training.to_dict()])
-    found = state.read(checkpoint, key) if checkpoint else None
-    with torch.random.fork_rng(devices=[]), open_bar(objective.formula, n_steps, progress) as bar:
-        if found is None:
-            precision = _probe(model, objective, windows, training, device)
-            so_far, best = state.Progress(key, precision), state.module_tensors(model)
-        else:
-            so_far, groups = found
-            best = groups["best"]
-            model.load_state_dict(groups["model"])
-            objective.load_state_dict(groups.get("objective", {}))
-            state.restore_optimizer(optimizer, groups.get("optimizer", {}))
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        join(device) as ranks,
+        open_bar(objective.formula, n_steps, progress if ranks.leads else False) as bar,
+    ):
+        _check_alike(ranks, key)
+        found = state.read(checkpoint, key, ranks) if checkpoint else None
+        so_far = found[0] if found else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
+        average = Average(model, training.average) if training.average is not None else None
+        run = Run(model, objective, windows, training, so_far, n_steps, parameters, average, ranks)
+        best = state.module_tensors(model)
+        if found is not None:
+            best = found[1].pop("best")
+            run.load(found[1])
+        if checkpoint:
+            log = history.beside(checkpoint)
+            ranks.lead(lambda: history.cut(log, so_far.epoch))
         bar.at(so_far.step)
         while so_far.step < n_steps and not _out_of_patience(so_far, training):
-            parts = _epoch(model, objective, optimizer, windows, training, so_far, n_steps, device, bar)
-            errors = _validation_errors(model, task.validation, device)
+            began = time.perf_counter()
+            parts, n_windows = epoch(run, bar)
+            stepped = time.perf_counter()
+            errors = _validation_errors(run.judged, task.validation, ranks)
             error = errors["validation_mse"] if model.head.kind == "point" else errors["validation_error"]
             if not math.isfinite(error):
                 raise DivergenceError(
@@ -131,16 +142,11 @@ def fit(
             so_far.epoch += 1
             so_far.history.append({"epoch": so_far.epoch, **parts, **errors})
             if error < so_far.best:
-                so_far.best, so_far.best_epoch, best = error, so_far.epoch, state.module_tensors(model)
+                so_far.best, so_far.best_epoch, best = error, so_far.epoch, state.module_tensors(run.judged)
             bar.note(f"validation {error:.4f}, best {so_far.best:.4f}")
             if checkpoint:
-                groups = {
-                    "model": state.module_tensors(model),
-                    "best": best,
-                    "objective": state.module_tensors(objective),
-                    "optimizer": state.optimizer_tensors(optimizer),
-                }
-                state.write(checkpoint, so_far, groups)
+                _keep(run, best, checkpoint, n_windows, stepped - began, time.perf_counter() - began)
+        ranks.agree(best)
     model.load_state_dict(best)
     model.cpu()
     return {
@@ -152,6 +158,20 @@ def fit(
         "objective": objective.formula,
         "history": so_far.history,
     }
+
+
+def _keep(run: Run, best: dict[str, Tensor], checkpoint: Path, n_windows: int, stepping: float, whole: float) -> None:
+    """Write where a run stands at the end of an epoch that took `whole` seconds, `stepping` of them for steps."""
+
+    def write() -> None:
+        # What a clock says goes to this file alone: a resumed run's lineage is to equal an undisturbed run's.
+        clock = {"examples_per_s": round(n_windows / stepping, 1), "seconds": round(whole, 3)}
+        record = {**run.so_far.history[-1], **clock, "precision": run.so_far.precision}
+        # The history first: a line too many is cut off when the run is resumed, a missing one would stay missing.
+        history.append(history.beside(checkpoint), record)
+        state.write(checkpoint, run.so_far, {**run.state(), "best": best})
+
+    run.ranks.lead(write)
 
 
 def _check_fits(model: Forecaster, task: Task) -> None:
@@ -170,150 +190,35 @@ def _check_fits(model: Forecaster, task: Task) -> None:
         )
 
 
-def _epoch(
-    model: Forecaster,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    windows: Windows,
-    training: Training,
-    so_far: state.Progress,
-    n_steps: int,
-    device: torch.device,
-    bar: Bar,
-) -> dict[str, float]:
-    """One pass over the windows in an order that depends on seed and epoch only; mean of each loss part."""
-    model.train()
-    # Seeding every epoch by itself makes a resumed run draw the same numbers without storing generator states.
-    generator = torch.Generator().manual_seed(_mix(training.seed, so_far.epoch, 0))
-    torch.manual_seed(_mix(training.seed, so_far.epoch, 1))
-    order = torch.randperm(len(windows), generator=generator)
-    totals: dict[str, float] = {}
-    n_batches = 0
-    for batch in windows.batches(training.batch_size, order):
-        if so_far.step >= n_steps:
-            break
-        rate = training.rate(so_far.step, n_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        parts = _step(model, objective, optimizer, batch.to(device), training.clip_norm, so_far, rate)
-        for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
-        n_batches += 1
-        so_far.step += 1
-        bar.advance()
-    return {f"loss_{name}": total / n_batches for name, total in totals.items()}
-
-
-def _step(
-    model: Forecaster,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    clip_norm: float,
-    so_far: state.Progress,
-    rate: float,
-) -> dict[str, torch.Tensor]:
-    with _autocast(so_far.precision, batch.context.device):
-        loss, parts = objective(model, batch)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(_trainable(model, objective), clip_norm)
-    if not torch.isfinite(loss + norm):
-        broken = [name for name, value in parts.items() if not torch.isfinite(value)] or ["gradient"]
-        raise DivergenceError(
-            f"Training diverged at step {so_far.step + 1}: {', '.join(broken)} is not finite (learning rate "
-            f"{rate:.3g}, {objective.formula}). Lower the learning rate or look for extreme values in the data; the "
-            "last good checkpoint, if one was asked for, is kept."
+def _check_alike(ranks: Ranks, key: str) -> None:
+    """Refuse to train together what is not the same: the mean of two gradients of two models is of neither."""
+    keys = ranks.gather(key)
+    if len(set(keys)) > 1:
+        raise ConfigError(
+            f"All processes must train the same model on the same data in the same way, got {len(set(keys))} different "
+            f"runs ({', '.join(sorted(set(keys)))}). Give every process the same script, data and seed."
         )
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return parts
 
 
-def _validation_errors(model: Forecaster, windows: Windows, device: torch.device) -> dict[str, float]:
+def _validation_errors(model: Forecaster, windows: Windows, ranks: Ranks) -> dict[str, float]:
     """MSE over every validation window, in float32; for other heads than point heads their own error as well."""
     model.eval()
-    squared, own, count = 0.0, 0.0, 0
+    device = next(model.parameters()).device
+    squared, own, count = 0.0, 0.0, 0.0
     with torch.no_grad():
-        for batch in windows.batches(EVALUATION_BATCH):
-            batch = batch.to(device)
+        for index in ranks.share(torch.arange(len(windows))).split(EVALUATION_BATCH):
+            if len(index) == 0:
+                continue
+            batch = windows.batch(index).to(device)
             said = model.activations(batch.context, batch.future, batch.past)
             squared += float((said.forecast - batch.target).square().double().sum())
             if model.head.kind != "point":
                 own += float(model.head.error(said, batch.target)) * batch.target.numel()
             count += batch.target.numel()
-    errors = {"validation_mse": squared / count}
-    return errors if model.head.kind == "point" else {**errors, "validation_error": own / count}
+    sums = ranks.sum({"squared": squared, "own": own, "count": count})
+    errors = {"validation_mse": sums["squared"] / sums["count"]}
+    return errors if model.head.kind == "point" else {**errors, "validation_error": sums["own"] / sums["count"]}
 
 
 def _out_of_patience(so_far: state.Progress, training: Training) -> bool:
     return training.patience is not None and so_far.epoch - so_far.best_epoch >= training.patience
-
-
-def _optimizer(model: Forecaster, objective: Objective, training: Training) -> torch.optim.Optimizer:
-    """AdamW that decays matrices and leaves biases, norms and embeddings of one axis alone."""
-    parameters = _trainable(model, objective)
-    if not parameters:
-        raise ConfigError(f"{type(model).__name__} has no weights to train by steps. Use td.train, not fit.")
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": training.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=training.learning_rate)
-
-
-def _trainable(model: nn.Module, objective: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in (*model.parameters(), *objective.parameters()) if parameter.requires_grad]
-
-
-def _device(training: Training) -> torch.device:
-    if training.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(must("device", "be one this machine has", "cuda", 'Use "auto" or "cpu"'))
-    return torch.device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-@contextlib.contextmanager
-def _autocast(precision: str, device: torch.device) -> Iterator[None]:
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        yield
-
-
-def _probe(model: Forecaster, objective: Objective, windows: Windows, training: Training, device: torch.device) -> str:
-    """The precision asked for, or the faster of float32 and bfloat16 autocast in a few steps of a copy."""
-    if training.precision == "float32":
-        return "float32"
-    batch = windows.batch(torch.arange(min(training.batch_size, len(windows)))).to(device)
-    seconds = {}
-    for precision in ("float32", "bfloat16"):
-        try:
-            seconds[precision] = min(_timed_step(model, objective, batch, precision) for _ in range(PROBE_STEPS))
-        except RuntimeError as error:
-            # Processors without the instructions have no bfloat16 LSTM.
-            if precision == "float32":
-                raise
-            if training.precision == precision:
-                raise UnsupportedError(
-                    f"`precision` must be one that this processor computes a {model.config.kind} model in, got "
-                    f'precision="bfloat16" ({str(error).split(". ")[0]}). Use "auto" or "float32".'
-                ) from None
-    objective.zero_grad(set_to_none=True)
-    # A tenth faster at least: below that the exact arithmetic is worth more than the time.
-    faster = seconds.get("bfloat16", float("inf")) < 0.9 * seconds["float32"]
-    return "bfloat16" if faster or training.precision == "bfloat16" else "float32"
-
-
-def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision: str) -> float:
-    """Seconds of forward and backward of a copy."""
-    trial = copy.deepcopy(model).train()
-    began = time.perf_counter()
-    with _autocast(precision, batch.context.device):
-        loss, _ = objective(trial, batch)
-    loss.backward()
-    if batch.context.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def _mix(seed: int, epoch: int, stream: int) -> int:
-    return int(digest_of([seed, epoch, stream]), 16) % 2**63

@@ -1,0 +1,139 @@
+"""A transformer whose tokens are whole channels (iTransformer class)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from tsdistill.data.task import Signature
+from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.heads import AnyHead, PointHead
+from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, TransformerBlock, WindowNorm
+from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
+
+
+class InvertedTransformerConfig(ModelConfig):
+    """Shape of a transformer with one token per channel: attention mixes channels, linear layers see the time.
+
+    Use it as a teacher where channels drive each other (weather stations, traffic, a load and its temperature), and as
+    a student with few tokens: its cost does not grow with the context. With one channel it is a residual MLP. It takes
+    covariates: each feature is one more token, which channels attend to and which is not forecast.
+
+    Args:
+        depth: Number of transformer blocks.
+        width: Size of a token's vector.
+        heads: Attention heads, one number or one per block.
+        head_width: Size of a head; by default width // heads of the first block.
+        feedforward: Inner size of the feed-forward pair, one number or one per block; by default 2 * width.
+        dropout: Share of activations dropped while training.
+        channel_embedding: Learn a vector per channel, so that attention can tell who is who.
+        shortcut: Add a linear map from the normalised context to the horizon beside the blocks.
+        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+
+    Example:
+        >>> InvertedTransformerConfig(depth=2, width=64, heads=4).head_width
+        16
+
+    Source: Y. Liu et al., "iTransformer: Inverted Transformers Are Effective for Time Series Forecasting", ICLR 2024,
+    section 3.1. Differs from the source: layer norm before each part instead of after it, an optional channel embedding
+    and an optional linear shortcut, covariates that reach over the horizon.
+    """
+
+    kind: Literal["inverted-transformer"] = "inverted-transformer"
+    depth: int = Field(default=2, ge=1)
+    width: int = Field(default=128, ge=1)
+    heads: tuple[int, ...] = 4  # type: ignore[assignment]
+    head_width: int = Field(default=0, ge=0)
+    feedforward: tuple[int, ...] = 0  # type: ignore[assignment]
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    channel_embedding: bool = True
+    shortcut: bool = True
+    head: AnyHead = PointHead()
+
+    forecaster: ClassVar[type[Forecaster]]
+    takes: ClassVar[frozenset[str]] = frozenset({"future", "past"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, values: Any) -> Any:
+        return with_head_width(cls, spread(cls, values, heads=4, feedforward=lambda width: 2 * width))
+
+
+class FeatureTokens(nn.Module):
+    """One token per feature: all its steps through a linear layer, and a learned vector that says which it is."""
+
+    def __init__(self, n_steps: int, n_features: int, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(n_steps, width)
+        self.feature = nn.Parameter(torch.zeros(n_features, width))
+
+    def forward(self, covariates: Tensor) -> Tensor:
+        """(batch, step, feature) -> (batch, feature, width)."""
+        return self.embed(covariates.transpose(1, 2)) + self.feature
+
+
+class InvertedTransformer(Forecaster):
+    """The forecaster an `InvertedTransformerConfig` builds."""
+
+    config: InvertedTransformerConfig
+
+    def __init__(self, config: InvertedTransformerConfig, signature: Signature) -> None:
+        super().__init__(config, signature)
+        width, n_channels = config.width, len(signature.channels)
+        self.norm = WindowNorm()
+        self.embed = nn.Linear(signature.context, width)
+        self.channel = ChannelEmbedding(n_channels, width) if config.channel_embedding else nn.Identity()
+        n_steps, n_future, n_past = signature.context + signature.horizon, len(signature.future), len(signature.past)
+        self.embed_future = FeatureTokens(n_steps, n_future, width) if n_future else None
+        self.embed_past = FeatureTokens(signature.context, n_past, width) if n_past else None
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, config.head_width, feedforward, config.dropout)
+            for heads, feedforward in zip(config.heads, config.feedforward, strict=True)
+        )
+        self.last_norm = nn.LayerNorm(width)
+        self.dropout = TokenDropout(config.dropout)
+        self.last = nn.Linear(width, self.n_raw)
+        self.shortcut = Shortcut(signature.context, self.n_raw) if config.shortcut else None
+
+    def activations(
+        self,
+        context: Tensor,
+        future: Tensor | None = None,
+        past: Tensor | None = None,
+        *,
+        attention: bool = False,
+    ) -> Activations:
+        """Hidden states are the channels' tokens after each block, on a channel axis of 1.
+
+        Queries and keys of the attention are channels, then features of `future`, then those of `past`.
+        """
+        x, centre, spread = self.norm(self.recent(context))
+        n_channels = x.shape[1]
+        tokens = [self.channel(self.embed(x)[:, :, None, :])[:, :, 0, :]]
+        future, past = self.covariates(future, past)
+        for embed, given in ((self.embed_future, future), (self.embed_past, past)):
+            if embed is not None and given is not None:
+                tokens.append(embed(given))
+        rows = self.dropout(torch.cat(tokens, dim=1))
+        hidden, maps = [], []
+        for block in self.blocks:
+            rows, weights = block(rows, weights=attention)
+            hidden.append(rows[:, None, :n_channels])
+            if weights is not None:
+                maps.append(weights[:, None])
+        raw = self.last(self.dropout(self.last_norm(rows[:, :n_channels])))
+        if self.shortcut is not None:
+            raw = raw + self.shortcut(x)
+        return self.conclude(raw, centre, spread, hidden=tuple(hidden), attention=tuple(maps) if attention else None)
+
+    def width_groups(self) -> tuple[WidthGroup, ...]:
+        """Heads and feed-forward width of every block."""
+        return head_groups(self.config.heads, self.config.head_width) + inner_groups(
+            self.config.feedforward, field="feedforward", group="block{}.feedforward", module="blocks.{}"
+        )
+
+
+InvertedTransformerConfig.forecaster = InvertedTransformer

@@ -1,0 +1,75 @@
+"""The history of a run as a file: one JSON line per epoch, beside the checkpoint, for whoever watches."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tsdistill.errors import ArtifactError
+
+
+def beside(checkpoint: Path) -> Path:
+    """Where the history of a run with this checkpoint stands."""
+    return checkpoint.with_name(f"{checkpoint.name}.history.jsonl")
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Add an epoch in one write, so that a killed process leaves whole lines."""
+    line = json.dumps(record) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab", buffering=0) as file:
+            file.write(line.encode())
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def cut(path: Path, n_epochs: int) -> None:
+    """Forget what goes beyond `n_epochs`: epochs that a resumed run does again, another run's, half a line."""
+    try:
+        found = path.read_bytes()
+        kept = b"".join(line for line in found.splitlines(keepends=True) if _epoch_of(line) <= n_epochs)
+        if kept != found:
+            new = path.with_name(f"{path.name}.part")
+            new.write_bytes(kept)
+            os.replace(new, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """One record per epoch, oldest first; a line that is still being written is left out.
+
+    Raises:
+        ArtifactError: There is no such file, or it is no history.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise ArtifactError(f"Cannot read the history {path}: {error.strerror or error}.") from None
+    whole = [line for line in lines if line.endswith(b"\n")]
+    if any(_epoch_of(line) == float("inf") for line in whole):
+        raise ArtifactError(f"{path} is no history of a training run: it must hold one JSON object per epoch.")
+    return [json.loads(line) for line in whole]
+
+
+def _epoch_of(line: bytes) -> float:
+    """The epoch a line tells of; infinity if it is no whole record."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return float("inf")
+    number = record.get("epoch") if isinstance(record, dict) and line.endswith(b"\n") else None
+    return number if isinstance(number, int) else float("inf")
+
+
+def _unwritable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(
+        f"Cannot write the checkpoint's history {path}: {error.strerror or error}. Make room or name another folder; "
+        "the checkpoint before it is kept."
+    )

@@ -1,0 +1,260 @@
+"""Gradient steps: what happens between two looks at the validation windows."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tsdistill.data.task import Batch, Task, Windows
+from tsdistill.errors import ConfigError, DivergenceError, UnsupportedError, must
+from tsdistill.models.base import Forecaster
+from tsdistill.spec import digest_of
+from tsdistill.training import checkpoint
+from tsdistill.training.averaging import Average
+from tsdistill.training.checkpoint import Progress
+from tsdistill.training.objectives import Objective
+from tsdistill.training.progress import Bar
+from tsdistill.training.ranks import Ranks, own_device
+from tsdistill.training.spec import Training
+
+PROBE_STEPS = 3
+
+INPUTS = ("context", "target", "past", "future")
+"""What of a batch is looked at when a step was not finite."""
+
+
+@dataclass
+class Run:
+    """Everything a step needs.
+
+    Args:
+        model: What is trained, in place.
+        objective: What is minimised.
+        windows: The training windows.
+        training: How to train.
+        so_far: Where the run stands; steps count themselves there.
+        n_steps: Steps of the whole run.
+        parameters: The weights of model and objective that are trained.
+        average: The moving average of the model's weights, if one is asked for.
+        ranks: The processes that share every batch.
+    """
+
+    model: Forecaster
+    objective: Objective
+    windows: Windows
+    training: Training
+    so_far: Progress
+    n_steps: int
+    parameters: list[nn.Parameter]
+    average: Average | None
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        self.device = self.parameters[0].device
+        self.optimizer = _optimizer(self.parameters, self.training)
+
+    @property
+    def judged(self) -> Forecaster:
+        """What validation scores, and what is kept."""
+        return self.model if self.average is None else self.average.model
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors that the next step depends on."""
+        found = {
+            "model": checkpoint.module_tensors(self.model),
+            "objective": checkpoint.module_tensors(self.objective),
+            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
+        }
+        return found if self.average is None else {**found, "average": checkpoint.module_tensors(self.average.model)}
+
+    def load(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        """Undo `state`; a group without tensors was not written."""
+        self.model.load_state_dict(groups["model"])
+        self.objective.load_state_dict(groups.get("objective", {}))
+        checkpoint.restore_optimizer(self.optimizer, groups.get("optimizer", {}))
+        if self.average is not None:
+            self.average.model.load_state_dict(groups["average"])
+
+
+def epoch(run: Run, bar: Bar) -> tuple[dict[str, float], int]:
+    """One pass over the windows in an order that depends on seed and epoch only.
+
+    Returns the mean of each loss part, the step reached and the last learning rate (the same numbers whether or not the
+    run was stopped and resumed on the way), and the number of windows.
+    """
+    training, so_far = run.training, run.so_far
+    run.model.train()
+    # Seeding every epoch by itself makes a resumed run draw the same numbers without storing generator states.
+    generator = torch.Generator().manual_seed(_mix(training.seed, so_far.epoch, 0))
+    # The order is the same on all ranks, each of which takes its share of every batch; what they drop out is not.
+    torch.manual_seed(_mix(training.seed, so_far.epoch, 1 + run.ranks.rank))
+    order = torch.randperm(len(run.windows), generator=generator)[: training.windows_per_epoch]
+    totals: dict[str, Tensor] = {}
+    n_windows, rate = 0, 0.0
+    for index in order.split(training.windows_per_step):
+        if so_far.step >= run.n_steps:
+            break
+        rate = training.rate(so_far.step, run.n_steps)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        for name, total in _step(run, index, rate).items():
+            totals[name] = totals[name] + total if name in totals else total
+        so_far.step += 1
+        if run.average is not None:
+            run.average.update(run.model, so_far.step)
+        n_windows += len(index)
+        bar.advance()
+    sums = run.ranks.sum({name: float(total) for name, total in totals.items()})
+    parts = {f"loss_{name}": total / n_windows for name, total in sums.items()}
+    return {**parts, "step": so_far.step, "learning_rate": rate}, n_windows
+
+
+def _step(run: Run, index: Tensor, rate: float) -> dict[str, Tensor]:
+    """One gradient step on the mean over the windows at `index`; the sum of each loss part over this rank's share.
+
+    Objectives are means over windows, so the mean over all is that of the batches, each weighted by its windows, and
+    the gradient of that is the sum over ranks of what each adds.
+    """
+    totals: dict[str, Tensor] = {}
+    seen: list[tuple[Tensor, dict[str, Tensor]]] = []
+    summed = torch.zeros((), device=run.device)
+    for chunk in map(run.ranks.share, index.split(run.training.batch_size)):
+        if len(chunk) == 0:
+            continue
+        batch = run.windows.batch(chunk).to(run.device)
+        with _autocast(run.so_far.precision, run.device):
+            loss, parts = run.objective(run.model, batch)
+        loss = loss * (len(chunk) / len(index))
+        loss.backward()
+        summed += loss.detach()
+        seen.append((chunk, parts))
+        for name, value in parts.items():
+            total = value.detach().double() * len(chunk)
+            totals[name] = totals[name] + total if name in totals else total
+    summed = run.ranks.sum_gradients(run.parameters, summed)
+    norm = nn.utils.clip_grad_norm_(run.parameters, run.training.clip_norm, foreach=True)
+    # One look per step, before the weights are touched; what broke is found out only when something did.
+    if not torch.isfinite(summed + norm):
+        raise _diverged(run, seen, rate)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def _diverged(run: Run, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: float) -> DivergenceError:
+    """The error that names what was not finite in a step: the data, else a part of the loss, else the gradient."""
+    step, formula = run.so_far.step + 1, run.objective.formula
+    kept = "the last good checkpoint, if one was asked for, is kept."
+    inputs = _broken_inputs(run.windows, [index for index, _ in seen])
+    parts = sorted({name for _, parts in seen for name, value in parts.items() if not torch.isfinite(value)})
+    # Every rank arrives here, as each of them has the sum of all losses and gradients: they fail with the same words.
+    told = run.ranks.gather([inputs, parts])
+    broken = {name: [at for said, _ in told for at in said.get(name, [])] for name in INPUTS}
+    if any(broken.values()):
+        found = " and ".join(f"the {name} of {len(at)} windows (first: {min(at)})" for name, at in broken.items() if at)
+        return DivergenceError(
+            f"Training stopped at step {step}: {found} is not finite ({formula}). Repair the data before making the "
+            f"task; the weights were not touched, and {kept}"
+        )
+    names = sorted({name for _, names in told for name in names}) or ["gradient"]
+    return DivergenceError(
+        f"Training diverged at step {step}: {', '.join(names)} is not finite (learning rate {rate:.3g}, {formula}). "
+        f"Lower the learning rate or look for extreme values in the data; {kept}"
+    )
+
+
+def _broken_inputs(windows: Windows, chunks: list[Tensor]) -> dict[str, list[int]]:
+    """Positions of the training windows whose values (of the target: where it counts) are not finite."""
+    found: dict[str, list[int]] = {}
+    for index in chunks:
+        batch = windows.batch(index)
+        target = batch.target if batch.mask is None else batch.target.masked_fill(~batch.mask, 0.0)
+        values = {"context": batch.context, "target": target, "past": batch.past, "future": batch.future}
+        for name in INPUTS:
+            if (each := values[name]) is None:
+                continue
+            bad = index[~each.isfinite().flatten(1).all(dim=1)].tolist()
+            if bad:
+                found.setdefault(name, []).extend(bad)
+    return found
+
+
+def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and leaves biases, norms and embeddings of one axis alone."""
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": training.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    # Fused: one pass over each weight, which for small models is most of what a step costs besides the model.
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=training.learning_rate, fused=True)
+
+
+def trainable(model: Forecaster, objective: Objective) -> list[nn.Parameter]:
+    """The weights of model and objective that a step changes."""
+    parameters = [each for each in (*model.parameters(), *objective.parameters()) if each.requires_grad]
+    if not parameters:
+        raise ConfigError(f"{type(model).__name__} has no weights to train by steps. Use td.train, not fit.")
+    return parameters
+
+
+def device_of(training: Training) -> torch.device:
+    """The device asked for."""
+    if training.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(must("device", "be one this machine has", "cuda", 'Use "auto" or "cpu"'))
+    return own_device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def _autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute in bfloat16 where that is the precision."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        yield
+
+
+def probe(model: Forecaster, objective: Objective, task: Task, training: Training) -> str:
+    """The precision asked for, or the faster of float32 and bfloat16 autocast in a few steps of a copy."""
+    if training.precision == "float32":
+        return "float32"
+    index = torch.arange(min(training.batch_size, len(task.train)))
+    batch = task.train.batch(index).to(next(model.parameters()).device)
+    seconds = {}
+    for precision in ("float32", "bfloat16"):
+        try:
+            seconds[precision] = min(_timed_step(model, objective, batch, precision) for _ in range(PROBE_STEPS))
+        except RuntimeError as error:
+            # Processors without the instructions have no bfloat16 LSTM.
+            if precision == "float32":
+                raise
+            if training.precision == precision:
+                raise UnsupportedError(
+                    f"`precision` must be one that this processor computes a {model.config.kind} model in, got "
+                    f'precision="bfloat16" ({str(error).split(". ")[0]}). Use "auto" or "float32".'
+                ) from None
+    objective.zero_grad(set_to_none=True)
+    # A tenth faster at least: below that the exact arithmetic is worth more than the time.
+    faster = seconds.get("bfloat16", float("inf")) < 0.9 * seconds["float32"]
+    return "bfloat16" if faster or training.precision == "bfloat16" else "float32"
+
+
+def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision: str) -> float:
+    """Seconds of forward and backward of a copy."""
+    trial = copy.deepcopy(model).train()
+    began = time.perf_counter()
+    with _autocast(precision, batch.context.device):
+        loss, _ = objective(trial, batch)
+    loss.backward()
+    if batch.context.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _mix(seed: int, epoch: int, stream: int) -> int:
+    return int(digest_of([seed, epoch, stream]), 16) % 2**63
