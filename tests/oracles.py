@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,6 +57,11 @@ def coverage(lower: np.ndarray, upper: np.ndarray, target: np.ndarray) -> float:
     bounds = zip(lower.ravel().tolist(), upper.ravel().tolist(), target.ravel().tolist(), strict=True)
     inside = [low <= t <= high for low, high, t in bounds]
     return sum(inside) / len(inside)
+
+
+def crossing_rate(forecast: np.ndarray) -> float:
+    pairs = [low > high for row in forecast.reshape(-1, forecast.shape[-1]).tolist() for low, high in pairwise(row)]
+    return sum(pairs) / len(pairs)
 
 
 # Significance: the long-run variance of a series of loss differences, and Holm's adjustment.

@@ -69,6 +69,7 @@ PUBLIC = [
     "runtime",
     "save",
     "search",
+    "statistical",
     "testing",
     "train",
     "verify",

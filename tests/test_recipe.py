@@ -256,10 +256,35 @@ def test_a_report_is_made_again_when_its_page_is_gone(cooked: Run, tmp_path: Pat
     assert events(folder)[-1]["stage"] == "report"
 
 
+def test_baselines_change_a_recipe_only_where_they_are_asked_for() -> None:
+    plain = toy_recipe(Path("toy.csv"))
+    asked = plain.replace(baselines=("theta", "stl"))
+    assert "baselines" not in plain.to_dict()
+    assert Recipe.from_toml(asked.to_toml()) == asked
+    assert asked.digest != plain.digest
+    assert Recipe.from_toml('baselines = ["ets"]\n[data]\ndataset = "etth1"').baselines == ("ets",)
+
+
+def test_a_recipe_asks_for_baselines(cooked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    from tsdistill.recipe import cooking
+
+    folder, asked = Path(shutil.copytree(cooked.folder, tmp_path / "copy")), []
+    monkeypatch.setattr(cooking, "compare", lambda *_, baselines, **__: (asked.append(baselines), cooked.report)[1])
+    again = cooked.recipe.replace(baselines=("theta",))
+    for _ in range(2):
+        run_recipe(again, folder)
+    assert asked == [("theta",)]
+    with pytest.raises(ConfigError, match="a season that fits twice into the context of 47 steps"):
+        run_recipe(again.replace(baselines=("stl",)), folder)
+
+
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
         ("", ["`data` must be given"]),
+        ('baselines = ["arima"]\n[data]\ndataset = "a"', ["`baselines.0` must be 'ets', 'theta' or 'stl'", "arima"]),
         ('[data]\ndataset = "a"\npath = "b"', ["exactly one of dataset, path and url"]),
         ('[data]\nurl = "x://y"', ["`url` and `query` must be given together"]),
         ('[data]\ndataset = "a"\n[task]\ncontxt = 3', ["`contxt`", "Did you mean `context`"]),

@@ -12,7 +12,7 @@ from .errors import (
     TsdistillError,
     UnsupportedError,
 )
-from .evaluation import evaluate
+from .evaluation import evaluate, statistical
 from .exporting import Deployed, export
 from .losses import OutputLoss, TemporalLoss
 from .models import (
@@ -92,6 +92,7 @@ __all__ = [
     "runtime",
     "save",
     "search",
+    "statistical",
     "testing",
     "train",
     "verify",

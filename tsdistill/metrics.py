@@ -308,6 +308,36 @@ def coverage(lower: Any, upper: Any, target: Any, *, by: By = (), mask: Any = No
     return _total(((lower <= target) & (target <= upper)).astype(np.float64), by, mask)
 
 
+def crossing_rate(forecast: Any, *, by: By = (), mask: Any = None) -> Total:
+    """Share of neighbouring quantiles that cross: those of the higher level lying below those of the lower one.
+
+    Above 0 a forecast contradicts itself. Quantiles that touch do not cross.
+
+    Args:
+        forecast: (window, step, channel, quantile), levels rising along the last axis, at least two.
+        by: Axes to keep, see `mse`.
+        mask: (window, step, channel), True where an entry counts, see `mse`.
+
+    Returns:
+        A `Total` between 0 and 1.
+
+    Raises:
+        ShapeError: `forecast` does not have four axes, or fewer than two quantiles.
+        ConfigError: `by` names an unknown axis.
+
+    Example:
+        >>> crossing_rate([[[[1.0, 2.0, 1.5]]]]).mean
+        0.5
+    """
+    forecast = np.asarray(forecast, dtype=np.float64)
+    if forecast.ndim != 4 or forecast.shape[-1] < 2:
+        raise ShapeError(
+            "`forecast` must have shape (window, step, channel, quantile) with at least 2 quantiles, got "
+            f"{forecast.shape}. Put the quantiles on the last axis."
+        )
+    return _total((forecast[..., 1:] < forecast[..., :-1]).mean(axis=-1), by, mask)
+
+
 def naive_scale(series: Any, period: int = 1, *, squared: bool = False) -> np.ndarray:
     """How far a training series moves within a season: the yardstick of `mase` and `rmsse`.
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from tsdistill.evaluation.baselines import baselines, seasonal_naive
+from tsdistill.evaluation.forecasting import check_fits, forecasts, quantile_levels
 from tsdistill.evaluation.latency import Latency, measure_latency
-from tsdistill.evaluation.scores import Scores, check_fits, evaluate, forecasts, score, window_losses
+from tsdistill.evaluation.scores import QuantileScores, Scores, evaluate, score, window_losses
 from tsdistill.evaluation.significance import LossComparison, compare_losses, holm
+from tsdistill.evaluation.statistical import METHODS, Method, Statistical, StatisticalForecaster, statistical
 
 __all__ = [
+    "METHODS",
     "Latency",
     "LossComparison",
+    "Method",
+    "QuantileScores",
     "Scores",
+    "Statistical",
+    "StatisticalForecaster",
     "baselines",
     "check_fits",
     "compare_losses",
@@ -18,7 +25,9 @@ __all__ = [
     "forecasts",
     "holm",
     "measure_latency",
+    "quantile_levels",
     "score",
     "seasonal_naive",
+    "statistical",
     "window_losses",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tsdistill.evaluation.scores import evaluate
+from tsdistill.evaluation.statistical import Method, StatisticalForecaster, statistical
 
 if TYPE_CHECKING:
     from tsdistill.data.task import Task
@@ -42,20 +44,22 @@ def seasonal_naive(task: Task) -> Forecaster:
     return min(candidates, key=lambda candidate: evaluate(candidate, task, "validation")["mse"])
 
 
-def baselines(task: Task) -> dict[str, Forecaster]:
-    """The forecasters that belong in every table: "seasonal naive" and "ridge".
+def baselines(task: Task, names: Iterable[Method] = ()) -> dict[str, Forecaster | StatisticalForecaster]:
+    """The forecasters that belong in every table, "seasonal naive" and "ridge", and statistical ones on request.
 
-    Both take seconds and see the training and validation parts only. `compare` adds them by itself; use this to have
+    The two take seconds and see the training and validation parts only. `compare` adds them by itself; use this to have
     them in hand, for example to refuse a student that a ridge beats.
 
     Args:
         task: What to forecast.
+        names: Statistical methods to add: "ets", "theta", "stl" (see `statistical`). They are fitted to each window, so
+            that a forecast takes a thousand times as long.
 
     Returns:
         Forecasters by name.
 
     Raises:
-        Nothing beyond what the task itself raises.
+        ConfigError: An unknown name, or "stl" where the context does not hold a season twice.
 
     Example:
         >>> from tsdistill.testing import toy_task
@@ -65,4 +69,7 @@ def baselines(task: Task) -> dict[str, Forecaster]:
     from tsdistill.models import LinearConfig
     from tsdistill.training import train
 
-    return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task.without_covariates())}
+    # A baseline is what needs no covariates.
+    task = task.without_covariates()
+    asked: dict[str, Forecaster | StatisticalForecaster] = {name: statistical(name, task) for name in names}
+    return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task), **asked}

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsdistill.data.windows import window_units
-from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError, listed, must
-from tsdistill.metrics import Axis, Total, mae, mse, naive_scale
+from tsdistill.evaluation.forecasting import Model, Said, quantile_levels, said_of
+from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
 if TYPE_CHECKING:
-    from tsdistill.data.task import Batch, Part, Signature, Task, Windows
+    from tsdistill.data.task import Batch, Part, Task, Windows
 
-Model = Any
-"""A trainable forecaster, a deployed one, or anything else with `forecast(batch)` (the teacher protocol)."""
+
+@dataclass(frozen=True, eq=False)
+class QuantileScores:
+    """How well quantiles forecast, by window and channel.
+
+    Args:
+        levels: What the weighted quantile loss is a mean over.
+        loss: Pinball losses over the size of the targets, both in raw units.
+        nominal: Share that the widest symmetric pair of the model's own levels should cover; None where it has none.
+        covered: Targets within that pair.
+        crossed: Neighbouring levels of which the upper lies below the lower; None for fewer than two levels.
+    """
+
+    levels: tuple[float, ...]
+    loss: Total
+    nominal: float | None = None
+    covered: Total | None = None
+    crossed: Total | None = None
+
+    def to_dict(self) -> dict[str, float]:
+        """Weighted quantile loss, and what can be said of the quantiles themselves."""
+        numbers = {"wql": float(self.loss.sum.sum() / size) if (size := float(self.loss.count.sum())) else None}
+        if self.covered is not None:
+            numbers |= {"coverage": _mean(self.covered), "nominal_coverage": self.nominal}
+        if self.crossed is not None:
+            numbers["crossing_rate"] = _mean(self.crossed)
+        return {name: value for name, value in numbers.items() if value is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +56,7 @@ class Scores:
         yardstick: (window, channel), scaled seasonal naive error of the window's item in training; NaN or 0 if there is
             none.
         times: (window,), when each window's target begins: windows of several items at one time share a label.
+        quantiles: Scores of the quantiles, where levels were asked for or the model has some.
     """
 
     squared: Total
@@ -42,11 +66,16 @@ class Scores:
     scale: np.ndarray
     yardstick: np.ndarray
     times: np.ndarray
+    quantiles: QuantileScores | None = None
 
     @property
     def window_losses(self) -> np.ndarray:
         """Mean squared scaled error of each window, (window,), in the order of the part's windows."""
         return np.asarray(Total(self.squared.sum.sum(axis=1), self.squared.count.sum(axis=1)).mean)
+
+    def mse_on(self, positions: np.ndarray | slice) -> float:
+        """Mean squared scaled error of the windows at some positions."""
+        return _mean(Total(self.squared.sum[positions], self.squared.count[positions]))
 
     @property
     def mse_by_step(self) -> np.ndarray:
@@ -71,14 +100,18 @@ class Scores:
         }
         if counted := float(self.absolute.count[usable].sum()):
             numbers["mase"] = float(scaled.sum()) / counted
-        return numbers
+        return numbers if self.quantiles is None else {**numbers, **self.quantiles.to_dict()}
 
 
 def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size: int = 256) -> dict[str, float]:
     """Errors of a model on every window of a part of a task.
 
     mse = mean over windows, steps and channels of (forecast - target)^2 on scaled data, as the literature reports it;
-    mae likewise; mse_raw and mae_raw in the data's own units; mase = mae over the seasonal naive error in training.
+    mae likewise; mse_raw and mae_raw in the data's own units; mase = mae over the seasonal naive error in training. For
+    a model with a quantile head also: wql = pinball loss of its levels over the summed size of the targets (raw units,
+    see `metrics.wql`), coverage = share of targets within its outermost symmetric pair of levels, which should be
+    nominal_coverage, and crossing_rate = share of neighbouring levels that cross (0 by construction, measured all the
+    same).
 
     Use it with "validation" to choose between models and with "test" once, at the end. A deployed model is scored
     through the runtime that serves it; in INT8 one window at a time, as it was timed, because batch mates would move
@@ -92,7 +125,7 @@ def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size
 
     Returns:
         "mse", "mae" (scaled), "mse_raw", "mae_raw" (raw units), "mase" (left out when no item ever moved in training)
-        and "n_windows".
+        and "n_windows"; with quantiles "wql", "coverage", "nominal_coverage" and "crossing_rate".
 
     Raises:
         ShapeError: The model's channels, horizon or context do not fit the task.
@@ -112,17 +145,46 @@ def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size
     return score(model, task, split, batch_size=batch_size).to_dict()
 
 
-def score(model: Model, task: Task, split: Part = "validation", *, batch_size: int = 256) -> Scores:
-    """The errors behind `evaluate`, by window, step and channel; same arguments and errors."""
-    windows = task.windows(split)
+def score(
+    model: Model,
+    task: Task,
+    split: Part = "validation",
+    *,
+    batch_size: int = 256,
+    levels: tuple[float, ...] = (),
+    positions: np.ndarray | None = None,
+) -> Scores:
+    """The errors behind `evaluate`, by window, step and channel.
+
+    Args:
+        model: A forecaster, a deployed one or a teacher.
+        task: What to forecast.
+        split: "train", "validation" or "test".
+        batch_size: Windows forecast at once.
+        levels: Take the weighted quantile loss over these levels, which a model with quantiles must have; the forecast
+            of any other model counts as each of its quantiles. Nothing: over the model's own.
+        positions: (window,), score only the windows at these positions of the part, rising.
+
+    Returns:
+        `Scores`, of which tables, curves and tests are made.
+
+    Raises:
+        ShapeError, ConfigError, DataError, UnsupportedError: As `evaluate`.
+    """
+    windows = _chosen(task.windows(split), positions)
     by_window: list[tuple[Total, Total]] = []
+    quantiles = []
     steps = [Total(0.0, 0), Total(0.0, 0)]
-    for batch, forecast in _forecast_batches(model, windows, task.signature, batch_size):
+    own = quantile_levels(model)
+    levels = levels or own
+    for batch, said in said_of(model, windows, task.signature, batch_size):
         target = batch.target.numpy()
         mask = None if batch.mask is None else batch.mask.numpy()
-        squared, absolute = (metric(forecast, target, by=_FINE, mask=mask) for metric in (mse, mae))
+        squared, absolute = (metric(said.forecast, target, by=_FINE, mask=mask) for metric in (mse, mae))
         by_window.append((_over(squared, 1), _over(absolute, 1)))
         steps = [total + _over(fine, 0) for total, fine in zip(steps, (squared, absolute), strict=True)]
+        if levels:
+            quantiles.append(_quantile_scores(said, batch, windows.units(batch.index), own, levels))
     items, rows = origins(task, windows)
     return Scores(
         squared=_stacked([squared for squared, _ in by_window]),
@@ -132,39 +194,70 @@ def score(model: Model, task: Task, split: Part = "validation", *, batch_size: i
         scale=task.units[items],
         yardstick=(_naive_scales(task) / task.units)[items],
         times=_times(task, items, rows),
+        quantiles=_joined(quantiles) if quantiles else None,
     )
 
 
-def forecasts(
-    model: Model, windows: Windows, signature: Signature | None = None, *, batch_size: int = 256
-) -> np.ndarray:
-    """Scaled forecasts of every window, whatever the model is.
+def _chosen(windows: Windows, positions: np.ndarray | None) -> Windows:
+    import torch
 
-    Args:
-        model: A forecaster, a deployed one or a teacher.
-        windows: What to forecast.
-        signature: How the windows are scaled (`task.signature`). None: as the model was trained.
-        batch_size: Windows forecast at once.
+    return windows if positions is None else windows.subset(torch.from_numpy(np.asarray(positions, dtype=np.int64)))
 
-    Returns:
-        (window, horizon, channel), float32, in the order of the windows.
 
-    Raises:
-        ShapeError: The model's channels, horizon or context do not fit the windows.
-        ConfigError: `batch_size` is below 1.
-        DataError: The model forecast something that is not finite.
-        UnsupportedError: `model` cannot forecast.
+def _quantile_scores(
+    said: Said,
+    batch: Batch,
+    units: tuple[np.ndarray, np.ndarray],
+    own: tuple[float, ...],
+    levels: tuple[float, ...],
+) -> QuantileScores:
+    """Scores of one batch; a forecast without quantiles stands for each of them."""
+    mean, scale = units
+    scaled, mask = batch.target.numpy(), None if batch.mask is None else batch.mask.numpy()
+    by: tuple[Axis, ...] = ("window", "channel")
+    if said.quantiles is None:
+        every = np.repeat(said.forecast[..., None], len(levels), axis=-1)
+    else:
+        every = said.quantiles[..., [own.index(level) for level in levels]]
+    loss = wql(every * scale[..., None] + mean[..., None], scaled * scale + mean, levels, by=by, mask=mask)
+    if said.quantiles is None:
+        return QuantileScores(levels, loss)
+    crossed = crossing_rate(said.quantiles, by=by, mask=mask) if len(own) > 1 else None
+    if (pair := outer_pair(own)) is None:
+        return QuantileScores(levels, loss, crossed=crossed)
+    low, high = (said.quantiles[..., place] for place in pair)
+    nominal = round(own[pair[1]] - own[pair[0]], 6)
+    return QuantileScores(levels, loss, nominal, coverage(low, high, scaled, by=by, mask=mask), crossed)
+
+
+def outer_pair(levels: tuple[float, ...]) -> tuple[int, int] | None:
+    """Positions of the outermost two levels that leave out as much below as above, None if there are no such two.
 
     Example:
-        >>> from tsdistill.models import SeasonalNaiveConfig
-        >>> from tsdistill.testing import toy_task
-        >>> task = toy_task()
-        >>> forecasts(SeasonalNaiveConfig(period=24).build(task.signature), task.validation, task.signature).shape
-        (91, 11, 3)
+        >>> outer_pair((0.05, 0.1, 0.5, 0.9))
+        (1, 3)
     """
-    found = [forecast for _, forecast in _forecast_batches(model, windows, signature, batch_size)]
-    shape = (0, windows.horizon, windows.series.shape[1])
-    return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
+    for low, level in enumerate(levels):
+        for high in range(len(levels) - 1, low, -1):
+            if abs(level + levels[high] - 1) < 1e-9:
+                return low, high
+    return None
+
+
+def _joined(scores: list[QuantileScores]) -> QuantileScores:
+    first = scores[0]
+
+    def joined(totals: Iterable[Total | None]) -> Total | None:
+        known = [total for total in totals if total is not None]
+        return _stacked(known) if known else None
+
+    return QuantileScores(
+        levels=first.levels,
+        loss=_stacked([each.loss for each in scores]),
+        nominal=first.nominal,
+        covered=joined(each.covered for each in scores),
+        crossed=joined(each.crossed for each in scores),
+    )
 
 
 def window_losses(model: Model, task: Task, split: Part = "validation", *, batch_size: int = 256) -> np.ndarray:
@@ -206,116 +299,6 @@ def _stacked(totals: list[Total]) -> Total:
 def _mean(total: Total, unit: np.ndarray | float = 1.0) -> float:
     """The mean of scaled errors by window and channel, each in its own unit."""
     return float((total.sum * unit).sum() / total.count.sum())
-
-
-def _forecast_batches(
-    model: Model, windows: Windows, signature: Signature | None, batch_size: int
-) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Batches and their checked forecasts, both scaled as the windows are."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
-    check_fits(model, windows, signature)
-    forecast = _forecast_function(model, getattr(model, "signature", None), signature, windows)
-    for batch in windows.batches(batch_size):
-        found = forecast(batch)
-        if found.shape != tuple(batch.target.shape):
-            raise ShapeError(
-                f"{_title(model)} must forecast {tuple(batch.target.shape)} (window, step, channel), got "
-                f"{found.shape}. Check the horizon and the channels it was made for."
-            )
-        if bad := int((~np.isfinite(found)).any(axis=(1, 2)).sum()):
-            raise DataError(
-                f"{_title(model)} must forecast finite numbers, got others in {bad} of {len(found)} windows (positions "
-                f"{int(batch.index[0])} to {int(batch.index[-1])}). It has diverged or overflowed; train it again."
-            )
-        yield batch, found
-
-
-def _forecast_function(
-    model: Model, own: Signature | None, signature: Signature | None, windows: Windows
-) -> Callable[[Batch], np.ndarray]:
-    """What forecasts a batch, in and out scaled as the windows are; the model sees the scaling it was made for."""
-    from tsdistill.exporting import Deployed
-
-    if isinstance(model, Deployed):
-        ours = signature or model.signature
-        # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
-        rows = 1 if model.precision == "int8" else None
-
-        def through_runtime(batch: Batch) -> np.ndarray:
-            mean, scale = _units(ours, windows, batch)
-            raw = (batch.context.numpy() * scale + mean).astype(np.float32)
-            parts = [raw[row : row + rows] for row in range(0, len(raw), rows)] if rows else [raw]
-            found = np.concatenate([np.asarray(model.predict(part)) for part in parts])
-            return ((found - mean) / scale).astype(np.float32)
-
-        return through_runtime
-    if not callable(getattr(model, "forecast", None)):
-        raise UnsupportedError(
-            f"`model` must be a forecaster, a deployed forecaster or a teacher with forecast(batch), got "
-            f"{_title(model)}. Build one with td.train, td.distill or td.export."
-        )
-    device = _device(model)
-    if own is None or signature is None or _scaling(own) == _scaling(signature):
-        return lambda batch: np.asarray(model.forecast(batch.to(device)).detach().float().cpu().numpy())
-
-    def rescaled(batch: Batch) -> np.ndarray:
-        import torch
-
-        mean, scale = _units(signature, windows, batch)
-        raw = batch.context.numpy() * scale + mean
-        centre, spread = np.asarray(own.mean), np.asarray(own.scale)
-        if own.normalisation == "window":
-            centre, spread = window_units(raw[:, -own.context :])
-        moved = torch.from_numpy(((raw - centre) / spread).astype(np.float32))
-        found = model.forecast(dataclasses.replace(batch, context=moved).to(device)).detach().float().cpu().numpy()
-        return ((found * spread + centre - mean) / scale).astype(np.float32)
-
-    return rescaled
-
-
-def _scaling(signature: Signature) -> tuple[object, ...]:
-    return signature.normalisation, signature.mean, signature.scale
-
-
-def _units(signature: Signature, windows: Windows, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale that windows were scaled with: of the item of each, or of all alike."""
-    if signature.normalisation == "window":
-        return windows.units(batch.index)
-    return np.asarray(signature.mean), np.asarray(signature.scale)
-
-
-def _device(model: Model) -> Any:
-    import torch
-
-    parameters = getattr(model, "parameters", None)
-    first = next(iter(parameters()), None) if callable(parameters) else None
-    return torch.device("cpu") if first is None else first.device
-
-
-def check_fits(model: Model, windows: Windows, signature: Signature | None = None) -> None:
-    """Refuse a model whose channels, horizon or context are not the windows', all problems in one `ShapeError`."""
-    own = getattr(model, "signature", None)
-    if own is None:
-        return
-    channels = own.channels if signature is None else signature.channels
-    problems = []
-    if own.context > windows.context:
-        remedy = "Make the task's context longer: a model uses the last steps of a longer one"
-        problems.append(must("context", f"be at least the model's {own.context} steps", windows.context, remedy))
-    if own.horizon != windows.horizon:
-        problems.append(must("horizon", f"be the model's {own.horizon} steps", windows.horizon, "Change the task's"))
-    if own.channels != channels or len(own.channels) != windows.series.shape[1]:
-        problems.append(
-            must("channels", f"be the model's {list(own.channels)}", list(channels), "Select these columns")
-        )
-    if problems:
-        raise ShapeError(listed(problems, f"the task for {_title(model)}"))
-
-
-def _title(model: Model) -> str:
-    kind = getattr(getattr(model, "config", None), "kind", None)
-    return f"{type(model).__name__}" + (f" {kind!r}" if isinstance(kind, str) else "")
 
 
 def origins(task: Task, windows: Windows) -> tuple[np.ndarray, np.ndarray]:

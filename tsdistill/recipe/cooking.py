@@ -10,7 +10,7 @@ from typing import Any
 from tsdistill.artifacts import save
 from tsdistill.data import Task
 from tsdistill.distillation import distill
-from tsdistill.evaluation import evaluate
+from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import prune
@@ -82,8 +82,10 @@ def run(
     with kitchen.locked():
         write_text(kitchen.folder / "recipe.toml", _from_anywhere(recipe).to_toml())
         task = recipe.task.build(recipe.data.load())
+        for name in recipe.baselines:
+            statistical(name, task)  # refused, if at all, before anything is trained
         models = make_models(recipe, task, kitchen, progress)
-        report = make_report(task, models, kitchen, progress)
+        report = make_report(task, models, kitchen, progress, baselines=recipe.baselines)
         deployed = _deployed(list(models.values())[-1])
         save(deployed, kitchen.folder / "artifact", metrics=evaluate(deployed, task, split="validation"))
     teacher, student = (_trainable(models[name]) for name in ("teacher", "student"))
@@ -169,18 +171,25 @@ def _make_deployed(recipe: Recipe, task: Task, model: Forecaster, kitchen: Works
     return _deployed(kitchen.stage("deployed", inputs, make))
 
 
-def make_report(task: Task, models: dict[str, Any], kitchen: Workspace, progress: bool | None = None) -> Report:
+def make_report(
+    task: Task,
+    models: dict[str, Any],
+    kitchen: Workspace,
+    progress: bool | None = None,
+    *,
+    baselines: tuple[Method, ...] = (),
+) -> Report:
     """Measure once; a finished report of the same models is kept, because latency would differ every time."""
     path, mark = kitchen.folder / "report.json", kitchen.folder / "stages" / "report.key"
     page = kitchen.folder / "report.html"
     shown = {name: _of(model) for name, model in models.items()}
     data = [task.fingerprint, task.test.fingerprint, task.panel.name, str(task.panel.notes)]
-    key = digest_of([shown, data, versions()["tsdistill"]])
+    key = digest_of([shown, data, versions()["tsdistill"], *baselines])
     if path.exists() and page.exists() and mark.exists() and mark.read_text().strip() == key:
         return Report.from_json(path.read_text(encoding="utf-8"))
     # Gone before anything is replaced: a mark must never stand beside a report it was not made for.
     mark.unlink(missing_ok=True)
-    report = compare(models, task, progress=progress)
+    report = compare(models, task, baselines=baselines, progress=progress)
     write_text(path, report.to_json())
     report.to_html(page)
     write_text(mark, key)

@@ -12,6 +12,7 @@ from pydantic import Field, field_serializer, model_validator
 
 from tsdistill.data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from tsdistill.errors import ConfigError, must
+from tsdistill.evaluation import Method
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import AnyModelConfig, LSTMConfig, PatchTSTConfig
 from tsdistill.pruning import Pruning
@@ -169,6 +170,7 @@ class Recipe(Spec):
         student: The small one.
         pruning: What to cut from the student; None leaves the step out.
         quantization: How to bring it to INT8; None deploys float32.
+        baselines: Statistical methods to add to the report: "ets", "theta", "stl".
 
     Example:
         >>> recipe = Recipe(data=Source(dataset="nyc-weather"), pruning=None)
@@ -183,6 +185,12 @@ class Recipe(Spec):
     student: StudentSpec = StudentSpec()
     pruning: Pruning | None = None
     quantization: Quantization | None = Quantization(method="auto")
+    baselines: tuple[Method, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain data; baselines that nobody asked for are left out, so that old recipes stay the same."""
+        written = super().to_dict()
+        return {name: value for name, value in written.items() if name != "baselines" or value}
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with every random draw taken from another seed."""

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tsdistill.errors import ConfigError, ShapeError, listed, must, nearest
+from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, listed, must, nearest
 from tsdistill.evaluation import (
+    METHODS,
     LossComparison,
+    Method,
     Scores,
-    baselines,
+    StatisticalForecaster,
     check_fits,
-    compare_losses,
-    forecasts,
     holm,
     measure_latency,
+    quantile_levels,
     score,
 )
+from tsdistill.evaluation import baselines as make_baselines
+from tsdistill.evaluation.forecasting import raw_inputs
+from tsdistill.report.examples import examples
 from tsdistill.report.machine import machine, versions
-from tsdistill.report.report import Comparison, Example, Report, Row
+from tsdistill.report.pairing import paired, spread
+from tsdistill.report.report import Comparison, Report, Row
 from tsdistill.training.progress import open_bar
 
 if TYPE_CHECKING:
@@ -33,7 +38,8 @@ if TYPE_CHECKING:
 BASELINES = ("seasonal naive", "ridge")
 SAME = 1e-6
 """Relative difference of window losses below which two rows are the same model in two runtimes."""
-N_EXAMPLES = 3
+METRICS = ("mse", "mae", "mse_raw", "mae_raw", "mase", "wql", "coverage", "nominal_coverage", "crossing_rate")
+"""Numbers of a row that `Scores` knows by the same name."""
 
 
 @dataclass
@@ -44,8 +50,10 @@ class _Entry:
     role: str
     model: Any
     runtime: str
-    size_bytes: int
+    size_bytes: int | None
+    positions: np.ndarray | None = None
     scores: Scores = field(init=False)
+    remark: str | None = None
 
     @property
     def title(self) -> str:
@@ -58,6 +66,8 @@ def compare(
     *,
     split: Part = "test",
     reference: str | None = None,
+    baselines: Sequence[Method] = (),
+    n_baseline_windows: int = 50,
     latency: bool = True,
     n_latency_runs: int = 200,
     progress: bool | None = None,
@@ -76,6 +86,9 @@ def compare(
         task: Data, context and horizon.
         split: The part to score.
         reference: Name of the model that ratios refer to; the first one if not given.
+        baselines: Statistical methods to add: "ets", "theta", "stl" (see `td.statistical`).
+        n_baseline_windows: Windows that these are scored on, evenly spread over the part: they are refitted to each, at
+            tens of milliseconds per channel. Whatever compares them with another row looks at the same windows.
         latency: Also time each row: one window, one thread, raw values in and out, in turns.
         n_latency_runs: Forecasts to time of each row.
         progress: Show a progress bar; None shows one in a terminal only.
@@ -84,7 +97,9 @@ def compare(
         A `Report`.
 
     Raises:
-        ConfigError: No models, a name that is empty or belongs to an added row, an unknown reference or part.
+        ConfigError: No models, a name that is empty or belongs to an added row, an unknown reference, part or baseline,
+            or "stl" where the context does not hold a season twice.
+        UnsupportedError: A statistical forecaster is among the models: ask for it by `baselines`.
         ShapeError: A model's channels, horizon or context do not fit the task; all of them are listed.
         DataError: A model forecast something that is not finite.
         ArtifactError: An exported graph does not agree with its model.
@@ -98,20 +113,24 @@ def compare(
         >>> [(row.name, row.runtime) for row in report.rows][:2]
         [('teacher', 'torch fp32'), ('teacher', 'onnx fp32')]
     """
-    reference = _check(models, task, split, reference)
+    reference = _check(models, task, split, reference, baselines, n_baseline_windows)
     with_control = [name for name, model in models.items() if getattr(model, "control", None) is not None]
-    n_steps = 2 * (len(models) + len(BASELINES) + 1 + bool(with_control)) + 2
+    n_steps = 2 * (len(models) + len(BASELINES) + len(baselines) + 1 + bool(with_control)) + 2
     with open_bar("compare", n_steps, progress) as bar:
-        entries = _entries(models, task, reference, with_control[-1] if with_control else None, bar)
+        positions = spread(len(task.windows(split)), n_baseline_windows)
+        rivals = make_baselines(task, baselines)
+        entries = _entries(models, task, reference, with_control[-1] if with_control else None, rivals, positions, bar)
+        levels = _common_levels(entries)
         for entry in entries:
             bar.note(f"score {entry.title}")
-            entry.scores = score(entry.model, task, split)
+            entry.scores = score(entry.model, task, split, levels=levels, positions=entry.positions)
+            entry.remark = entry.model.remark if isinstance(entry.model, StatisticalForecaster) else None
             bar.advance()
         bar.note("latency")
         times = _latencies(entries, task, split, n_latency_runs) if latency else {}
         bar.advance()
         bar.note("examples")
-        examples = _examples(entries, task, split)
+        shown = examples({entry.title: entry.model for entry in entries}, task, split)
         bar.advance()
     subject = list(models)[-1]
     return Report(
@@ -129,13 +148,21 @@ def compare(
         subject=subject,
         rows=_rows(entries, times, task.horizon),
         comparisons=_comparisons(entries, subject, task.horizon),
-        examples=examples,
+        levels=levels,
+        examples=shown,
         versions=versions(),
         machine=machine(),
     )
 
 
-def _check(models: Mapping[str, Any], task: Task, split: str, reference: str | None) -> str:
+def _check(
+    models: Mapping[str, Any],
+    task: Task,
+    split: str,
+    reference: str | None,
+    asked: Sequence[str],
+    n_baseline_windows: int,
+) -> str:
     """Every problem of the call in one error; gives the reference's name."""
     problems = []
     if not models:
@@ -143,12 +170,27 @@ def _check(models: Mapping[str, Any], task: Task, split: str, reference: str | N
     for name in models:
         if not isinstance(name, str) or not name.strip():
             problems.append(must("models", "have names", name, "Name every model"))
-        elif name in BASELINES or name.endswith(" without teacher"):
+        elif name in (*BASELINES, *asked) or name.endswith(" without teacher"):
             problems.append(must("models", "not use the name of a row that is added anyway", name, "Rename it"))
     if reference is not None and reference not in models:
         problems.append(f"`reference` must name one of the models, got {reference!r}. {nearest(reference, models)}")
+    problems += [
+        must("baselines", f"be made of {', '.join(METHODS)}", name, nearest(str(name), METHODS))
+        for name in asked
+        if name not in METHODS
+    ]
+    if len(set(asked)) < len(asked):
+        problems.append(must("baselines", "name each method once", list(asked), "Leave out the repeated ones"))
+    if not isinstance(n_baseline_windows, int) or n_baseline_windows < 1:
+        remedy = "Leave it out for the default"
+        problems.append(must("n_baseline_windows", "be a whole number of at least 1", n_baseline_windows, remedy))
     if problems:
         raise ConfigError(listed(problems, "compare"))
+    if slow := [name for name, model in models.items() if isinstance(model, StatisticalForecaster)]:
+        raise UnsupportedError(
+            f"`models` must be forecasters or deployed ones, got a statistical forecaster: {', '.join(slow)}. Ask for "
+            f'it by baselines=("{models[slow[0]].config.kind}",).'
+        )
     misfits = []
     for name, model in models.items():
         try:
@@ -160,7 +202,15 @@ def _check(models: Mapping[str, Any], task: Task, split: str, reference: str | N
     return next(iter(models)) if reference is None else reference
 
 
-def _entries(models: Mapping[str, Any], task: Task, reference: str, with_control: str | None, bar: Any) -> list[_Entry]:
+def _entries(
+    models: Mapping[str, Any],
+    task: Task,
+    reference: str,
+    with_control: str | None,
+    rivals: Mapping[str, Any],
+    positions: np.ndarray | None,
+    bar: Any,
+) -> list[_Entry]:
     """All rows in order: reference, models, control, baselines; trainable ones exported."""
     from tsdistill.exporting import Deployed, export
 
@@ -187,20 +237,39 @@ def _entries(models: Mapping[str, Any], task: Task, reference: str, with_control
             entries.append(deployed(name, "reference" if name == reference else "model", model))
     if with_control is not None:
         entries.append(deployed(f"{with_control} without teacher", "control", models[with_control].control))
-    entries += [deployed(name, "baseline", model) for name, model in baselines(task).items()]
+    for name, model in rivals.items():
+        if isinstance(model, StatisticalForecaster):
+            bar.advance()
+            entries.append(_Entry(name, "baseline", model, "statsmodels", None, positions))
+        else:
+            entries.append(deployed(name, "baseline", model))
     return entries
+
+
+def _common_levels(entries: list[_Entry]) -> tuple[float, ...]:
+    """Quantile levels that all models with quantiles give: a loss over different levels could not be compared."""
+    given = [levels for entry in entries if (levels := quantile_levels(entry.model))]
+    return tuple(level for level in given[0] if all(level in levels for levels in given)) if given else ()
 
 
 def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> dict[str, Any]:
     """Latency of one raw forecast of the part's first window, by title."""
-    window = task.windows(split).batch(_positions([0])).context.numpy()
-    mean, scale = task.windows(split).units(_positions([0]))
-    raw = (window * scale + mean).astype(np.float32)
+    import torch
+
+    first = task.windows(split).subset(torch.tensor([0]))
+    (batch,) = first.batches(1)
+    raw = {name: values.astype(np.float32) for name, values in raw_inputs(batch, task.signature, first).items()}
 
     def call(model: Any) -> Callable[[], object]:
-        return lambda: model.predict(raw)
+        # A model takes the covariates it was made for, of its own steps.
+        steps = {"future": model.signature.context + task.horizon, "past": model.signature.context}
+        known = {name: raw[name][:, -n_steps:] for name, n_steps in steps.items() if getattr(model.signature, name)}
+        return lambda: model.predict(raw["context"], **known)
 
-    return dict(measure_latency({entry.title: call(entry.model) for entry in entries}, n_runs=n_runs))
+    slow = {entry.title: call(entry.model) for entry in entries if isinstance(entry.model, StatisticalForecaster)}
+    quick = {entry.title: call(entry.model) for entry in entries if entry.title not in slow}
+    # Apart from the others, whose turns would be few if they waited for fits.
+    return {**measure_latency(quick, n_runs=n_runs), **measure_latency(slow, n_runs=min(n_runs, 3), warmup=1)}
 
 
 def _rows(entries: list[_Entry], times: Mapping[str, Any], horizon: int) -> tuple[Row, ...]:
@@ -216,12 +285,14 @@ def _rows(entries: list[_Entry], times: Mapping[str, Any], horizon: int) -> tupl
             runtime=entry.runtime,
             role=entry.role,
             kind=getattr(entry.model.config, "kind", None),
-            **{name: found.get(name) for name in ("mse", "mae", "mse_raw", "mae_raw", "mase")},
+            **{name: found.get(name) for name in METRICS},
             n_parameters=entry.model.n_parameters,
             size_bytes=entry.size_bytes,
-            mse_ratio=_ratio(found["mse"], numbers[base.title]["mse"]),
+            mse_ratio=_ratio(found["mse"], base.scores.mse_on(_places(entry))),
             size_ratio=_ratio(entry.size_bytes, base.size_bytes),
             mse_by_step=entry.scores.mse_by_step.tolist(),
+            n_windows=None if entry.positions is None else len(entry.positions),
+            remark=entry.remark,
         )
         if time is not None:
             row = row.replace(
@@ -242,16 +313,28 @@ def _rows(entries: list[_Entry], times: Mapping[str, Any], horizon: int) -> tupl
     return tuple(rows)
 
 
-def _ratio(value: float, base: float) -> float | None:
-    return value / base if base > 0 else None
+def _ratio(value: float | None, base: float | None) -> float | None:
+    return value / base if value is not None and base is not None and base > 0 else None
 
 
-def _tested(entry: _Entry, other: _Entry, horizon: int) -> LossComparison | None:
-    """One row's losses against another's; None for the same model in another runtime."""
-    first, second = entry.scores.window_losses, other.scores.window_losses
-    if entry.name == other.name and np.allclose(first, second, rtol=SAME * 1e3, atol=SAME * float(second.mean())):
+def _places(entry: _Entry) -> np.ndarray | slice:
+    return slice(None) if entry.positions is None else entry.positions
+
+
+def _tested(entry: _Entry, base: _Entry, horizon: int) -> LossComparison | None:
+    """The losses of a row less the reference's; None for the same model in another runtime."""
+    mine, theirs = entry.scores.window_losses, base.scores.window_losses
+    if entry.name == base.name and np.allclose(mine, theirs, rtol=SAME * 1e3, atol=SAME * float(theirs.mean())):
         return None
-    return compare_losses(first, second, horizon=horizon, times=other.scores.times)
+    if entry.positions is None:
+        return paired(entry.scores, base.scores, None, horizon)
+    return _turned(paired(base.scores, entry.scores, entry.positions, horizon))
+
+
+def _turned(test: LossComparison) -> LossComparison:
+    """The same comparison with the two sides swapped."""
+    low, high, statistic = (None if end is None else -end for end in (test.high, test.low, test.statistic))
+    return replace(test, mean_difference=-test.mean_difference, low=low, high=high, statistic=statistic)
 
 
 def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Comparison, ...]:
@@ -262,9 +345,7 @@ def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Com
         base = float(entry.scores.window_losses.mean())
         if entry.role not in ("control", "baseline") or base == 0:
             continue
-        test = compare_losses(
-            about.scores.window_losses, entry.scores.window_losses, horizon=horizon, times=about.scores.times
-        )
+        test = paired(about.scores, entry.scores, entry.positions, horizon)
         found.append(
             Comparison(
                 subject=subject,
@@ -273,58 +354,7 @@ def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Com
                 low=None if test.low is None else test.low / base,
                 high=None if test.high is None else test.high / base,
                 p_value=test.p_value,
+                n_windows=None if entry.positions is None else len(entry.positions),
             )
         )
     return tuple(found)
-
-
-def _examples(entries: list[_Entry], task: Task, split: Part) -> tuple[Example, ...]:
-    """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
-    windows = task.windows(split)
-    n_channels = len(task.channels)
-    places = sorted({int(len(windows) * (number + 0.5) / N_EXAMPLES) for number in range(N_EXAMPLES)})
-    index = _positions(places)
-    mean, scale = windows.units(index)
-    batch = windows.batch(index)
-    context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
-    found = {
-        entry.title: forecasts(entry.model, windows.subset(index), task.signature) * scale + mean for entry in entries
-    }
-    starts = _stamps(task, split)
-    shown = min(task.context, max(3 * task.horizon, 48))
-    return tuple(
-        Example(
-            channel=task.channels[channel],
-            window=place,
-            start=starts(place),
-            context=_digits(context[number, -shown:, channel]),
-            target=_digits(target[number, :, channel]),
-            forecasts={title: _digits(values[number, :, channel]) for title, values in found.items()},
-        )
-        for number, place in enumerate(places)
-        for channel in [number * n_channels // len(places)]
-    )
-
-
-def _positions(places: list[int]) -> Any:
-    import torch
-
-    return torch.tensor(places)
-
-
-def _digits(values: np.ndarray) -> tuple[float, ...]:
-    """Six significant digits: enough for a plot, and half the file."""
-    return tuple(float(f"{value:.6g}") for value in values)
-
-
-def _stamps(task: Task, split: Part) -> Callable[[int], str | None]:
-    """The stamp of a window's first forecast step."""
-    from tsdistill.evaluation.scores import origins
-
-    items, rows = origins(task, task.windows(split))
-
-    def stamp(place: int) -> str | None:
-        ds = task.panel.items[items[place]].ds
-        return None if ds is None else str(ds[rows[place]])
-
-    return stamp

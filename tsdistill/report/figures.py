@@ -45,7 +45,7 @@ def figures(report: Report) -> dict[str, Any]:
 def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
     """MSE against a cost on a log axis: down and to the left is better; an arrow stands for an error beyond the top."""
     shades = colours(report)
-    rows = [row for row in report.rows if getattr(row, column) is not None]
+    rows = [row for row in _whole(report) if getattr(row, column) is not None]
     low, high = _span([math.log10(max(getattr(row, column), 1e-9)) for row in rows], least=0.3)
     bottom, top = _span([row.mse for row in rows if not _far(row, report)], least=max(0.02 * report.rows[0].mse, 1e-9))
     places = [
@@ -82,6 +82,11 @@ def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
     layout = plain_layout(unit, "MSE", _log_axis(low, high, _bytes if column == "size_bytes" else _plain))
     layout["yaxis"]["range"] = [bottom, top]
     return {"data": traces, "layout": layout}
+
+
+def _whole(report: Report) -> list[Row]:
+    """Rows that were scored on every window: an error on some of them does not belong on one axis with the others."""
+    return [row for row in report.rows if row.n_windows is None]
 
 
 def _far(row: Row, report: Report) -> bool:
@@ -179,7 +184,7 @@ def _steps(report: Report) -> dict[str, Any]:
     """MSE at each step of the horizon; a model run by two runtimes is drawn once."""
     shades, seen = colours(report), set()
     traces = []
-    for row in report.rows:
+    for row in _whole(report):
         if row.name in seen:
             continue
         seen.add(row.name)

@@ -11,7 +11,7 @@ from tsdistill.errors import ArtifactError
 from tsdistill.report import words
 from tsdistill.report.figures import colours, figures
 from tsdistill.report.report import Report, Row
-from tsdistill.report.text import accuracy, cost, headline, notes
+from tsdistill.report.text import accuracy, cost, fits_explained, headline, notes, quantiles_explained
 
 if TYPE_CHECKING:
     import jinja2
@@ -64,6 +64,7 @@ def render(report: Report) -> str:
             tables={"accuracy": accuracy(report), "cost": cost(report)},
             styles=[_style(row, report, shades[row.name]) for row in report.rows],
             facts=_facts(report),
+            explained=[text for text in (quantiles_explained(report), fits_explained(report)) if text],
             timed=any(row.latency_p50_ms is not None for row in report.rows),
             figures=figures(report),
             data=report.to_dict(),

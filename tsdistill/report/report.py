@@ -19,7 +19,7 @@ class Row(Spec):
 
     Args:
         name: As given to `compare`, or of a baseline or control that was added.
-        runtime: What ran it: "torch fp32", "onnx fp32" or "onnx int8".
+        runtime: What ran it: "torch fp32", "onnx fp32", "onnx int8" or "statsmodels".
         role: "reference", "model", "baseline" or "control".
         kind: Its architecture.
         mse: Mean squared error, scaled, as the literature reports it.
@@ -27,12 +27,17 @@ class Row(Spec):
         mse_raw: Mean squared error in the data's own units.
         mae_raw: Mean absolute error in the data's own units.
         mase: Mean absolute error over the seasonal naive error in training; None where nothing moved in training.
+        wql: Weighted quantile loss over the report's `levels`, raw units; a forecast without quantiles stands for each
+            of them. None where no model of the report has quantiles.
+        coverage: Share of targets within the row's outermost symmetric pair of levels; None without quantiles.
+        nominal_coverage: What that share should be.
+        crossing_rate: Share of neighbouring quantiles that cross.
         n_parameters: Weights, each counted once.
-        size_bytes: Every file it needs to forecast.
+        size_bytes: Every file it needs to forecast; None for a statistical method, which is fitted to each window.
         latency_p50_ms: Median time of one forecast from raw values to raw values, one window, one thread.
         latency_p95_ms: 95th percentile of it.
         n_latency_runs: Forecasts timed.
-        mse_ratio: Its MSE over the reference's; above 1 it is worse.
+        mse_ratio: Its MSE over the reference's, on the windows that it was scored on; above 1 it is worse.
         size_ratio: Its bytes over the reference's.
         speedup: The reference's median latency over its own; above 1 it is faster.
         mse_difference: Its MSE less the reference's.
@@ -41,6 +46,9 @@ class Row(Spec):
         p_value: Chance of such a difference between equally good forecasters; None: not tested.
         p_value_holm: The same, adjusted for the number of rows tested.
         mse_by_step: Scaled MSE at each step of the horizon.
+        n_windows: Windows it was scored on, evenly spread over the part; None: all of them. Ratio, difference and
+            p-values then compare it with the reference on the same windows.
+        remark: What else there is to say of it, such as warnings that its fits gave.
     """
 
     name: str
@@ -52,8 +60,12 @@ class Row(Spec):
     mse_raw: float
     mae_raw: float
     mase: float | None = None
+    wql: float | None = None
+    coverage: float | None = None
+    nominal_coverage: float | None = None
+    crossing_rate: float | None = None
     n_parameters: int
-    size_bytes: int
+    size_bytes: int | None = None
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     n_latency_runs: int | None = None
@@ -66,6 +78,8 @@ class Row(Spec):
     p_value: float | None = None
     p_value_holm: float | None = None
     mse_by_step: tuple[float, ...] = ()
+    n_windows: int | None = None
+    remark: str | None = None
 
     @property
     def title(self) -> str:
@@ -83,6 +97,7 @@ class Comparison(Spec):
         low: Lower end of its 95 % confidence interval.
         high: Upper end of it.
         p_value: Chance of such a difference between equally good forecasters; None: too few windows to tell.
+        n_windows: Windows that both were scored on, where they are not all of the part.
     """
 
     subject: str
@@ -91,6 +106,7 @@ class Comparison(Spec):
     low: float | None = None
     high: float | None = None
     p_value: float | None = None
+    n_windows: int | None = None
 
 
 class Example(Spec):
@@ -134,6 +150,7 @@ class Report(Spec):
         subject: Name of the model the report is about: the last one given.
         rows: The reference first, then the models as given, the control and the baselines.
         comparisons: The subject against its control and the baselines.
+        levels: What weighted quantile losses are a mean over: the levels that all models with quantiles have in common.
         examples: A few windows, taken at fixed places, not chosen by how they look.
         versions: Of the packages that can change numbers.
         machine: Processor, its INT8 abilities and the threads used.
@@ -165,6 +182,7 @@ class Report(Spec):
     subject: str
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
+    levels: tuple[float, ...] = ()
     examples: tuple[Example, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tsdistill.report.report import Report, Row
-from tsdistill.report.words import chance, change, count, error, factor, milliseconds, size, versus
+from tsdistill.report.words import chance, change, count, error, factor, milliseconds, share, size, versus
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,6 +66,7 @@ def footnote(report: Report) -> str:
         "MSE and MAE: scaled data, every window, step and channel. raw: the data's own units. p: equal MSE to the "
         f"reference {report.reference}, by window losses, robust to their autocorrelation, Holm-adjusted in the table."
     ]
+    parts += [text for text in (quantiles_explained(report), fits_explained(report)) if text]
     timed = next((row.n_latency_runs for row in report.rows if row.n_latency_runs), None)
     if timed:
         parts.append(f"Latency: one window, raw values in and out, one thread, {timed} runs in turns.")
@@ -91,7 +92,11 @@ def _note(name: str, value: object) -> str:
 def accuracy(report: Report) -> dict[str, list[str]]:
     """Cells by heading: how well each row forecasts."""
     rows = report.rows
-    return {
+    cells = {}
+    if any(row.n_windows is not None for row in rows):
+        whole = report.n_windows[report.split]
+        cells["windows"] = [count(whole if row.n_windows is None else row.n_windows) for row in rows]
+    cells |= {
         "MSE": [error(row.mse) for row in rows],
         "change": [versus(row, change(row.mse_ratio)) for row in rows],
         "p": [chance(row.p_value_holm) for row in rows],
@@ -100,6 +105,42 @@ def accuracy(report: Report) -> dict[str, list[str]]:
         "raw MSE": [error(row.mse_raw) for row in rows],
         "raw MAE": [error(row.mae_raw) for row in rows],
     }
+    return {**cells, **_quantiles(rows)}
+
+
+def _quantiles(rows: tuple[Row, ...]) -> dict[str, list[str]]:
+    """Columns about quantiles, where a row has some; the nominal coverage in the heading if it is one for all."""
+    cells: dict[str, list[str]] = {}
+    if any(row.wql is not None for row in rows):
+        cells["WQL"] = [error(row.wql) for row in rows]
+    nominal = {row.nominal_coverage for row in rows if row.nominal_coverage is not None}
+    if len(nominal) == 1:
+        cells[f"coverage {_percent(nominal.pop())}"] = [share(row.coverage) for row in rows]
+    elif nominal:
+        cells["coverage"] = [
+            share(row.coverage) + (f" of {_percent(row.nominal_coverage)}" if row.nominal_coverage else "")
+            for row in rows
+        ]
+    if any(row.crossing_rate is not None for row in rows):
+        cells["crossing"] = [share(row.crossing_rate) for row in rows]
+    return cells
+
+
+def _percent(nominal: float) -> str:
+    return f"{100 * nominal:g} %"
+
+
+def quantiles_explained(report: Report) -> str:
+    """What the columns about quantiles mean; nothing where there are none."""
+    if not report.levels:
+        return ""
+    levels = ", ".join(f"{level:g}" for level in report.levels)
+    return (
+        f"WQL: weighted quantile loss over the levels {levels}, raw units; a forecast without quantiles stands for "
+        "each of them, which makes it the absolute error over the size of the targets (for symmetric levels). "
+        "coverage: targets within a row's outermost symmetric levels, of the share that is named. crossing: "
+        "neighbouring levels in the wrong order."
+    )
 
 
 def cost(report: Report) -> dict[str, list[str]]:
@@ -117,6 +158,22 @@ def cost(report: Report) -> dict[str, list[str]]:
             "faster": [versus(row, factor(row.speedup)) for row in rows],
         }
     return cells
+
+
+def fits_explained(report: Report) -> str:
+    """What is said of statistical methods: on which windows they were scored, and what their fits met."""
+    parts = []
+    some = [row for row in report.rows if row.n_windows is not None]
+    if some:
+        names = ", ".join(row.name for row in some)
+        parts.append(
+            f"{names}: refitted to each window, scored on {count(some[0].n_windows or 0)} evenly spread ones of "
+            f"{count(report.n_windows[report.split])}; change and p against {report.reference} on the same windows."
+        )
+        if runs := some[0].n_latency_runs:
+            parts.append(f"Their latency: {runs} runs, apart from the others.")
+    parts += [f"{row.name}: {row.remark}." for row in report.rows if row.remark]
+    return " ".join(parts)
 
 
 def _tables(report: Report, cells: dict[str, list[str]], width: int, ascii_only: bool) -> Iterator[RenderableType]:

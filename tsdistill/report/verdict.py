@@ -17,7 +17,7 @@ def verdict(report: Report) -> tuple[str, ...]:
     paragraphs.append(_against_baselines(report))
     paragraphs.append(_reference_against_baselines(about, base, report))
     paragraphs.append(_runtime(about, base, report))
-    if any(found.p_value is None for found in report.comparisons):
+    if any(found.p_value is None and found.n_windows is None for found in report.comparisons):
         paragraphs.append(
             f"There are too few windows for a significance test: it takes at least "
             f"{max(16, 4 * report.horizon)} of them (4 horizons)."
@@ -91,16 +91,27 @@ def _against_baselines(report: Report) -> str:
 
 
 def _versus(found: Comparison) -> str:
-    return f"{found.other} ({change(1 + found.relative)}; {_significance(found.p_value)})"
+    on = "" if found.n_windows is None else f" on {found.n_windows} windows"
+    return f"{found.other} ({change(1 + found.relative)}{on}; {_significance(found.p_value)})"
 
 
 def _reference_against_baselines(about: Row, base: Row, report: Report) -> str:
     """A warning where the reference has nothing to teach."""
-    better = [row for row in report.rows if row.role == "baseline" and row.mse <= base.mse]
+    better = [row for row in report.rows if row.role == "baseline" and _ratio(row, base) <= 1]
     if not better or about.name == base.name:
         return ""
-    names = " and ".join(f"{row.name} (MSE {error(row.mse)})" for row in better)
+    names = " and ".join(f"{row.name} ({_standing(row)})" for row in better)
     return f"{base.name} itself (MSE {error(base.mse)}) does not beat {names}: ratios to it say little."
+
+
+def _ratio(row: Row, base: Row) -> float:
+    """Error of a row over that of the reference, on the same windows."""
+    return row.mse_ratio if row.mse_ratio is not None else float(row.mse > base.mse) + 0.5
+
+
+def _standing(row: Row) -> str:
+    """An error on all windows as it is, one on some of them against the reference's on the same."""
+    return f"MSE {error(row.mse)}" if row.n_windows is None else f"{change(row.mse_ratio)} on {row.n_windows} windows"
 
 
 def _runtime(about: Row, base: Row, report: Report) -> str:

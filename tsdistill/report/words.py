@@ -12,8 +12,10 @@ def error(value: float | None) -> str:
     return f"{value:.4f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
 
 
-def size(value: int) -> str:
+def size(value: int | None) -> str:
     """Bytes in decimal units: 91.2 kB."""
+    if value is None:
+        return "-"
     amount, unit = float(value), "B"
     for larger in ("kB", "MB", "GB"):
         if amount < 999.5:
@@ -28,14 +30,18 @@ def count(value: int) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Three significant digits."""
-    return "-" if value is None else f"{value:#.3g}".rstrip(".")
+    """Three significant digits; whole milliseconds from a second on."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def factor(value: float | None) -> str:
-    """A factor above or below 1: 14.2x, 0.53x."""
+    """A factor above or below 1: 14.2x, 0.53x, 0.00076x."""
     if value is None:
         return "-"
+    if 0 < value < 0.0995:
+        return f"{value:.2g}x"
     return f"{value:.0f}x" if value >= 99.5 else f"{value:.1f}x" if value >= 9.95 else f"{value:.2f}x"
 
 
@@ -56,6 +62,13 @@ def p_equals(p_value: float | None) -> str:
     """A p-value as it stands in a sentence."""
     text = chance(p_value)
     return f"p{text}" if text.startswith("<") else f"p={text}"
+
+
+def share(value: float | None) -> str:
+    """A share in percent: 78.3 %; a share that is small but not nothing keeps its digits."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if value == 0 or value >= 0.0005 else f"{100 * value:.1g} %"
 
 
 def versus(row: Row, ratio: str) -> str:

@@ -156,7 +156,7 @@ class _Night:
             write_text(kitchen.folder / "recipe.toml", recipe.to_toml())
             models = make_models(recipe, task, kitchen, self.progress)
             if self.job.report:
-                make_report(task, models, kitchen, self.progress)
+                make_report(task, models, kitchen, self.progress, baselines=recipe.baselines)
         candidate = list(models.values())[-1]
         if not isinstance(candidate, Deployed):
             raise TypeError("a recipe must end in a deployed model")

@@ -1,0 +1,271 @@
+"""What any model says of some windows: one door for trainable, deployed and foreign forecasters of any scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tsdistill.data.windows import window_units
+from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError, listed, must
+
+if TYPE_CHECKING:
+    import torch
+
+    from tsdistill.data.task import Batch, Signature, Windows
+    from tsdistill.exporting import Deployed
+    from tsdistill.models import Forecaster
+
+Model = Any
+"""A trainable forecaster, a deployed one, or anything else with `forecast(batch)` (the teacher protocol)."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model says of a batch, scaled as the windows are.
+
+    Args:
+        forecast: (window, step, channel).
+        quantiles: (window, step, channel, quantile), or None where the model gives none.
+    """
+
+    forecast: np.ndarray
+    quantiles: np.ndarray | None = None
+
+
+def forecasts(
+    model: Model, windows: Windows, signature: Signature | None = None, *, batch_size: int = 256
+) -> np.ndarray:
+    """Scaled forecasts of every window, whatever the model is.
+
+    Args:
+        model: A forecaster, a deployed one or a teacher.
+        windows: What to forecast.
+        signature: How the windows are scaled (`task.signature`). None: as the model was trained.
+        batch_size: Windows forecast at once.
+
+    Returns:
+        (window, horizon, channel), float32, in the order of the windows.
+
+    Raises:
+        ShapeError: The model's channels, horizon or context do not fit the windows.
+        ConfigError: `batch_size` is below 1.
+        DataError: The model forecast something that is not finite.
+        UnsupportedError: `model` cannot forecast.
+
+    Example:
+        >>> from tsdistill.models import SeasonalNaiveConfig
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> forecasts(SeasonalNaiveConfig(period=24).build(task.signature), task.validation, task.signature).shape
+        (91, 11, 3)
+    """
+    found = [said.forecast for _, said in said_of(model, windows, signature, batch_size)]
+    shape = (0, windows.horizon, windows.series.shape[1])
+    return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
+
+
+def quantile_levels(model: Model) -> tuple[float, ...]:
+    """The quantile levels that a model speaks of; none for one that gives single numbers or bins."""
+    from tsdistill.models.base import ModelConfig, levels_of
+
+    config = getattr(model, "config", None)
+    return levels_of(config) if isinstance(config, ModelConfig) else ()
+
+
+def said_of(
+    model: Model, windows: Windows, signature: Signature | None, batch_size: int
+) -> Iterator[tuple[Batch, Said]]:
+    """Batches and what was said of them, checked, both scaled as the windows are."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
+    check_fits(model, windows, signature)
+    ask = _asker(model, windows, signature)
+    n_levels = len(quantile_levels(model))
+    for batch in windows.batches(batch_size):
+        said = ask(batch)
+        shape = tuple(batch.target.shape)
+        wanted = [("forecast", "(window, step, channel)", said.forecast, shape)]
+        if said.quantiles is not None:
+            axes = "(window, step, channel, quantile)"
+            wanted.append(("give quantiles of shape", axes, said.quantiles, (*shape, n_levels)))
+        for verb, axes, found, expected in wanted:
+            if found.shape != expected:
+                raise ShapeError(
+                    f"{_title(model)} must {verb} {expected} {axes}, got {found.shape}. Check the horizon and the "
+                    "channels it was made for."
+                )
+            if bad := int((~np.isfinite(found)).reshape(len(found), -1).any(axis=1).sum()):
+                raise DataError(
+                    f"{_title(model)} must forecast finite numbers, got others in {bad} of {len(found)} windows "
+                    f"(positions {int(batch.index[0])} to {int(batch.index[-1])}). It has diverged or overflowed; "
+                    "train it again."
+                )
+        yield batch, said
+
+
+def _asker(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Said]:
+    """What asks a model about a batch: it sees the scaling it was made for, its answer is scaled as the windows are."""
+    from tsdistill.exporting import Deployed
+    from tsdistill.models import Forecaster
+
+    own: Signature | None = getattr(model, "signature", None)
+    if isinstance(model, Deployed):
+        return _rescaled(lambda batch: _run(model, batch), model.signature, True, signature, windows)
+    if not callable(getattr(model, "forecast", None)):
+        raise UnsupportedError(
+            f"`model` must be a forecaster, a deployed forecaster or a teacher with forecast(batch), got "
+            f"{_title(model)}. Build one with td.train, td.distill or td.export."
+        )
+    device = _device(model)
+
+    def ask(batch: Batch) -> Said:
+        batch = _seen(batch, own).to(device)
+        if isinstance(model, Forecaster) and quantile_levels(model):
+            return _activated(model, batch)
+        return Said(model.forecast(batch).detach().float().cpu().numpy())
+
+    if own is None or signature is None or _scaling(own, own) == _scaling(signature, own):
+        return ask
+    return _rescaled(ask, own, False, signature, windows)
+
+
+def _rescaled(
+    ask: Callable[[Batch], Said], own: Signature, raw: bool, signature: Signature | None, windows: Windows
+) -> Callable[[Batch], Said]:
+    """Asks in another scaling than the windows': in raw units, or as the model's own signature scales."""
+    ours = signature or own
+
+    def asked(batch: Batch) -> Said:
+        batch = _seen(batch, own)
+        mean, scale = _units(batch, ours, windows)
+        moved = raw_inputs(batch, ours, windows)
+        values = moved["context"]
+        centre, spread = (np.zeros(1), np.ones(1)) if raw else (np.asarray(own.mean), np.asarray(own.scale))
+        if not raw and own.normalisation == "window":
+            centre, spread = window_units(values[:, -own.context :])
+        moved["context"] = (values - centre) / spread
+        if not raw:
+            for name in moved.keys() - {"context"}:
+                moved[name] = (moved[name] - _numbers(own, f"{name}_mean")) / _numbers(own, f"{name}_scale")
+        said = ask(replace(batch, **{name: _float32(value) for name, value in moved.items()}))
+        forecast = ((said.forecast * spread + centre - mean) / scale).astype(np.float32)
+        if said.quantiles is None:
+            return Said(forecast)
+        centre, spread, mean, scale = (each[..., None] for each in (centre, spread, mean, scale))
+        return Said(forecast, ((said.quantiles * spread + centre - mean) / scale).astype(np.float32))
+
+    return asked
+
+
+def raw_inputs(batch: Batch, signature: Signature, windows: Windows) -> dict[str, np.ndarray]:
+    """Context and covariates of a batch in raw units, by name; `signature` says how the windows are scaled."""
+    mean, scale = _units(batch, signature, windows)
+    found = {"context": batch.context.numpy() * scale + mean}
+    for name in ("future", "past"):
+        if (known := getattr(batch, name)) is not None:
+            found[name] = known.numpy() * _numbers(signature, f"{name}_scale") + _numbers(signature, f"{name}_mean")
+    return found
+
+
+def _units(batch: Batch, signature: Signature, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and scale of a batch's values: of the item of each window, or of all alike."""
+    if signature.normalisation == "window":
+        return windows.units(batch.index)
+    return np.asarray(signature.mean), np.asarray(signature.scale)
+
+
+def _seen(batch: Batch, own: Signature | None) -> Batch:
+    """The batch without the covariates that a model does not look at; a foreign teacher sees them all."""
+    if own is None:
+        return batch
+    return replace(batch, future=batch.future if own.future else None, past=batch.past if own.past else None)
+
+
+def _scaling(signature: Signature, own: Signature) -> tuple[object, ...]:
+    """How a signature scales what a model with the signature `own` looks at."""
+    future = (signature.future_mean, signature.future_scale) if own.future else ()
+    past = (signature.past_mean, signature.past_scale) if own.past else ()
+    return signature.normalisation, signature.mean, signature.scale, future, past
+
+
+def _numbers(signature: Signature, name: str) -> np.ndarray:
+    return np.asarray(getattr(signature, name))
+
+
+def _float32(values: np.ndarray) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _activated(model: Forecaster, batch: Batch) -> Said:
+    """Forecast and quantiles of a trainable forecaster."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            found = model.activations(batch.context, batch.future, batch.past)
+    finally:
+        model.train(was_training)
+    assert found.distribution is not None  # asked of models with a quantile head only
+    return Said(*(tensor.float().cpu().numpy() for tensor in (found.forecast, found.distribution)))
+
+
+def _run(model: Deployed, batch: Batch) -> Said:
+    """Forecast, and quantiles if it has them, of raw windows through the runtime that serves the model."""
+    n_rows, steps = len(batch.context), {"context": model.context, "future": model.context + model.horizon}
+    inputs = {
+        name: np.ascontiguousarray(values[:, -steps.get(name, model.context) :].numpy())
+        for name in ("context", "future", "past")
+        if (values := getattr(batch, name)) is not None
+    }
+    # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
+    size = 1 if model.precision == "int8" else max(n_rows, 1)
+    parts = [{name: values[row : row + size] for name, values in inputs.items()} for row in range(0, n_rows, size)]
+    if not quantile_levels(model):
+        return Said(np.concatenate([model.predictor.run(**part) for part in parts]))
+    outputs = [model.predictor.outputs(**part) for part in parts]
+    return Said(*(np.concatenate([output[name] for output in outputs]) for name in ("forecast", "quantiles")))
+
+
+def _device(model: Model) -> Any:
+    import torch
+
+    parameters = getattr(model, "parameters", None)
+    first = next(iter(parameters()), None) if callable(parameters) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+def check_fits(model: Model, windows: Windows, signature: Signature | None = None) -> None:
+    """Refuse a model whose channels, horizon or context are not the windows', all problems in one `ShapeError`."""
+    own = getattr(model, "signature", None)
+    if own is None:
+        return
+    channels = own.channels if signature is None else signature.channels
+    problems = []
+    if own.context > windows.context:
+        remedy = "Make the task's context longer: a model uses the last steps of a longer one"
+        problems.append(must("context", f"be at least the model's {own.context} steps", windows.context, remedy))
+    if own.horizon != windows.horizon:
+        problems.append(must("horizon", f"be the model's {own.horizon} steps", windows.horizon, "Change the task's"))
+    if own.channels != channels or len(own.channels) != windows.series.shape[1]:
+        problems.append(
+            must("channels", f"be the model's {list(own.channels)}", list(channels), "Select these columns")
+        )
+    for name in ("future", "past"):
+        theirs, given = (list(getattr(each, name)) for each in (own, signature or own))
+        if theirs and (theirs != given or getattr(windows, name) is None):
+            given = given if getattr(windows, name) is not None else []
+            problems.append(must(name, f"be the model's covariates {theirs}", given, "Give the task's covariates=..."))
+    if problems:
+        raise ShapeError(listed(problems, f"the task for {_title(model)}"))
+
+
+def _title(model: Model) -> str:
+    kind = getattr(getattr(model, "config", None), "kind", None)
+    return f"{type(model).__name__}" + (f" {kind!r}" if isinstance(kind, str) else "")

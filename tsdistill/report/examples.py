@@ -1,0 +1,68 @@
+"""A few windows of a comparison in raw units, for a reader to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tsdistill.evaluation import forecasts
+from tsdistill.report.report import Example
+
+if TYPE_CHECKING:
+    from tsdistill.data.task import Part, Task
+
+N_EXAMPLES = 3
+
+
+def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[Example, ...]:
+    """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
+    windows = task.windows(split)
+    n_channels = len(task.channels)
+    places = sorted({int(len(windows) * (number + 0.5) / N_EXAMPLES) for number in range(N_EXAMPLES)})
+    index = _positions(places)
+    mean, scale = windows.units(index)
+    batch = windows.batch(index)
+    context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
+    found = {
+        title: forecasts(model, windows.subset(index), task.signature) * scale + mean for title, model in models.items()
+    }
+    starts = _stamps(task, split)
+    shown = min(task.context, max(3 * task.horizon, 48))
+    return tuple(
+        Example(
+            channel=task.channels[channel],
+            window=place,
+            start=starts(place),
+            context=_digits(context[number, -shown:, channel]),
+            target=_digits(target[number, :, channel]),
+            forecasts={title: _digits(values[number, :, channel]) for title, values in found.items()},
+        )
+        for number, place in enumerate(places)
+        for channel in [number * n_channels // len(places)]
+    )
+
+
+def _positions(places: list[int]) -> Any:
+    import torch
+
+    return torch.tensor(places)
+
+
+def _digits(values: np.ndarray) -> tuple[float, ...]:
+    """Six significant digits: enough for a plot, and half the file."""
+    return tuple(float(f"{value:.6g}") for value in values)
+
+
+def _stamps(task: Task, split: Part) -> Callable[[int], str | None]:
+    """The stamp of a window's first forecast step."""
+    from tsdistill.evaluation.scores import origins
+
+    items, rows = origins(task, task.windows(split))
+
+    def stamp(place: int) -> str | None:
+        ds = task.panel.items[items[place]].ds
+        return None if ds is None else str(ds[rows[place]])
+
+    return stamp
