@@ -301,7 +301,7 @@ def test_windows_that_judged_the_incumbent_before_are_remarked(bench: Bench, unt
 
 def test_an_incumbent_that_forecasts_no_numbers_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = other(bench.model)
-    monkeypatch.setattr(broken.predictor, "predict", lambda x: np.full((len(x), 7, 2), np.nan, np.float32))
+    monkeypatch.setattr(broken.predictor, "run", lambda context: np.full((len(context), 7, 2), np.nan, np.float32))
     found = judge(Gate(), bench.task, bench.cut, bench.model, served(broken))
     assert found["decision"] == "promoted"
     assert "There was no usable incumbent" in found["reason"]
