@@ -28,7 +28,7 @@ from tsdistill.testing import check_forecaster, check_loss, check_pruning
 
 MODELS: list[ModelConfig] = [
     PatchTSTConfig(depth=2, width=14, heads=2, head_width=5, feedforward=(13, 11), patch=7, stride=3),
-    PatchTSTConfig(depth=1, width=6, heads=3, patch=7, stride=7, channel_embedding=False),
+    PatchTSTConfig(depth=1, width=6, heads=3, patch=7, stride=7, channel_embedding=False, shortcut=True),
     LSTMConfig(widths=(7, 5), patch=11),
     LSTMConfig(widths=(5,), patch=5, embedding=3, shortcut=False, channel_embedding=False),
     LSTMConfig(widths=(5, 3), patch=11, bidirectional=True),

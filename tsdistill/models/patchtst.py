@@ -12,7 +12,7 @@ from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
-from tsdistill.models.layers import ChannelEmbedding, Patches, TokenDropout, TransformerBlock, WindowNorm
+from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
 
 
@@ -32,6 +32,8 @@ class PatchTSTConfig(ModelConfig):
         stride: Steps between patches; by default half a patch, equal to `patch` means no overlap.
         dropout: Share of activations dropped while training.
         channel_embedding: Learn a vector per channel (tells channels apart without mixing them).
+        shortcut: Add a linear map from the normalised context to the horizon beside the blocks; for data on which a
+            linear map does well.
         head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
@@ -40,8 +42,8 @@ class PatchTSTConfig(ModelConfig):
 
     Source: Y. Nie et al., "A Time Series is Worth 64 Words: Long-term Forecasting with Transformers", ICLR 2023.
     Differs from the source: layer norm before each part instead of batch norm after it (nothing in a forecast then
-    depends on its batch), an optional channel embedding, and patches counted back from the last step instead of
-    padding the end.
+    depends on its batch), an optional channel embedding, an optional linear shortcut, and patches counted back
+    from the last step instead of padding the end.
     """
 
     kind: Literal["patchtst"] = "patchtst"
@@ -54,6 +56,7 @@ class PatchTSTConfig(ModelConfig):
     stride: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
+    shortcut: bool = False
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
@@ -99,6 +102,7 @@ class PatchTST(Forecaster):
         self.last_norm = nn.LayerNorm(width)
         self.dropout = TokenDropout(config.dropout)
         self.last = nn.Linear(self.patches.n_tokens * width, self.n_raw)
+        self.shortcut = Shortcut(signature.context, self.n_raw) if config.shortcut else None
 
     def activations(
         self,
@@ -120,9 +124,10 @@ class PatchTST(Forecaster):
             if weights is not None:
                 maps.append(weights.unflatten(0, (batch, n_channels)))
         flat = self.dropout(self.last_norm(rows)).flatten(1).unflatten(0, (batch, n_channels))
-        return self.conclude(
-            self.last(flat), centre, spread, hidden=tuple(hidden), attention=tuple(maps) if attention else None
-        )
+        raw = self.last(flat)
+        if self.shortcut is not None:
+            raw = raw + self.shortcut(x)
+        return self.conclude(raw, centre, spread, hidden=tuple(hidden), attention=tuple(maps) if attention else None)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """Heads and feed-forward width of every block."""
