@@ -47,7 +47,7 @@ def main() -> None:
             if arguments.only and entry["name"] not in arguments.only:
                 continue
             run(entry, horizon, cells, panel, results)
-    summarise(results.frame(), cells, arguments.folder)
+    summarise(results.frame(), cells, arguments.folder, panel.name)
 
 
 class Results:
@@ -94,8 +94,7 @@ def cell(
     entry: dict[str, Any], horizon: int, context: int, seed: int, panel: td.Panel, results: Results, *, test: bool
 ) -> dict[str, Any]:
     """One trained model; `test` says whether its context was chosen, so that the test part may be read."""
-    shape = {name: entry.get(name) for name in ("config", "training", "covariates")}
-    key = digest_of([panel.name, shape, horizon, context, seed])
+    key = key_of(entry, horizon, context, seed, panel.name)
     found = results.find(key)
     if found is not None and (not test or found["mse"] == found["mse"]):
         return found
@@ -118,10 +117,24 @@ def cell(
     return row
 
 
-def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
+def key_of(entry: dict[str, Any], horizon: int, context: int, seed: int, dataset: str | None) -> str:
+    """Names a cell by all that shapes it."""
+    shape = {name: entry.get(name) for name in ("config", "training", "covariates")}
+    return digest_of([dataset, shape, horizon, context, seed])
+
+
+def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path, dataset: str | None) -> None:
     """Mean and spread over seeds by model and horizon, the average over horizons, and the rivals' margin."""
     horizons = cells["horizons"]
-    read = rows[rows["mse"].notna()]
+    # Rows of settings that are no longer in cells.toml are not averaged with these.
+    current = {
+        (entry["name"], key_of(entry, horizon, context, seed, dataset))
+        for entry in cells["models"]
+        for horizon in horizons
+        for context in entry.get("contexts", cells["contexts"])
+        for seed in cells["seeds"].get(str(horizon), [0])
+    }
+    read = rows[rows["mse"].notna() & [pair in current for pair in zip(rows["model"], rows["key"], strict=True)]]
     lines = [
         f"Test MSE on {cells['dataset']} (mean ± standard deviation over seeds where there are several); context "
         "chosen on validation.",
