@@ -209,6 +209,13 @@ def test_int8_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch, method: str) -
     assert chosen.lineage[-1].metrics["refused"] == []
 
 
+def test_slower_int8_is_taken_as_far_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5, 1.2, 30)})
+    assert quantize(forecaster("linear"), task(), Quantization(max_latency_increase=0.25)).precision == "int8"
+    with pytest.raises(UnsupportedError, match=r"1\.200 ms against 1\.000 ms, more than .* allows \(\+10%\)"):
+        quantize(forecaster("linear"), task(), Quantization(max_latency_increase=0.1))
+
+
 def test_require_gain_off_asks_for_accuracy_only(monkeypatch: pytest.MonkeyPatch) -> None:
     measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5, 9.0, 900)})
     assert quantize(forecaster("linear"), task(), Quantization(require_gain=False)).precision == "int8"

@@ -18,7 +18,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, str(README), "exec"), names)  # noqa: S102 - our own README
     assert len(blocks) >= 2
     assert (tmp_path / "report.html").exists()
-    assert 0 <= names["table"].row("unsure").coverage <= 1  # type: ignore[attr-defined]
+    assert 0 <= names["table"].row("sure").coverage <= 1  # type: ignore[attr-defined]
+    assert names["tomorrow"].shape == (24, 1 + 17 * 3)  # type: ignore[attr-defined]
     assert names["table"].row("theta").n_windows == 5  # type: ignore[attr-defined]
     assert names["forecast"].shape == (1, 24, 18)  # type: ignore[attr-defined]
     assert [trial.state.name for trial in names["study"].trials] == ["COMPLETE"] * 2  # type: ignore[attr-defined]

@@ -17,9 +17,6 @@ from tsdistill.quantization.spec import Quantization
 from tsdistill.runtime import Predictor, difference
 from tsdistill.spec import LineageStep
 
-SLACK = 0.05
-"""Two medians that differ by less than this share were not told apart by the clock."""
-
 REPLAY_TOLERANCE = 0.05
 """Golden INT8 forecasts may differ between machines by this many standard deviations, or by twice what INT8 itself
 moves a forecast where that is more: processors without VNNI instructions round and saturate in other places."""
@@ -153,8 +150,11 @@ def _refusals(full: dict[str, Any], int8: dict[str, Any], spec: Quantization) ->
         )
     if spec.require_gain and int8["graph_bytes"] >= full["graph_bytes"]:
         reasons.append(f"it has {int8['graph_bytes']:,} bytes against {full['graph_bytes']:,}")
-    if spec.require_gain and int8["latency_ms"] > full["latency_ms"] * (1 + SLACK):
-        reasons.append(f"one window takes {int8['latency_ms']:.3f} ms against {full['latency_ms']:.3f} ms")
+    if spec.require_gain and int8["latency_ms"] > full["latency_ms"] * (1 + spec.max_latency_increase):
+        reasons.append(
+            f"one window takes {int8['latency_ms']:.3f} ms against {full['latency_ms']:.3f} ms, more than "
+            f"max_latency_increase allows ({spec.max_latency_increase:+.0%})"
+        )
     return reasons
 
 

@@ -27,6 +27,8 @@ class Quantization(Spec):
         method: "dynamic" (LSTM and linear layers in INT8) or "auto" (that, or float32 with the reason).
         max_error_increase: Largest share by which the validation MSE may rise over float32.
         require_gain: Refuse INT8 that is not smaller, or slower at batch size 1 on one thread.
+        max_latency_increase: Share by which INT8 may be slower all the same, where bytes are worth more than time.
+            The least that makes sense is what the clock cannot tell apart, 0.05.
         weight_bits: 7 forecasts the same on every processor. Those without VNNI instructions add products of 8-bit
             weights in 16 bits, which overflow: take 8 only for machines that are known to have them.
         per_channel: One weight scale per output instead of one per layer: a little larger, and more exact.
@@ -49,6 +51,7 @@ class Quantization(Spec):
     method: Literal["dynamic", "auto"] = "dynamic"
     max_error_increase: float = Field(default=0.02, ge=0)
     require_gain: bool = True
+    max_latency_increase: float = Field(default=0.05, ge=0.05)
     weight_bits: Literal[7, 8] = 7
     per_channel: bool = True
     isolate: bool = False
