@@ -312,10 +312,8 @@ def test_a_slower_call_is_found_slower() -> None:
 
 
 def test_time_is_bounded_and_every_call_timed_all_the_same() -> None:
-    start = time.perf_counter()
     found = measure_latency({name: lambda: time.sleep(0.01) for name in "ab"}, n_runs=10_000, max_seconds=0.05)
-    assert time.perf_counter() - start < 2
-    assert found["a"].n_runs == found["b"].n_runs >= 1
+    assert 1 <= found["a"].n_runs == found["b"].n_runs < 100
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -11,7 +11,7 @@ from torch.nn import functional
 from tsdistill.data.task import Signature
 from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
-from tsdistill.models.layers import ChannelEmbedding, Shortcut, WindowNorm
+from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import inner_groups, spread
 
 
@@ -25,7 +25,7 @@ class MLPConfig(ModelConfig):
         width: Size of the residual vector.
         depth: Number of residual blocks.
         hidden: Inner size of the blocks, one number or one per block; by default 2 * width.
-        dropout: Share of activations dropped while training.
+        dropout: Share of activations dropped while training, the same ones in every channel of a window.
         channel_embedding: Learn a vector per channel.
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks.
         head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = TokenDropout(dropout)
 
     def forward(self, state: Tensor) -> Tensor:
         """(..., width) -> the same shape."""
@@ -89,7 +89,7 @@ class MLP(Forecaster):
         self.channel = ChannelEmbedding(len(signature.channels), config.width) if config.channel_embedding else None
         self.blocks = nn.ModuleList(ResidualBlock(config.width, hidden, config.dropout) for hidden in config.hidden)
         self.last_norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = TokenDropout(config.dropout)
         self.last = nn.Linear(config.width, self.n_raw)
         self.shortcut = Shortcut(signature.context, self.n_raw) if config.shortcut else None
 
