@@ -42,6 +42,7 @@ from tsdistill.search import (
     table,
 )
 from tsdistill.search.claims import ABANDONED, Claims
+from tsdistill.search.storage import JournalLock
 from tsdistill.testing import toy_panel
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "search.md"
@@ -279,6 +280,38 @@ def test_draws_depend_on_seed_and_number_and_not_on_the_process(tmp_path: Path) 
     assert drawn(1, 3, 5, 13) == at_once
     assert len(set(at_once)) == 13
     assert set(drawn(2, 13)).isdisjoint(at_once)
+
+
+def test_a_lock_that_a_killed_worker_left_behind_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tsdistill.search.storage.LEFT_BEHIND_SECONDS", 0.05)
+    Path("out").mkdir()
+    study = create_study("toy", storage="journal:out/s.log")
+    # What Optuna leaves for a relative path: a link that points nowhere.
+    Path("out/s.log.lock").symlink_to("out/s.log")
+    run_trials(study, draw, 2, progress=False)
+    assert states(study) == ["COMPLETE"] * 2
+    assert not os.path.lexists("out/s.log.lock")
+
+
+def test_a_lock_that_somebody_holds_is_waited_for(tmp_path: Path) -> None:
+    path, order = tmp_path / "s.log", []
+    path.touch()
+    first, second = JournalLock(path), JournalLock(path)
+    first.acquire()
+
+    def wait() -> None:
+        second.acquire()
+        order.append("second")
+        second.release()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(0.1)
+    order.append("first")
+    first.release()
+    thread.join(60)
+    assert order == ["first", "second"]
 
 
 def test_a_half_written_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from filelock import FileLock
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -27,10 +29,60 @@ JOURNAL = "journal:"
 FIRST_BYTES = b'{"op_code":'
 """How every line of a journal begins."""
 
+LEFT_BEHIND_SECONDS = 2.0
+"""A link that nothing has touched for so long was left behind by a process that was killed."""
+
 FORMS = (
     '"journal:FILE" (several processes on one machine), "sqlite:///FILE" (one process), '
     '"postgresql+psycopg://USER:PASSWORD@HOST/BASE" (many machines) or "env:NAME" (a variable that holds one of these)'
 )
+
+
+class JournalLock(JournalFileSymlinkLock):
+    """Optuna's lock of a journal, behind one that the kernel lets go of when its holder is killed.
+
+    Optuna's own is a link, which a killed process leaves behind: the others would wait for its grace period, or for
+    ever where a relative path made the link point nowhere. Whoever has the kernel's lock knows that no living process
+    of ours holds the link. Both are taken, so that plain Optuna may write to the same journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        journal = os.path.abspath(path)
+        self._held = FileLock(f"{journal}.held")
+        self._link = Path(f"{journal}.lock")
+        super().__init__(journal, grace_period=None)
+
+    def acquire(self) -> bool:
+        """Wait for both locks."""
+        self._held.acquire()
+        try:
+            self._clear_away()
+            return super().acquire()
+        except BaseException:
+            self._held.release()
+            raise
+
+    def release(self) -> None:
+        """Let go of both."""
+        try:
+            super().release()
+        finally:
+            self._held.release()
+
+    def _clear_away(self) -> None:
+        """Remove a link that stays: plain Optuna holds one for milliseconds."""
+        seen, since = None, time.monotonic()
+        while True:
+            try:
+                found = self._link.lstat()
+            except FileNotFoundError:
+                return
+            if (found.st_ino, found.st_mtime_ns) != seen:
+                seen, since = (found.st_ino, found.st_mtime_ns), time.monotonic()
+            elif time.monotonic() - since > LEFT_BEHIND_SECONDS:
+                self._link.unlink(missing_ok=True)
+                return
+            time.sleep(0.01)
 
 
 class SeededTPE(TPESampler):
@@ -159,7 +211,7 @@ def _open_journal(path: Path) -> BaseStorage:
             must("storage", "name a file after journal:", f"{JOURNAL}{path}", "Such as journal:study.log")
         )
     try:
-        backend = JournalFileBackend(str(path))
+        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
         _mend(path)
     except ArtifactError:
         raise
@@ -185,7 +237,7 @@ def _mend(path: Path) -> None:
         raise ArtifactError(f"{path} is not a journal of studies, and is left as it is. Name another file.")
     if whole:
         return
-    lock = JournalFileSymlinkLock(str(path))
+    lock = JournalLock(path)
     lock.acquire()
     try:
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
