@@ -275,6 +275,7 @@ def _work(job: _Job, pipe: Connection) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, _stop)
     try:
+        _load_runtime()
         task = job.recipe.task.build(job.panel)
         teacher = shared_teacher(job.recipe, task, job.out, progress=False)
         optimize(
@@ -298,6 +299,19 @@ def _work(job: _Job, pipe: Connection) -> None:
         raise
     finally:
         _deafen()
+
+
+def _load_runtime() -> None:
+    """Load onnxruntime with signals held back: its C part makes an ImportError of an interruption."""
+    stops = {signal.SIGINT, signal.SIGTERM}
+    can_wait = hasattr(signal, "pthread_sigmask")  # POSIX
+    if can_wait:
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    try:
+        import onnxruntime  # noqa: F401
+    finally:
+        if can_wait:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
 def _stop(*_: Any) -> None:
