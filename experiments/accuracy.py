@@ -134,7 +134,8 @@ def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path, dataset: 
         for context in entry.get("contexts", cells["contexts"])
         for seed in cells["seeds"].get(str(horizon), [0])
     }
-    read = rows[rows["mse"].notna() & [pair in current for pair in zip(rows["model"], rows["key"], strict=True)]]
+    is_current = pd.Series([pair in current for pair in zip(rows["model"], rows["key"], strict=True)], index=rows.index)
+    read = rows[rows["mse"].notna() & is_current]
     lines = [
         f"Test MSE on {cells['dataset']} (mean ± standard deviation over seeds where there are several); context "
         "chosen on validation.",
