@@ -39,6 +39,12 @@ FAREWELL_SECONDS = 15.0
 """How long a worker may take to mark its trial as failed when it is told to stop."""
 
 
+INTERRUPTED = "interrupted"
+"""What a worker says that was told to stop."""
+
+_stopped = threading.Event()
+
+
 @dataclass(frozen=True)
 class Found:
     """What a search left: the study, the best recipe, and the file it was written to."""
@@ -200,30 +206,36 @@ def _watch(
 ) -> None:
     """Start the workers, show how far they are, and pass on what one of them fails with."""
     with _crew(job, workers) as crew, open_bar("trials", job.n_trials, progress) as bar:
-        waiting = dict(crew)
+        waiting, interrupted = dict(crew), False
         while waiting:
             for pipe in wait(list(waiting), timeout=LOOK_SECONDS):
                 process = waiting.pop(pipe)  # type: ignore[call-overload]
-                _hear(pipe, process, say)  # type: ignore[arg-type]
+                interrupted |= _hear(pipe, process, say)  # type: ignore[arg-type]
             bar.at(min(n_finished(study), job.n_trials))
             bar.note(f"{standing(study)}, workers: {len(waiting)}")
     if n_finished(study) < job.n_trials:
+        if interrupted:  # by a Ctrl-C that was for this process as well
+            raise KeyboardInterrupt
         raise TsdistillError(
             f"Every worker died with {n_finished(study)} of {job.n_trials} trials finished. Were they killed, or is "
             "there too little memory for so many? The same command goes on, with fewer workers if need be."
         )
 
 
-def _hear(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | None) -> None:
-    """A worker's last words: nothing when it is done, an error to pass on, or none at all when it was killed."""
+def _hear(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | None) -> bool:
+    """A worker's last words: nothing when it is done, an error to pass on, or none at all when it was killed.
+
+    Gives whether it was interrupted.
+    """
     try:
         kind, message = pipe.recv()
     except EOFError:
         process.join()
         (say or (lambda line: None))(f"a worker died (exit code {process.exitcode}); its trial is made up for")
-        return
-    if kind is not None:
-        raise getattr(errors, kind, TsdistillError)(message)
+        return False
+    if kind in (None, INTERRUPTED):
+        return kind == INTERRUPTED
+    raise getattr(errors, kind, TsdistillError)(message)
 
 
 @contextmanager
@@ -290,13 +302,16 @@ def _work(job: _Job, pipe: Connection) -> None:
             progress=False,
         )
         pipe.send((None, ""))
-    except TsdistillError as error:
-        pipe.send((type(error).__name__, str(error)))
     except KeyboardInterrupt:
-        pass
+        pipe.send((INTERRUPTED, ""))
     except Exception as error:
-        pipe.send(("TsdistillError", f"A worker failed: {type(error).__name__}: {error}"))
-        raise
+        if _stopped.is_set():  # libraries make other errors of an interruption
+            pipe.send((INTERRUPTED, ""))
+        elif isinstance(error, TsdistillError):
+            pipe.send((type(error).__name__, str(error)))
+        else:
+            pipe.send(("TsdistillError", f"A worker failed: {type(error).__name__}: {error}"))
+            raise
     finally:
         _deafen()
 
@@ -316,6 +331,7 @@ def _load_runtime() -> None:
 
 def _stop(*_: Any) -> None:
     """Stop once: a second signal must not tear up the marking of the trial as failed."""
+    _stopped.set()
     _deafen()
     raise KeyboardInterrupt
 
