@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsdistill.data.task import Batch, Task
-from tsdistill.losses import BoundLoss, Loss
+from tsdistill.losses import BoundLoss, Example, Loss
 from tsdistill.models import (
     Activations,
     BinnedHead,
@@ -176,7 +176,7 @@ class BrokenLoss(Loss):
     def formula(self) -> str:
         return "broken"
 
-    def bind(self, student: Forecaster) -> BoundLoss:
+    def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         return self.faults[self.fault]()
 
 

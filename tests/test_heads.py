@@ -10,9 +10,9 @@ import torch
 
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError
-from tsdistill.losses import OutputLoss
+from tsdistill.losses import Example, OutputLoss
 from tsdistill.models import BinnedHead, LinearConfig, MLPConfig, PointHead, QuantileHead
-from tsdistill.models.base import Activations
+from tsdistill.models.activations import Activations
 from tsdistill.testing import BATCH, CHANNELS, HORIZON, toy_batch, toy_signature, toy_task
 from tsdistill.training import Training, train
 
@@ -92,7 +92,8 @@ def test_an_output_loss_blends_the_errors_of_teacher_and_truth(head: Any) -> Non
     student = MLPConfig(width=5, depth=1, head=head).build(toy_signature())
     batch, said = toy_batch(), torch.randn(BATCH, HORIZON, CHANNELS)
     inside = student.activations(batch.context)
-    value = OutputLoss(alpha=0.3).bind(student)(inside, Activations(said), batch)
+    taught = Activations(said)
+    value = OutputLoss(alpha=0.3).bind(student, Example(inside, taught, batch))(inside, taught, batch)
     parts = [float(head.error(inside, target).detach()) for target in (said, batch.target)]
     assert float(value.detach()) == pytest.approx(0.3 * parts[0] + 0.7 * parts[1], rel=1e-5)
 

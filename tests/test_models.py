@@ -18,7 +18,8 @@ def test_attention_equals_a_loop_over_heads_and_queries() -> None:
     layer = Attention(width=6, heads=3, head_width=5).eval()
     tokens = torch.randn(2, 7, 6)
     fused, nothing = layer(tokens)
-    explicit, weights = layer(tokens, weights=True)
+    explicit, shown = layer(tokens, show=True)
+    weights = shown[0]
     assert nothing is None
     assert weights is not None
     query, key, value = (part(tokens) for part in (layer.query, layer.key, layer.value))

@@ -220,6 +220,10 @@ def test_a_missing_device_is_refused(task: Task) -> None:
         train(CONFIG, task, QUICK.replace(device="cuda"))
 
 
+EXAMPLES = 2
+"""Windows that losses look at when they are bound."""
+
+
 class Spy:
     """A teacher that counts how often it is asked."""
 
@@ -237,10 +241,10 @@ def test_a_teacher_is_asked_once_for_every_window(task: Task, tmp_path: Path) ->
     spy = Spy(train(LinearConfig(), task))
     objective = TeacherObjective([OutputLoss(), TemporalLoss()], CachedTeacher(spy, tmp_path))
     found = fit(CONFIG.build(task.signature), task, QUICK, objective)
-    assert spy.n_windows == len(task.train)
+    assert spy.n_windows == len(task.train) + EXAMPLES
     assert {"loss_output", "loss_temporal"} <= set(found["history"][0])
     fit(MLPConfig(width=5, depth=1).build(task.signature), task, QUICK, objective)
-    assert spy.n_windows == len(task.train)
+    assert spy.n_windows == len(task.train) + 2 * EXAMPLES
     assert len(list(tmp_path.glob("*.npy"))) == 1
 
 

@@ -100,7 +100,7 @@ def _learn(
     spec: dict[str, Any] = {"config": model.config.to_dict(), "training": training.to_dict()}
     taught = isinstance(objective, TeacherObjective)
     if isinstance(objective, TeacherObjective):
-        spec |= {"losses": str(objective.losses), "teacher": objective.lessons.digest}
+        spec |= {"losses": str(objective.losses), "teacher": objective.mentor.digest}
     step = LineageStep(
         verb="distill" if taught else "train",
         spec=spec,

@@ -16,8 +16,9 @@ from tsdistill.data.covariates import Covariates
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.split import Split
 from tsdistill.data.task import Batch, Signature, Task
-from tsdistill.losses import Loss
-from tsdistill.models.base import Activations, Forecaster, ModelConfig
+from tsdistill.losses import Example, Loss
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.heads import QuantileHead
 from tsdistill.pruning import rebuild
 
@@ -188,9 +189,10 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
     learner, guide = (
         _shaken(config.build(toy_signature(), seed)).eval() for seed, config in ((1, student), (2, teacher))
     )
-    bound, batch = loss.bind(learner), toy_batch()
-    theirs = guide.activations(batch.context)
-    value = bound(learner.activations(batch.context), theirs, batch)
+    batch, show = toy_batch(), loss.sees_attention
+    theirs = guide.activations(batch.context, attention=show)
+    bound = loss.bind(learner, Example(learner.activations(batch.context, attention=show), theirs, batch))
+    value = bound(learner.activations(batch.context, attention=show), theirs, batch)
     _require(value.ndim == 0 and bool(torch.isfinite(value)), f"{loss} is not a finite scalar")
     value.backward()
     _require(
@@ -203,13 +205,13 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
         _require(_has_gradient(parameter), f"{name} of {loss} gets no gradient")
     double = Batch(*(torch.cat([each, each]) for each in (batch.context, batch.target, batch.index)))
     with torch.no_grad():
-        twice = bound(learner.activations(double.context), guide.activations(double.context), double)
+        ours, said = (each.activations(double.context, attention=show) for each in (learner, guide))
+        twice = bound(ours, said, double)
         _near(twice, value, f"{loss} changes with the batch size")
         agreed = Batch(batch.context, theirs.forecast, batch.index)
-        same = Activations(theirs.forecast, theirs.hidden, theirs.attention)
         if not list(bound.parameters()):
             _near(
-                bound(same, theirs, agreed),
+                bound(theirs, theirs, agreed),
                 torch.zeros(()),
                 f"{loss} is not zero when student, teacher and truth agree",
             )

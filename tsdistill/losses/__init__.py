@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tsdistill.losses.base import BoundLoss, BoundSum, Loss, LossSum
+from tsdistill.losses.base import BoundLoss, BoundSum, Example, Loss, LossSum, WeightSchedule
 from tsdistill.losses.output import OutputLoss
 from tsdistill.losses.temporal import TemporalLoss
 
@@ -16,4 +16,15 @@ AnyLoss = Annotated[OutputLoss | TemporalLoss, Field(discriminator="kind")]
 LOSSES: tuple[type[Loss], ...] = (OutputLoss, TemporalLoss)
 """Every loss there is."""
 
-__all__ = ["LOSSES", "AnyLoss", "BoundLoss", "BoundSum", "Loss", "LossSum", "OutputLoss", "TemporalLoss"]
+__all__ = [
+    "LOSSES",
+    "AnyLoss",
+    "BoundLoss",
+    "BoundSum",
+    "Example",
+    "Loss",
+    "LossSum",
+    "OutputLoss",
+    "TemporalLoss",
+    "WeightSchedule",
+]

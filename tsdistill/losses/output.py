@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from tsdistill.data.task import Batch
-from tsdistill.losses.base import BoundLoss, Loss
-from tsdistill.models.base import Activations, Forecaster
+from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
 
 
 class OutputLoss(Loss):
@@ -51,7 +52,7 @@ class OutputLoss(Loss):
         """The blend of teacher and truth."""
         return torch.lerp(truth, teacher.detach().to(truth.dtype), self.alpha)
 
-    def bind(self, student: Forecaster) -> BoundLoss:
+    def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for any student: only forecasts are compared."""
         return _BlendedTarget(self) if student.head.kind == "point" else _BlendedError(self, student.head.error)
 

@@ -10,8 +10,9 @@ from torch.nn import functional
 
 from tsdistill.data.task import Batch
 from tsdistill.errors import ConfigError, must
-from tsdistill.losses.base import BoundLoss, Loss
-from tsdistill.models.base import Activations, Forecaster
+from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
 
 
 class TemporalLoss(Loss):
@@ -46,7 +47,7 @@ class TemporalLoss(Loss):
         diff = "diff" if self.order == 1 else f"diff{self.order}"
         return f"MSE({diff}(student), {diff}(teacher))"
 
-    def bind(self, student: Forecaster) -> BoundLoss:
+    def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for a student whose horizon is long enough to have differences."""
         if student.horizon <= self.order:
             raise ConfigError(must("order", f"be below the horizon ({student.horizon})", self.order, "Lower it"))

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tsdistill.errors import ConfigError, nearest
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig, Slice, WidthGroup, versions
 from tsdistill.models.cyclenet import CycleNetConfig
 from tsdistill.models.dlinear import DLinearConfig
 from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead

@@ -16,6 +16,7 @@ from tsdistill.data.task import Batch, Signature, Windows
 from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
 from tsdistill.inputs import predict_raw
+from tsdistill.models.activations import Activations
 from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
 from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
 from tsdistill.spec import LineageStep, Spec
@@ -25,26 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 POINT = PointHead()
-
-
-@dataclass(frozen=True)
-class Activations:
-    """What a forecaster did with a batch, in one fixed axis order whatever its architecture.
-
-    Args:
-        forecast: (batch, horizon, channel), scaled.
-        hidden: Per depth, (batch, channel, token, width).
-        attention: Per depth, (batch, channel, head, query, key), rows summing to 1; None when not asked for.
-        distribution: (batch, horizon, channel, quantile or bin), scaled quantiles or logits of bins; None for a point
-            head.
-        support: (batch, 1 or horizon, channel, bin), scaled centres of the bins that logits are about, else None.
-    """
-
-    forecast: Tensor
-    hidden: tuple[Tensor, ...] = ()
-    attention: tuple[Tensor, ...] | None = None
-    distribution: Tensor | None = None
-    support: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +177,7 @@ class Forecaster(nn.Module):
         *,
         hidden: tuple[Tensor, ...] = (),
         attention: tuple[Tensor, ...] | None = None,
+        values: tuple[Tensor, ...] | None = None,
     ) -> Activations:
         """Activations of raw outputs (batch, channel, n_outputs * horizon), the window's normalisation undone.
 
@@ -211,7 +193,7 @@ class Forecaster(nn.Module):
             support = (said.grid * spread[..., None] + centre[..., None]).transpose(1, 2)
         if distribution is not None:
             distribution = distribution.transpose(1, 2)
-        return Activations(forecast, hidden, attention, distribution, support)
+        return Activations(forecast, hidden, attention, distribution, support, values)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """What can be cut: units, heads, feed-forward widths. Empty when nothing can."""

@@ -13,7 +13,8 @@ from tsdistill import clock
 from tsdistill.data.covariates import Covariates
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import SmallMap, WindowNorm
 

@@ -15,7 +15,7 @@ from tsdistill.errors import must
 from tsdistill.spec import Spec
 
 if TYPE_CHECKING:
-    from tsdistill.models.base import Activations
+    from tsdistill.models.activations import Activations
 
 MEDIAN = 0.5
 

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
@@ -119,16 +120,20 @@ class InvertedTransformer(Forecaster):
             if embed is not None and given is not None:
                 tokens.append(embed(given))
         rows = self.dropout(torch.cat(tokens, dim=1))
-        hidden, maps = [], []
+        hidden: list[Tensor] = []
+        maps: list[Tensor] = []
+        values: list[Tensor] = []
         for block in self.blocks:
-            rows, weights = block(rows, weights=attention)
+            rows, shown = block(rows, show=attention)
             hidden.append(rows[:, None, :n_channels])
-            if weights is not None:
-                maps.append(weights[:, None])
+            if shown is not None:
+                for kept, tensor in zip((maps, values), shown, strict=True):
+                    kept.append(tensor[:, None])
         raw = self.last(self.dropout(self.last_norm(rows[:, :n_channels])))
         if self.shortcut is not None:
             raw = raw + self.shortcut(x)
-        return self.conclude(raw, centre, spread, hidden=tuple(hidden), attention=tuple(maps) if attention else None)
+        heads = {"attention": tuple(maps), "values": tuple(values)} if attention else {}
+        return self.conclude(raw, centre, spread, hidden=tuple(hidden), **heads)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """Heads and feed-forward width of every block."""

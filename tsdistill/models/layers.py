@@ -161,19 +161,22 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, heads * head_width)
         self.out = nn.Linear(heads * head_width, width)
 
-    def forward(self, tokens: Tensor, *, weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(rows, token, width) -> the same shape, and (rows, head, query, key) when `weights`."""
+    def forward(self, tokens: Tensor, *, show: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """(rows, token, width) -> the same shape; weights and values of every head when they are to be shown.
+
+        Those are (rows, head, query, key) and (rows, head, token, head_width).
+        """
         query, key, value = (
             layer(tokens).unflatten(-1, (self.heads, self.head_width)).transpose(-3, -2)
             for layer in (self.query, self.key, self.value)
         )
-        attention = None
-        if weights:
+        shown = None
+        if show:
             attention = (query @ key.transpose(-2, -1) / math.sqrt(self.head_width)).softmax(dim=-1)
-            mixed = attention @ value
+            mixed, shown = attention @ value, (attention, value)
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value)
-        return self.out(mixed.transpose(-3, -2).flatten(-2)), attention
+        return self.out(mixed.transpose(-3, -2).flatten(-2)), shown
 
 
 class TransformerBlock(nn.Module):
@@ -188,9 +191,9 @@ class TransformerBlock(nn.Module):
         self.contract = nn.Linear(feedforward, width)
         self.dropout = TokenDropout(dropout)
 
-    def forward(self, tokens: Tensor, *, weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """(rows, token, width) -> the same shape, and the attention weights when asked for."""
-        mixed, attention = self.attention(self.attention_norm(tokens), weights=weights)
+    def forward(self, tokens: Tensor, *, show: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """(rows, token, width) -> the same shape, and the attention's weights and values when they are to be shown."""
+        mixed, shown = self.attention(self.attention_norm(tokens), show=show)
         tokens = tokens + self.dropout(mixed)
         inner = functional.gelu(self.expand(self.feedforward_norm(tokens)))
-        return tokens + self.dropout(self.contract(inner)), attention
+        return tokens + self.dropout(self.contract(inner)), shown

@@ -10,7 +10,8 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from tsdistill.data.task import Batch, Signature, Windows
-from tsdistill.models.base import Activations, Forecaster, ModelConfig
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.models.ridge import Statistics
 

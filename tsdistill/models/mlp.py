@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tsdistill.data.task import Signature
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import inner_groups, spread

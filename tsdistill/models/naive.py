@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tsdistill.data.task import Signature, Windows
 from tsdistill.errors import ConfigError, must
-from tsdistill.models.base import Activations, Forecaster, ModelConfig
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig
 
 
 class SeasonalNaiveConfig(ModelConfig):

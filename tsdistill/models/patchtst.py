@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
@@ -117,17 +118,21 @@ class PatchTST(Forecaster):
         batch, n_channels, _ = x.shape
         tokens = self.channel(self.embed(self.patches(x)) + self.position)
         rows = self.dropout(tokens.flatten(0, 1))
-        hidden, maps = [], []
+        hidden: list[Tensor] = []
+        maps: list[Tensor] = []
+        values: list[Tensor] = []
         for block in self.blocks:
-            rows, weights = block(rows, weights=attention)
+            rows, shown = block(rows, show=attention)
             hidden.append(rows.unflatten(0, (batch, n_channels)))
-            if weights is not None:
-                maps.append(weights.unflatten(0, (batch, n_channels)))
+            if shown is not None:
+                for kept, tensor in zip((maps, values), shown, strict=True):
+                    kept.append(tensor.unflatten(0, (batch, n_channels)))
         flat = self.dropout(self.last_norm(rows)).flatten(1).unflatten(0, (batch, n_channels))
         raw = self.last(flat)
         if self.shortcut is not None:
             raw = raw + self.shortcut(x)
-        return self.conclude(raw, centre, spread, hidden=tuple(hidden), attention=tuple(maps) if attention else None)
+        heads = {"attention": tuple(maps), "values": tuple(values)} if attention else {}
+        return self.conclude(raw, centre, spread, hidden=tuple(hidden), **heads)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """Heads and feed-forward width of every block."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
-from tsdistill.models.base import Activations, Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, SmallMap, WindowNorm
 

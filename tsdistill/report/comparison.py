@@ -24,11 +24,11 @@ from tsdistill.evaluation import (
 )
 from tsdistill.evaluation import baselines as make_baselines
 from tsdistill.evaluation.forecasting import raw_inputs
+from tsdistill.progress import open_bar
 from tsdistill.report.examples import examples
 from tsdistill.report.machine import machine, versions
 from tsdistill.report.pairing import paired, spread
 from tsdistill.report.report import Comparison, Report, Row
-from tsdistill.training.progress import open_bar
 
 if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task

@@ -13,13 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tsdistill.data import Task
 from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, UnsupportedError, must
+from tsdistill.progress import open_bar
 from tsdistill.recipe import Recipe
 from tsdistill.search.claims import COUNTED, Claims
 from tsdistill.search.objective import Objective
 from tsdistill.search.space import Space
 from tsdistill.search.storage import reached
 from tsdistill.teachers import Teacher
-from tsdistill.training.progress import open_bar
 
 MAX_FAILURES = 5
 """So many failures in a row say that the space or the machine is wrong, not the trial."""

@@ -25,12 +25,12 @@ from tsdistill import errors
 from tsdistill.data import Panel, Task
 from tsdistill.errors import ConfigError, TsdistillError, must
 from tsdistill.models import Forecaster
+from tsdistill.progress import open_bar
 from tsdistill.recipe import Recipe, Workspace, make_teacher, write_text
 from tsdistill.search.objective import check_question, question
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, serves_one_process
 from tsdistill.search.study import best_recipe, n_finished, optimize, standing
-from tsdistill.training.progress import open_bar
 
 LOOK_SECONDS = 1.0
 """How often the progress of workers is looked at."""

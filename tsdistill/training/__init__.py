@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tsdistill.training.loop import fit, train
-from tsdistill.training.objectives import Lessons, Objective, TeacherObjective, TruthObjective
+from tsdistill.training.objectives import Lessons, Mentor, Objective, TeacherObjective, TruthObjective
 from tsdistill.training.spec import Training
 
-__all__ = ["Lessons", "Objective", "TeacherObjective", "Training", "TruthObjective", "fit", "train"]
+__all__ = ["Lessons", "Mentor", "Objective", "TeacherObjective", "Training", "TruthObjective", "fit", "train"]

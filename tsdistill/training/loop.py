@@ -13,12 +13,12 @@ from torch import Tensor
 from tsdistill.data.task import Task, Windows
 from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError
 from tsdistill.models.base import Forecaster, ModelConfig, versions
+from tsdistill.progress import open_bar
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.training import checkpoint as state
 from tsdistill.training import history
 from tsdistill.training.averaging import Average
 from tsdistill.training.objectives import Objective, TruthObjective
-from tsdistill.training.progress import open_bar
 from tsdistill.training.ranks import Ranks, join
 from tsdistill.training.spec import Training
 from tsdistill.training.steps import Run, device_of, epoch, probe, trainable

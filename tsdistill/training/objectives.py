@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tsdistill.data.task import Batch, Windows
-from tsdistill.errors import UnsupportedError
-from tsdistill.losses import Loss, LossSum
-from tsdistill.models.base import Activations, Forecaster
+from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.losses import Example, Loss, LossSum
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
 from tsdistill.spec import digest_of
+
+BALANCING_WINDOWS = 256
+"""Windows on which the pulls of losses are compared."""
 
 
 class Objective(nn.Module):
@@ -26,6 +31,9 @@ class Objective(nn.Module):
 
     def bind(self, model: Forecaster, train: Windows) -> None:
         """Get ready for a model and its training windows."""
+
+    def at(self, progress: float) -> None:
+        """Told before every step which share of all steps is done."""
 
     def target(self, batch: Batch) -> Tensor:
         """The target whose plain MSE has the same optimum, for models that are solved in closed form."""
@@ -60,41 +68,64 @@ class TruthObjective(Objective):
 
 
 class Lessons(Protocol):
-    """What a teacher says of all windows, computed once; `tsdistill.teachers.CachedTeacher` is one."""
+    """What a teacher says of every window of a part."""
+
+    def of(self, batch: Batch) -> Activations:
+        """The forecast, and what else was asked for, of a batch."""
+
+
+class Mentor(Protocol):
+    """A teacher that is asked once about all windows; `tsdistill.teachers.CachedTeacher` is one."""
 
     @property
     def digest(self) -> str:
         """Names the teacher's exact weights."""
 
-    def forecasts(self, windows: Windows) -> Tensor:
-        """Forecasts of every window, (window, horizon, channel)."""
+    def show(self, batch: Batch, *, attention: bool = False) -> Activations:
+        """Everything the teacher shows of a batch, computed now."""
+
+    def lessons(self, windows: Windows, reads: Iterable[str] = ()) -> Lessons:
+        """Forecasts of all windows, and the parts named in `reads`."""
 
 
 class TeacherObjective(Objective):
-    """A sum of losses against a teacher whose forecasts were computed once for all training windows.
+    """A sum of losses against a teacher that was asked once about all training windows.
 
     Args:
         losses: The terms.
-        lessons: What the teacher says.
+        mentor: Who teaches.
+        balance: "fixed" leaves the weights as they are; "start" divides each term by the size of its gradient on the
+            untrained student, relative to the first term's, so that each pulls as its weight says whatever its units.
     """
 
-    def __init__(self, losses: Sequence[Loss], lessons: Lessons) -> None:
+    def __init__(self, losses: Sequence[Loss], mentor: Mentor, *, balance: Literal["fixed", "start"] = "fixed") -> None:
         super().__init__()
-        self.losses, self.lessons = LossSum(losses), lessons
-        inside = [str(term) for term in self.losses.terms if term.reads_insides]
-        if inside:
-            raise UnsupportedError(f"{', '.join(inside)} needs the teacher's hidden states, which are not cached yet.")
+        if balance not in ("fixed", "start"):
+            raise ConfigError(must("balance", 'be "fixed" or "start"', balance, "Leave it out for the default"))
+        self.losses, self.mentor, self.balance = LossSum(losses), mentor, balance
         self.formula = str(self.losses)
-        self.digest = digest_of([[term.digest for term in self.losses.terms], lessons.digest])
+        how = [] if balance == "fixed" else [balance]
+        self.digest = digest_of([[term.digest for term in self.losses.terms], mentor.digest, *how])
 
     def bind(self, model: Forecaster, train: Windows) -> None:
-        """Bind the losses to the student and look up what the teacher says of every window."""
-        self.sum = self.losses.bind(model)
-        self._said = self.lessons.forecasts(train)
+        """Bind the losses to student and teacher, and look up what the teacher says of every window."""
+        example = self._example(model, train)
+        with torch.random.fork_rng(devices=[]):
+            # Projectors are drawn anew for every student, and alike whenever that student starts.
+            torch.manual_seed(int(digest_of([model.digest, self.digest]), 16) % 2**63)
+            self.sum = self.losses.bind(model, example)
+        self._lessons = self.mentor.lessons(train, self.sum.reads)
+        if self.balance == "start":
+            self.sum.balance(self._pulls(model, train))
+
+    def at(self, progress: float) -> None:
+        """Weights follow their schedules."""
+        self.sum.progress = progress
 
     def target(self, batch: Batch) -> Tensor:
         """The blend of teacher and truth, if that is all the losses ask for."""
-        blends = [term.target(batch.target, self._said[batch.index]) for term in self.losses.terms]
+        said = self._lessons.of(batch).forecast
+        blends = [term.target(batch.target, said) for term in self.losses.terms]
         if len(blends) != 1 or blends[0] is None:
             raise UnsupportedError(
                 f"{self.formula} has no closed-form optimum: only a single td.OutputLoss has. Leave the other losses "
@@ -104,7 +135,29 @@ class TeacherObjective(Objective):
 
     def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms."""
-        said = self._said[batch.index].to(batch.target.device, torch.float32)
-        student = model.activations(batch.context, batch.future, batch.past)
-        loss = self.sum(student, Activations(forecast=said), batch)
+        loss = self.sum(self._seen(model, batch), self._lessons.of(batch), batch)
         return loss, self.sum.breakdown()
+
+    def _seen(self, model: Forecaster, batch: Batch) -> Activations:
+        return model.activations(batch.context, batch.future, batch.past, attention=self.losses.sees_attention)
+
+    def _example(self, model: Forecaster, train: Windows) -> Example:
+        batch = train.batch(torch.arange(min(2, len(train))))
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            student = self._seen(model, batch)
+        model.train(was_training)
+        return Example(student, self.mentor.show(batch, attention=self.losses.sees_attention), batch)
+
+    def _pulls(self, model: Forecaster, train: Windows) -> list[float]:
+        """Size of each term's gradient on the student's weights, over windows from all of the training part."""
+        index = torch.linspace(0, len(train) - 1, min(BALANCING_WINDOWS, len(train))).long()
+        batch = train.batch(index)
+        student, teacher = self._seen(model, batch), self._lessons.of(batch)
+        weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        norms = []
+        for bound in self.sum.bound:
+            found = torch.autograd.grad(bound(student, teacher, batch), weights, retain_graph=True, allow_unused=True)
+            norms.append(math.sqrt(sum(float(each.double().square().sum()) for each in found if each is not None)))
+        return norms

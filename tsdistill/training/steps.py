@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tsdistill.data.task import Batch, Task, Windows
 from tsdistill.errors import ConfigError, DivergenceError, UnsupportedError, must
 from tsdistill.models.base import Forecaster
+from tsdistill.progress import Bar
 from tsdistill.spec import digest_of
 from tsdistill.training import checkpoint
 from tsdistill.training.averaging import Average
 from tsdistill.training.checkpoint import Progress
 from tsdistill.training.objectives import Objective
-from tsdistill.training.progress import Bar
 from tsdistill.training.ranks import Ranks, own_device
 from tsdistill.training.spec import Training
 
@@ -103,6 +103,7 @@ def epoch(run: Run, bar: Bar) -> tuple[dict[str, float], int]:
         rate = training.rate(so_far.step, run.n_steps)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
+        run.objective.at(so_far.step / run.n_steps)
         for name, total in _step(run, index, rate).items():
             totals[name] = totals[name] + total if name in totals else total
         so_far.step += 1

@@ -1,0 +1,8 @@
+"""Who can teach, and what a teacher said: computed once, and reused by every epoch, student and trial."""
+
+from __future__ import annotations
+
+from tsdistill.teachers.base import Teacher, check_teacher, shown_by
+from tsdistill.teachers.cache import CachedTeacher
+
+__all__ = ["CachedTeacher", "Teacher", "check_teacher", "shown_by"]

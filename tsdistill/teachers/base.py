@@ -1,0 +1,72 @@
+"""What it takes to teach."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tsdistill.data.task import Batch, Task
+from tsdistill.errors import ShapeError, UnsupportedError
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """What it takes to teach: forecasts of a batch, and a digest that changes when they do.
+
+    A teacher that can show its insides also has `activations(context, future, past, attention=)`, as a `Forecaster`.
+    One whose forecasts belong to certain windows of a task (a table of forecasts) has `check(task)`, which refuses a
+    task that it cannot teach.
+    """
+
+    @property
+    def digest(self) -> str:
+        """Names the teacher's exact weights."""
+
+    def forecast(self, batch: Batch) -> Tensor:
+        """Scaled forecasts (batch, horizon, channel), without gradients."""
+
+
+def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Activations:
+    """Everything that a teacher shows of a batch, without gradients; of a teacher without insides its forecast."""
+    show = getattr(teacher, "activations", None)
+    if show is None:
+        return Activations(teacher.forecast(batch).float())
+    was_training = isinstance(teacher, torch.nn.Module) and teacher.training
+    if isinstance(teacher, torch.nn.Module):
+        teacher.eval()
+    try:
+        with torch.no_grad():
+            found: Activations = show(batch.context, batch.future, batch.past, attention=attention)
+            return found
+    finally:
+        if was_training and isinstance(teacher, torch.nn.Module):
+            teacher.train()
+
+
+def check_teacher(teacher: Teacher, task: Task) -> None:
+    """Refuse a teacher that answers another question than the task asks."""
+    if not (hasattr(teacher, "forecast") and isinstance(getattr(teacher, "digest", None), str)):
+        raise UnsupportedError(
+            f"`teacher` must have forecast(batch) and a digest, got a {type(teacher).__name__}. Train one with "
+            "td.train, or wrap your own with td.wrap."
+        )
+    check = getattr(teacher, "check", None)
+    if check is not None:
+        check(task)
+    if not isinstance(teacher, Forecaster):
+        return
+    theirs, ours = teacher.signature, task.signature
+    if (theirs.horizon, theirs.channels) != (ours.horizon, ours.channels):
+        raise ShapeError(
+            f"`teacher` must forecast the task's {ours.horizon} steps of {len(ours.channels)} channels, got "
+            f"{theirs.horizon} steps of {len(theirs.channels)} channels (or other names). Train it on this task."
+        )
+    if theirs.context > ours.context:
+        raise ShapeError(
+            f"`teacher` must see at most the task's context of {ours.context} steps, got context={theirs.context}. "
+            "Give the task the teacher's context; a student may use the last steps of it."
+        )

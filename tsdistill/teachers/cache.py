@@ -1,0 +1,253 @@
+"""What a teacher said of all windows, computed once and kept under the digests of teacher and windows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from tsdistill.data.task import Batch, Windows
+from tsdistill.errors import ArtifactError
+from tsdistill.models.activations import Activations
+from tsdistill.progress import open_bar
+from tsdistill.teachers.base import Teacher, shown_by
+
+CHUNK = 64
+"""Windows that the teacher is asked about at once while a cache is filled."""
+
+MAX_BYTES = 8 * 2**30
+"""How much a cache may take for hidden states and attention unless told otherwise."""
+
+TIME_SECOND = ("forecast", "distribution")
+"""Parts that are (window, time, channel, ...): kept channel by channel, as models compute and losses compare them."""
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """A teacher that is asked once: what training objectives learn from.
+
+    Forecasts, and what else the losses look at, are kept in half precision (a rounding of about 0.0005 standard
+    deviations, far below any teacher's error). With a folder they are memory-mapped from files named after the digests
+    of teacher and windows, which other epochs, students, trials and processes then share; a second process waits for
+    the first instead of computing them again.
+
+    Args:
+        teacher: Who teaches.
+        folder: Where to keep what it says; None keeps it in memory.
+        max_bytes: What hidden states, attention and distributions may take together. Those that would take more are
+            asked of the teacher batch by batch instead, which is slow and stands in the student's lineage.
+        progress: Show a bar while the teacher is asked; None shows one in a terminal only.
+    """
+
+    teacher: Teacher
+    folder: Path | None = None
+    max_bytes: int = MAX_BYTES
+    progress: bool | None = None
+
+    @property
+    def digest(self) -> str:
+        """The teacher's."""
+        return self.teacher.digest
+
+    def show(self, batch: Batch, *, attention: bool = False) -> Activations:
+        """Everything the teacher shows of a batch, computed now."""
+        return shown_by(self.teacher, batch, attention=attention)
+
+    def lessons(self, windows: Windows, reads: Iterable[str] = ()) -> Lessons:
+        """The forecasts of all windows and the parts named in `reads` (see `Activations.parts`), computed or found.
+
+        Raises:
+            ArtifactError: the folder cannot be written, or the disk is full; nothing half-written stays.
+        """
+        wanted, live = ["forecast", *sorted(reads)], frozenset[str]()
+        if reads:
+            example = self.show(windows.batch(torch.arange(1)), attention=_with_attention(reads)).parts()
+            size = sum(2 * example[name].numel() * len(windows) for name in reads)
+            live = frozenset(reads) if size > self.max_bytes else live
+        kept = self._kept(windows, [name for name in wanted if name not in live])
+        return Lessons(self.teacher, kept, live)
+
+    def _kept(self, windows: Windows, names: list[str]) -> dict[str, Tensor]:
+        if self.folder is None:
+            arrays: dict[str, _Memory] = {}
+
+            def make(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Memory:
+                arrays[name] = _Memory(shape, dtype)
+                return arrays[name]
+
+            _ask(self.teacher, windows, names, make, self.progress)
+            return {name: torch.from_numpy(memory.array) for name, memory in arrays.items()}
+        folder, key = Path(self.folder), f"{self.digest}-{windows.fingerprint}"
+        paths = {name: folder / f"{key}.{name}.npy" for name in names}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{key}.lock"):
+                self._fill({name: path for name, path in paths.items() if not path.exists()}, windows)
+                for path in paths.values():
+                    os.utime(path)  # when it was last of use, for whoever cleans up
+        except OSError as error:
+            free = shutil.disk_usage(folder).free if folder.exists() else 0
+            raise ArtifactError(
+                f"Cannot keep teacher forecasts in {folder}: {error.strerror or error} ({free / 1e6:.0f} MB free). "
+                "Free some space or name another folder."
+            ) from None
+        # Copy-on-write: torch wants writable memory, and nothing is ever written to it.
+        return {
+            name: torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)) for name, path in paths.items()
+        }
+
+    def _fill(self, paths: dict[str, Path], windows: Windows) -> None:
+        """Write the files that are not there yet, all of them or none."""
+        if not paths:
+            return
+        files: dict[str, _File] = {}
+
+        def make(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _File:
+            if name in files:
+                files.pop(name).finish(keep=False)
+            files[name] = _File(paths[name], shape, dtype)
+            return files[name]
+
+        whole = False
+        try:
+            _ask(self.teacher, windows, list(paths), make, self.progress)
+            whole = True
+        finally:
+            for file in files.values():
+                file.finish(keep=whole)
+
+
+class Lessons:
+    """What a teacher says of every window, looked up batch by batch.
+
+    Args:
+        teacher: Asked again for the parts in `live`.
+        kept: Parts by name, (window, ...).
+        live: Names of parts that are not kept.
+    """
+
+    def __init__(self, teacher: Teacher, kept: Mapping[str, Tensor], live: frozenset[str]) -> None:
+        self._teacher, self._kept, self.live = teacher, kept, live
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept takes so much, in memory or in files."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._kept.values())
+
+    def of(self, batch: Batch) -> Activations:
+        """What the teacher says of a batch, float32, where the batch is."""
+        found = {}
+        for name, tensor in self._kept.items():
+            part = tensor.index_select(0, batch.index).to(batch.target.device, torch.float32)
+            found[name] = part.transpose(1, 2) if name in TIME_SECOND else part
+        if self.live:
+            now = shown_by(self._teacher, batch, attention=_with_attention(self.live)).parts()
+            found |= {name: now[name].float() for name in self.live}
+        return Activations.of_parts(found)
+
+
+def _with_attention(names: Iterable[str]) -> bool:
+    return any(name.startswith(("attention", "values")) for name in names)
+
+
+class _Sink(Protocol):
+    """Where a part is put, window after window."""
+
+    def write(self, values: np.ndarray) -> None: ...
+
+
+class _Memory:
+    """An array that fills up."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.array, self._row = np.empty(shape, dtype), 0
+
+    def write(self, values: np.ndarray) -> None:
+        self.array[self._row : self._row + len(values)] = values
+        self._row += len(values)
+
+
+class _File:
+    """An .npy file that fills up, beside the one it will become: no reader ever sees half of it.
+
+    Written, not memory-mapped: a full disk is then an error, where touching a page that has no room is a crash.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        self._file, self._beside, self._path = os.fdopen(handle, "wb"), Path(beside), path
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def write(self, values: np.ndarray) -> None:
+        self._file.write(values.data)
+
+    def finish(self, keep: bool) -> None:
+        """Put the file in its place, or take it away."""
+        try:
+            if keep:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                os.replace(self._beside, self._path)
+        finally:
+            self._file.close()
+            self._beside.unlink(missing_ok=True)
+
+
+class _TooLargeError(Exception):
+    """A part has values that half precision cannot hold."""
+
+
+Opener = Callable[[str, tuple[int, ...], "np.dtype[Any]"], _Sink]
+
+
+def _ask(teacher: Teacher, windows: Windows, names: list[str], opened: Opener, progress: bool | None) -> None:
+    """Have the teacher say its parts of every window in order; in float32 what is too large for float16."""
+    wide: set[str] = set()
+    while True:
+        try:
+            return _ask_once(teacher, windows, names, wide, opened, progress)
+        except _TooLargeError as error:
+            wide.add(str(error))
+
+
+def _ask_once(
+    teacher: Teacher, windows: Windows, names: list[str], wide: set[str], opened: Opener, progress: bool | None
+) -> None:
+    sinks: dict[str, _Sink] = {}
+    size = 0
+    with open_bar("asking the teacher", -(-len(windows) // CHUNK), progress) as bar:
+        for batch in windows.batches(CHUNK):
+            for name, part in _said(teacher, batch, names).items():
+                values = part.numpy()
+                if name not in wide:
+                    if np.abs(values).max(initial=0) >= np.finfo(np.float16).max:
+                        raise _TooLargeError(name)
+                    values = values.astype(np.float16)
+                if name not in sinks:
+                    shape = (len(windows), *values.shape[1:])
+                    sinks[name] = opened(name, shape, values.dtype)
+                    size += values.itemsize * int(np.prod(shape))
+                    bar.note(f"{size / 1e6:.0f} MB")
+                sinks[name].write(np.ascontiguousarray(values))
+            bar.advance()
+
+
+def _said(teacher: Teacher, batch: Batch, names: list[str]) -> dict[str, Tensor]:
+    """The named parts of a batch, float32 on the CPU, as they are kept."""
+    if names == ["forecast"]:
+        parts = {"forecast": teacher.forecast(batch)}
+    else:
+        parts = shown_by(teacher, batch, attention=_with_attention(names)).parts()
+    found = {name: parts[name].detach().float().cpu() for name in names}
+    return {name: part.transpose(1, 2) if name in TIME_SECOND else part for name, part in found.items()}
