@@ -14,7 +14,7 @@ from .errors import (
 )
 from .evaluation import evaluate, statistical
 from .exporting import Deployed, export
-from .losses import OutputLoss, TemporalLoss
+from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss, WeightSchedule
 from .models import (
     BinnedHead,
     CycleNetConfig,
@@ -42,6 +42,7 @@ __version__: str
 
 __all__ = [
     "ArtifactError",
+    "AttentionLoss",
     "BinnedHead",
     "ConfigError",
     "Covariates",
@@ -50,6 +51,7 @@ __all__ = [
     "DataError",
     "Deployed",
     "DivergenceError",
+    "FeatureLoss",
     "Forecaster",
     "InvertedTransformerConfig",
     "LSTMConfig",
@@ -76,6 +78,7 @@ __all__ = [
     "Training",
     "TsdistillError",
     "UnsupportedError",
+    "WeightSchedule",
     "compare",
     "datasets",
     "distill",

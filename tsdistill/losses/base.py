@@ -181,8 +181,9 @@ class BoundSum(nn.Module):
         self._parts: dict[str, Tensor] = {}
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        """The weighted sum."""
-        values = [bound(student, teacher, batch) for bound in self.bound]
+        """The weighted sum, in float32 whatever the models compute in."""
+        with torch.autocast(batch.target.device.type, enabled=False):
+            values = [bound(student, teacher, batch) for bound in self.bound]
         weighed = [value * weight for value, weight in zip(values, self._weights(), strict=True)]
         self._parts = {name: value.detach() for name, value in zip(self.names, weighed, strict=True)}
         return weighed[0] if len(weighed) == 1 else torch.stack(weighed).sum()

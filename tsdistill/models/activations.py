@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Activations:
             head.
         support: (batch, 1 or horizon, channel, bin), scaled centres of the bins that logits are about, else None.
         values: Per depth, (batch, channel, head, token, width), what attention mixes; shown along with it.
+        tokens_are: What tokens follow each other in: "time", or "channels" for a model with one token per channel.
     """
 
     forecast: Tensor
@@ -30,6 +31,7 @@ class Activations:
     distribution: Tensor | None = None
     support: Tensor | None = None
     values: tuple[Tensor, ...] | None = None
+    tokens_are: Literal["time", "channels"] = "time"
 
     def parts(self) -> dict[str, Tensor]:
         """Every tensor by name, those of a depth numbered from 0: "forecast", "hidden.0", "attention.2"."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -133,7 +134,7 @@ class InvertedTransformer(Forecaster):
         if self.shortcut is not None:
             raw = raw + self.shortcut(x)
         heads = {"attention": tuple(maps), "values": tuple(values)} if attention else {}
-        return self.conclude(raw, centre, spread, hidden=tuple(hidden), **heads)
+        return replace(self.conclude(raw, centre, spread, hidden=tuple(hidden), **heads), tokens_are="channels")
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """Heads and feed-forward width of every block."""

@@ -1,0 +1,123 @@
+"""Losses on hidden states: what a student should represent, not only say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsdistill.data.task import Batch
+from tsdistill.losses.alignment import Layers, over_time, parts_read, short, shown_pairs, together
+from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
+
+REMEDY = "Use losses on forecasts, such as td.OutputLoss and td.TemporalLoss, or models with layers on both sides."
+
+TINY = 1e-8
+
+
+class FeatureLoss(Loss):
+    """The student's hidden states come to hold what the teacher's hold.
+
+    hint: mean of (norm(teacher) - projector(student))^2, the projector a trained linear map from the student's width to
+    the teacher's, norm the standardisation of each token's vector;
+    cka: 1 - |Y'X|^2 / (|X'X| |Y'Y|) of centred hidden states X (student) and Y (teacher), rows being tokens;
+    relational: Huber(D(student), D(teacher)) of distances between the windows of a batch, each divided by their mean.
+
+    Use "hint" where the student is a narrower relative of the teacher, "cka" where the two are of different kinds and
+    only the geometry should carry over, "relational" where even tokens do not correspond. Leave all of them out where
+    the teacher's advantage is small: they cost memory for cached hidden states, and a student too small to represent
+    what it imitates forecasts worse for it.
+
+    Time resolutions may differ (the finer is averaged to the coarser), as may depth (`layers`) and channel handling (a
+    side that mixes channels is compared with the mean over the other's).
+
+    Args:
+        method: "hint", "cka" or "relational".
+        layers: "last"; "uniform", every layer of the student with its share of the teacher's; or pairs (student,
+            teacher) counted from 0.
+        weight: Factor in a sum of losses.
+
+    Example:
+        >>> str(FeatureLoss(weight=0.1))
+        '0.1 * MSE(projector(student.hidden), norm(teacher.hidden))'
+
+    Source: hint: A. Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, equation 3. CKA: S. Kornblith et
+    al., "Similarity of Neural Network Representations Revisited", ICML 2019, equation 5 (linear kernel). Relational: W.
+    Park et al., "Relational Knowledge Distillation", CVPR 2019, equations 5 and 6. Differs from the source: teacher
+    vectors are standardised, so that a weight means the same for every teacher; all pairs count in the relational mean,
+    a window with itself too, so that the value does not depend on the batch's size; tokens are aligned in time.
+    """
+
+    kind: Literal["feature"] = "feature"
+    method: Literal["hint", "cka", "relational"] = "hint"
+    layers: Layers = "last"
+    weight: float = Field(default=0.1, gt=0)
+
+    @property
+    def formula(self) -> str:
+        """The comparison and what is compared."""
+        which = "hidden" if self.layers == "last" else f"hidden[{short(self.layers)}]"
+        if self.method == "hint":
+            return f"MSE(projector(student.{which}), norm(teacher.{which}))"
+        if self.method == "cka":
+            return f"(1 - CKA(student.{which}, teacher.{which}))"
+        return f"Huber(distances(student.{which}), distances(teacher.{which}))"
+
+    def bind(self, student: Forecaster, example: Example) -> BoundLoss:
+        """Ready for two sides with hidden states; builds the projectors of hints."""
+        pairs = shown_pairs("hidden", self.layers, student, example, REMEDY)
+        kind = {"hint": _Hint, "cka": _CKA, "relational": _Relational}[self.method]
+        return kind(pairs, example)
+
+
+class _Hidden(BoundLoss):
+    """The mean over pairs of layers of a comparison of two aligned hidden states."""
+
+    def __init__(self, pairs: tuple[tuple[int, int], ...], example: Example) -> None:
+        super().__init__()
+        self.pairs, self.reads = pairs, parts_read("hidden", pairs)
+        self.axes = example.student.tokens_are, example.teacher.tokens_are
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        found = []
+        for number, (own, theirs) in enumerate(self.pairs):
+            pupil = over_time(student.hidden[own].float(), self.axes[0])
+            model = over_time(teacher.hidden[theirs].detach().float(), self.axes[1])
+            found.append(self.compare(number, *together(pupil, model)))
+        return torch.stack(found).mean()
+
+    def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class _Hint(_Hidden):
+    def __init__(self, pairs: tuple[tuple[int, int], ...], example: Example) -> None:
+        super().__init__(pairs, example)
+        self.projectors = nn.ModuleList(
+            nn.Linear(example.student.hidden[own].shape[-1], example.teacher.hidden[theirs].shape[-1])
+            for own, theirs in pairs
+        )
+
+    def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
+        wanted = functional.layer_norm(teacher, teacher.shape[-1:])
+        return functional.mse_loss(self.projectors[number](student), wanted)
+
+
+class _CKA(_Hidden):
+    def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
+        x, y = (rows - rows.mean(dim=0) for rows in (student.flatten(0, 2), teacher.flatten(0, 2)))
+        # Products of features are small where widths are; those of rows grow with the batch.
+        shared, own, theirs = (y.T @ x).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()
+        return 1 - shared / (own * theirs).clamp(min=TINY)
+
+
+class _Relational(_Hidden):
+    def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
+        apart = [torch.cdist(each.flatten(1), each.flatten(1)) for each in (student, teacher)]
+        own, theirs = (each / each.mean().clamp(min=TINY) for each in apart)
+        return functional.smooth_l1_loss(own, theirs)
