@@ -14,7 +14,16 @@ from .errors import (
 )
 from .evaluation import evaluate, statistical
 from .exporting import Deployed, export
-from .losses import OutputLoss, TemporalLoss
+from .losses import (
+    DecompositionLoss,
+    MultiScaleLoss,
+    OutputLoss,
+    QuantileLoss,
+    SmoothnessLoss,
+    SoftLabelLoss,
+    SpectralLoss,
+    TemporalLoss,
+)
 from .models import (
     BinnedHead,
     CycleNetConfig,
@@ -48,6 +57,7 @@ __all__ = [
     "CycleNetConfig",
     "DLinearConfig",
     "DataError",
+    "DecompositionLoss",
     "Deployed",
     "DivergenceError",
     "Forecaster",
@@ -55,6 +65,7 @@ __all__ = [
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
+    "MultiScaleLoss",
     "OrderError",
     "OutputLoss",
     "Panel",
@@ -62,12 +73,16 @@ __all__ = [
     "PointHead",
     "Pruning",
     "QuantileHead",
+    "QuantileLoss",
     "Quantization",
     "Recipe",
     "Report",
     "SeasonalNaiveConfig",
     "ShapeError",
+    "SmoothnessLoss",
+    "SoftLabelLoss",
     "SparseTSFConfig",
+    "SpectralLoss",
     "Split",
     "TCNConfig",
     "TSMixerConfig",

@@ -7,13 +7,34 @@ from typing import Annotated
 from pydantic import Field
 
 from tsdistill.losses.base import BoundLoss, BoundSum, Example, Loss, LossSum, WeightSchedule
+from tsdistill.losses.distribution import QuantileLoss, SoftLabelLoss
 from tsdistill.losses.output import OutputLoss
-from tsdistill.losses.temporal import TemporalLoss
+from tsdistill.losses.spectral import MultiScaleLoss, SpectralLoss
+from tsdistill.losses.temporal import DecompositionLoss, SmoothnessLoss, TemporalLoss
 
-AnyLoss = Annotated[OutputLoss | TemporalLoss, Field(discriminator="kind")]
+AnyLoss = Annotated[
+    OutputLoss
+    | MultiScaleLoss
+    | SpectralLoss
+    | QuantileLoss
+    | SoftLabelLoss
+    | TemporalLoss
+    | SmoothnessLoss
+    | DecompositionLoss,
+    Field(discriminator="kind"),
+]
 """The type of a field that holds any loss; `kind` says which."""
 
-LOSSES: tuple[type[Loss], ...] = (OutputLoss, TemporalLoss)
+LOSSES: tuple[type[Loss], ...] = (
+    OutputLoss,
+    MultiScaleLoss,
+    SpectralLoss,
+    QuantileLoss,
+    SoftLabelLoss,
+    TemporalLoss,
+    SmoothnessLoss,
+    DecompositionLoss,
+)
 """Every loss there is."""
 
 __all__ = [
@@ -21,10 +42,16 @@ __all__ = [
     "AnyLoss",
     "BoundLoss",
     "BoundSum",
+    "DecompositionLoss",
     "Example",
     "Loss",
     "LossSum",
+    "MultiScaleLoss",
     "OutputLoss",
+    "QuantileLoss",
+    "SmoothnessLoss",
+    "SoftLabelLoss",
+    "SpectralLoss",
     "TemporalLoss",
     "WeightSchedule",
 ]

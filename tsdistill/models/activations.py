@@ -22,6 +22,7 @@ class Activations:
             head.
         support: (batch, 1 or horizon, channel, bin), scaled centres of the bins that logits are about, else None.
         values: Per depth, (batch, channel, head, token, width), what attention mixes; shown along with it.
+        levels: Levels of the quantiles in `distribution`, rising; empty where it holds none. No tensor, so no part.
     """
 
     forecast: Tensor
@@ -30,6 +31,7 @@ class Activations:
     distribution: Tensor | None = None
     support: Tensor | None = None
     values: tuple[Tensor, ...] | None = None
+    levels: tuple[float, ...] = ()
 
     def parts(self) -> dict[str, Tensor]:
         """Every tensor by name, those of a depth numbered from 0: "forecast", "hidden.0", "attention.2"."""
