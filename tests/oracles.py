@@ -81,3 +81,114 @@ def holm(p_values: list[float]) -> list[float]:
         largest = max(largest, (len(p_values) - rank) * p_values[position])
         adjusted[position] = min(1.0, largest)
     return adjusted
+
+
+# Losses: arrays (window, step, channel); one value per window and channel at a time.
+
+
+def columns(values: np.ndarray) -> list[list[float]]:
+    return [values[window, :, channel].tolist() for window in range(len(values)) for channel in range(values.shape[2])]
+
+
+def blended(
+    student: np.ndarray, teacher: np.ndarray, truth: np.ndarray, alpha: float, error: str, delta: float, last: float
+) -> float:
+    def one(gap: float) -> float:
+        if error == "squared":
+            return gap * gap
+        if error == "absolute":
+            return abs(gap)
+        return gap * gap / 2 if abs(gap) <= delta else delta * (abs(gap) - delta / 2)
+
+    n_steps = student.shape[1]
+    weights = [1 + (last - 1) * step / (n_steps - 1) for step in range(n_steps)]
+    total = 0.0
+    for place, said in np.ndenumerate(student):
+        both = alpha * one(said - teacher[place]) + (1 - alpha) * one(said - truth[place])
+        total += both * weights[place[1]] / (sum(weights) / n_steps)
+    return total / student.size
+
+
+def pooled(series: list[float], scale: int) -> list[float]:
+    blocks = [series[start : start + scale] for start in range(0, len(series), scale)]
+    return [sum(block) / len(block) for block in blocks]
+
+
+def multi_scale(student: np.ndarray, teacher: np.ndarray, scales: tuple[int, ...]) -> float:
+    errors = []
+    for scale in scales:
+        gaps = [
+            (a - b) ** 2
+            for ours, theirs in zip(columns(student), columns(teacher), strict=True)
+            for a, b in zip(pooled(ours, scale), pooled(theirs, scale), strict=True)
+        ]
+        errors.append(sum(gaps) / len(gaps))
+    return sum(errors) / len(errors)
+
+
+def amplitudes(series: list[float]) -> list[float]:
+    found, length = [], len(series)
+    for wave in range(1, length // 2 + 1):
+        angles = [2 * math.pi * wave * step / length for step in range(length)]
+        even = sum(value * math.cos(angle) for value, angle in zip(series, angles, strict=True))
+        odd = sum(value * math.sin(angle) for value, angle in zip(series, angles, strict=True))
+        found.append(2 / length * math.hypot(even, odd))
+    return found
+
+
+def shares(logits: list[float], temperature: float) -> list[float]:
+    raised = [math.exp(logit / temperature) for logit in logits]
+    return [each / sum(raised) for each in raised]
+
+
+def divergence(p: list[float], q: list[float]) -> float:
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def spectral_divergence(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
+    found = [
+        divergence(shares(amplitudes(theirs), temperature), shares(amplitudes(ours), temperature))
+        for ours, theirs in zip(columns(student), columns(teacher), strict=True)
+    ]
+    return sum(found) / len(found)
+
+
+def log_spectral(student: np.ndarray, teacher: np.ndarray, floor: float) -> float:
+    gaps = [
+        (math.log(a + floor) - math.log(b + floor)) ** 2
+        for ours, theirs in zip(columns(student), columns(teacher), strict=True)
+        for a, b in zip(amplitudes(ours), amplitudes(theirs), strict=True)
+    ]
+    return sum(gaps) / len(gaps)
+
+
+def roughness(series: list[float], order: int) -> float:
+    moves = series
+    for _ in range(order):
+        moves = [after - before for before, after in pairwise(moves)]
+    return sum(abs(move) for move in moves) / len(moves)
+
+
+def smoothness(student: np.ndarray, teacher: np.ndarray, order: int, *, both: bool) -> float:
+    found = []
+    for ours, theirs in zip(columns(student), columns(teacher), strict=True):
+        gap = roughness(ours, order) - roughness(theirs, order)
+        found.append(gap**2 if both or gap > 0 else 0.0)
+    return sum(found) / len(found)
+
+
+def trend(series: list[float], length: int) -> list[float]:
+    reach, last = length // 2, len(series) - 1
+    return [
+        sum(series[min(max(place, 0), last)] for place in range(step - reach, step + reach + 1)) / length
+        for step in range(len(series))
+    ]
+
+
+def decomposition(student: np.ndarray, teacher: np.ndarray, length: int, share: float) -> float:
+    slow, rest = [], []
+    for ours, theirs in zip(columns(student), columns(teacher), strict=True):
+        for a, b, trend_a, trend_b in zip(ours, theirs, trend(ours, length), trend(theirs, length), strict=True):
+            slow.append((trend_a - trend_b) ** 2)
+            rest.append(((a - trend_a) - (b - trend_b)) ** 2)
+    return share * sum(slow) / len(slow) + (1 - share) * sum(rest) / len(rest)

@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsdistill.losses import LOSSES, Loss, OutputLoss, TemporalLoss
+from tsdistill.losses import (
+    LOSSES,
+    AttentionLoss,
+    DecompositionLoss,
+    FeatureLoss,
+    Loss,
+    MultiScaleLoss,
+    OutputLoss,
+    QuantileLoss,
+    SmoothnessLoss,
+    SoftLabelLoss,
+    SpectralLoss,
+    TemporalLoss,
+)
 from tsdistill.models import (
     CONFIGS,
     BinnedHead,
@@ -18,12 +31,14 @@ from tsdistill.models import (
     MLPConfig,
     ModelConfig,
     PatchTSTConfig,
+    PointHead,
     QuantileHead,
     SeasonalNaiveConfig,
     SparseTSFConfig,
     TCNConfig,
     TSMixerConfig,
 )
+from tsdistill.models.heads import AnyHead
 from tsdistill.testing import check_forecaster, check_loss, check_pruning
 
 MODELS: list[ModelConfig] = [
@@ -56,7 +71,41 @@ MODELS: list[ModelConfig] = [
 HEADED = [config for config in MODELS if "head" in type(config).model_fields]
 MODELS += [config.replace(head=QuantileHead(levels=(0.05, 0.3, 0.5, 0.9))) for config in HEADED]
 MODELS += [config.replace(head=BinnedHead(n_bins=13)) for config in HEADED]
-LOSS_EXAMPLES: list[Loss] = [OutputLoss(), OutputLoss(alpha=1.0), TemporalLoss(), TemporalLoss(order=2, weight=0.3)]
+LOSS_EXAMPLES: list[Loss] = [
+    OutputLoss(),
+    OutputLoss(alpha=1.0),
+    OutputLoss(last_step_weight=0.2),
+    OutputLoss(error="absolute", alpha=0.3),
+    OutputLoss(error="huber", delta=0.4, last_step_weight=3.0),
+    MultiScaleLoss(),
+    MultiScaleLoss(scales=(3, 11)),
+    SpectralLoss(),
+    SpectralLoss(measure="log"),
+    QuantileLoss(),
+    QuantileLoss(error="absolute"),
+    SoftLabelLoss(),
+    SoftLabelLoss(temperature=1.0),
+    TemporalLoss(),
+    TemporalLoss(order=2, weight=0.3),
+    SmoothnessLoss(),
+    SmoothnessLoss(measure="total-variation", side="both"),
+    DecompositionLoss(trend=5),
+    DecompositionLoss(trend=11, share=1.0),
+    FeatureLoss(),
+    FeatureLoss(layers=((0, 1),), weight=0.3),
+    FeatureLoss(method="cka", layers="uniform"),
+    FeatureLoss(method="relational"),
+    AttentionLoss(source="self-similarity"),
+    AttentionLoss(layers="uniform"),
+    AttentionLoss(source="value-relation", layers=((0, 0),)),
+]
+TOKENS = [PatchTSTConfig(depth=1, width=10, heads=5, patch=11, stride=11), LSTMConfig(widths=(5,), patch=11)]
+"""Students of attention losses; those that need attention are for the first one."""
+HEADS: dict[str, AnyHead] = {
+    "quantile": QuantileHead(levels=(0.05, 0.3, 0.5, 0.9)),
+    "soft-label": BinnedHead(n_bins=13),
+}
+"""What both sides of some losses have to say."""
 
 
 def name(config: ModelConfig) -> str:
@@ -86,4 +135,7 @@ def test_pruning_silent_units_changes_nothing(config: ModelConfig, seed: int) ->
     "student", [LSTMConfig(widths=(5,), patch=11), MLPConfig(width=5, depth=1)], ids=lambda c: c.kind
 )
 def test_losses_keep_their_contract(loss: Loss, student: ModelConfig) -> None:
-    check_loss(loss, student, PatchTSTConfig(depth=1, width=6, heads=2, patch=7))
+    head = HEADS.get(loss.kind, PointHead())
+    if isinstance(loss, AttentionLoss):
+        student = TOKENS[0 if loss.sees_attention or student.kind == "mlp" else 1]
+    check_loss(loss, student.replace(head=head), PatchTSTConfig(depth=2, width=6, heads=2, patch=7, head=head))

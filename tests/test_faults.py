@@ -209,12 +209,34 @@ class IdleProjector(BoundLoss):
         return functional.mse_loss(student.forecast, teacher.forecast.detach())
 
 
+class ReadsInSecret(BoundLoss):
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        gap = functional.mse_loss(student.forecast, teacher.forecast.detach())
+        return gap * (1 + teacher.hidden[0].detach().square().mean())
+
+
+class ReadsWhatMayBeMissing(BoundLoss):
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        gap = functional.mse_loss(student.forecast, teacher.forecast.detach())
+        return gap * (1 + len(teacher.hidden))
+
+
+class ReadsWhatIsNotThere(BoundLoss):
+    reads = frozenset({"distribution"})
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        return functional.mse_loss(student.forecast, teacher.forecast.detach())
+
+
 LOSSES = [
     (Leaks, "sends a gradient to the teacher"),
     (Sums, "changes with the batch size"),
     (Silent, "gives the student no gradient"),
     (NeverZero, "not zero when"),
     (IdleProjector, "gets no gradient"),
+    (ReadsInSecret, "does not name"),
+    (ReadsWhatMayBeMissing, "is left of the teacher"),
+    (ReadsWhatIsNotThere, "which the teacher does not show"),
 ]
 
 

@@ -14,7 +14,19 @@ from .errors import (
 )
 from .evaluation import evaluate, statistical
 from .exporting import Deployed, export
-from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss, WeightSchedule
+from .losses import (
+    AttentionLoss,
+    DecompositionLoss,
+    FeatureLoss,
+    MultiScaleLoss,
+    OutputLoss,
+    QuantileLoss,
+    SmoothnessLoss,
+    SoftLabelLoss,
+    SpectralLoss,
+    TemporalLoss,
+    WeightSchedule,
+)
 from .models import (
     BinnedHead,
     CycleNetConfig,
@@ -49,6 +61,7 @@ __all__ = [
     "CycleNetConfig",
     "DLinearConfig",
     "DataError",
+    "DecompositionLoss",
     "Deployed",
     "DivergenceError",
     "FeatureLoss",
@@ -57,6 +70,7 @@ __all__ = [
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
+    "MultiScaleLoss",
     "OrderError",
     "OutputLoss",
     "Panel",
@@ -64,12 +78,16 @@ __all__ = [
     "PointHead",
     "Pruning",
     "QuantileHead",
+    "QuantileLoss",
     "Quantization",
     "Recipe",
     "Report",
     "SeasonalNaiveConfig",
     "ShapeError",
+    "SmoothnessLoss",
+    "SoftLabelLoss",
     "SparseTSFConfig",
+    "SpectralLoss",
     "Split",
     "TCNConfig",
     "TSMixerConfig",

@@ -16,7 +16,7 @@ from tsdistill.data.covariates import Covariates
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.split import Split
 from tsdistill.data.task import Batch, Signature, Task
-from tsdistill.losses import Example, Loss
+from tsdistill.losses import BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.heads import QuantileHead
@@ -181,7 +181,8 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
 
     The value is a finite scalar that does not change when the batch is doubled; the student gets a gradient and the
     teacher none; a teacher term is zero when the student says what the teacher says; the spec survives JSON;
-    parameters of the term are registered, so that they are trained and saved.
+    parameters of the term are registered, so that they are trained and saved; what it reads of the teacher besides the
+    forecast it names, as nothing else is kept. A loss about quantiles or bins needs configs with such a head.
 
     Raises:
         ContractError: a rule is broken.
@@ -203,6 +204,7 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
     )
     for name, parameter in bound.named_parameters():
         _require(_has_gradient(parameter), f"{name} of {loss} gets no gradient")
+    _check_reads(loss, bound, learner.activations(batch.context, attention=show), theirs, batch)
     double = Batch(*(torch.cat([each, each]) for each in (batch.context, batch.target, batch.index)))
     with torch.no_grad():
         ours, said = (each.activations(double.context, attention=show) for each in (learner, guide))
@@ -210,12 +212,31 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
         _near(twice, value, f"{loss} changes with the batch size")
         agreed = Batch(batch.context, theirs.forecast, batch.index)
         if not list(bound.parameters()):
+            # Bound to the teacher in both roles, so that a layer map pairs each layer with itself.
             _near(
-                bound(theirs, theirs, agreed),
+                loss.bind(guide, Example(theirs, theirs, agreed))(theirs, theirs, agreed),
                 torch.zeros(()),
                 f"{loss} is not zero when student, teacher and truth agree",
             )
     _require(type(loss).from_json(loss.to_json()) == loss, f"{loss} does not survive JSON")
+
+
+def _check_reads(loss: Loss, bound: BoundLoss, ours: Activations, theirs: Activations, batch: Batch) -> None:
+    """The value is the same when all that is left of the teacher is what the loss says it reads."""
+    parts = theirs.parts()
+    named = sorted(bound.reads)
+    missing = [name for name in named if name not in parts]
+    _require(not missing, f"{loss} reads {', '.join(missing)}, which the teacher does not show")
+    kept = Activations.of_parts({name: parts[name].detach() for name in ("forecast", *named)})
+    with torch.no_grad():
+        wanted = bound(ours, theirs, batch)
+        try:
+            found = bound(ours, kept, batch)
+        except Exception as error:
+            raise ContractError(
+                f"{loss} reads of the teacher what `reads` = {named} does not name: {error!r}."
+            ) from None
+    _near(found, wanted, f"{loss} changes when only what `reads` = {named} names is left of the teacher")
 
 
 def _row(values: torch.Tensor | None, row: int) -> torch.Tensor | None:

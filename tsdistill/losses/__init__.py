@@ -8,14 +8,39 @@ from pydantic import Field
 
 from tsdistill.losses.attention import AttentionLoss
 from tsdistill.losses.base import BoundLoss, BoundSum, Example, Loss, LossSum, WeightSchedule
+from tsdistill.losses.distribution import QuantileLoss, SoftLabelLoss
 from tsdistill.losses.feature import FeatureLoss
 from tsdistill.losses.output import OutputLoss
-from tsdistill.losses.temporal import TemporalLoss
+from tsdistill.losses.spectral import MultiScaleLoss, SpectralLoss
+from tsdistill.losses.temporal import DecompositionLoss, SmoothnessLoss, TemporalLoss
 
-AnyLoss = Annotated[OutputLoss | FeatureLoss | AttentionLoss | TemporalLoss, Field(discriminator="kind")]
+AnyLoss = Annotated[
+    OutputLoss
+    | MultiScaleLoss
+    | SpectralLoss
+    | QuantileLoss
+    | SoftLabelLoss
+    | FeatureLoss
+    | AttentionLoss
+    | TemporalLoss
+    | SmoothnessLoss
+    | DecompositionLoss,
+    Field(discriminator="kind"),
+]
 """The type of a field that holds any loss; `kind` says which."""
 
-LOSSES: tuple[type[Loss], ...] = (OutputLoss, FeatureLoss, AttentionLoss, TemporalLoss)
+LOSSES: tuple[type[Loss], ...] = (
+    OutputLoss,
+    MultiScaleLoss,
+    SpectralLoss,
+    QuantileLoss,
+    SoftLabelLoss,
+    FeatureLoss,
+    AttentionLoss,
+    TemporalLoss,
+    SmoothnessLoss,
+    DecompositionLoss,
+)
 """Every loss there is."""
 
 __all__ = [
@@ -24,11 +49,17 @@ __all__ = [
     "AttentionLoss",
     "BoundLoss",
     "BoundSum",
+    "DecompositionLoss",
     "Example",
     "FeatureLoss",
     "Loss",
     "LossSum",
+    "MultiScaleLoss",
     "OutputLoss",
+    "QuantileLoss",
+    "SmoothnessLoss",
+    "SoftLabelLoss",
+    "SpectralLoss",
     "TemporalLoss",
     "WeightSchedule",
 ]

@@ -1,4 +1,4 @@
-"""Losses on the forecast itself."""
+"""The loss on the forecast itself: teacher and truth, blended."""
 
 from __future__ import annotations
 
@@ -6,66 +6,136 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tsdistill.data.task import Batch
+from tsdistill.errors import UnsupportedError, must
 from tsdistill.losses.base import BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+
+DELTA = 1.0
+"""Where Huber's error turns straight unless told otherwise, in standard deviations of a channel."""
 
 
 class OutputLoss(Loss):
     """The student's forecast follows the teacher's and the truth, blended.
 
-    alpha * MSE(student, teacher) + (1 - alpha) * MSE(student, truth), computed as MSE(student, alpha * teacher +
-    (1 - alpha) * truth): the two differ by alpha * (1 - alpha) * MSE(teacher, truth), which no student can change. A
-    student with a quantile or binned head is blended likewise, by its head's error: the teacher's forecast counts as a
-    second truth.
+    alpha * E(student, teacher) + (1 - alpha) * E(student, truth), E the mean error over windows, steps and channels.
+    The squared error is computed as MSE(student, alpha * teacher + (1 - alpha) * truth): the two differ by alpha *
+    (1 - alpha) * MSE(teacher, truth), which no student can change. With `last_step_weight` the error of step t of H
+    counts w(t) times, w on a straight line from the first step to the last one, its mean 1.
 
     Use it in every distillation. Lower `alpha` where the teacher is not clearly better than the student; at 0 there is
-    no teacher left in it.
+    no teacher left in it. Absolute and Huber errors suit data with outliers; do not use them where MSE is what counts,
+    since they aim at the median. Lower the weight of late steps where they are guesswork, raise it where they decide.
+    Only squared errors whose steps weigh alike are solved in closed form: a ridge penalty is shared by all steps, so
+    weights would change each step's optimum.
 
     Args:
         alpha: Share of the teacher, from 0 to 1.
+        error: "squared", "absolute" or "huber", of the forecast whatever the head. None is the error of the student's
+            head, squared for a point head; with quantiles or bins the teacher's forecast counts as a second truth.
+        delta: Size from which on Huber's error grows straight, in standard deviations of a channel; None is 1.
+        last_step_weight: What the last step counts where the first one counts 1; None counts all alike.
         weight: Factor in a sum of losses.
 
     Example:
         >>> str(OutputLoss(alpha=0.7))
         'MSE(student, 0.7 * teacher + 0.3 * truth)'
+        >>> str(OutputLoss(alpha=0.7, error="absolute", weight=2))
+        '2 * (0.7 * MAE(student, teacher) + 0.3 * MAE(student, truth))'
 
     Source: G. Hinton, O. Vinyals and J. Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2 (the
-    blend of soft and hard targets). Differs from the source: squared errors of forecasts take the place of
-    cross-entropies of classes, so that the blend can be formed once, before the loss.
+    blend of soft and hard targets); P. Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical
+    Statistics 35(1), 1964, section 1 (his error; k is `delta`). Differs from the source: errors of forecasts take the
+    place of cross-entropies of classes, so that squared ones can be blended once, before the loss.
     """
 
     kind: Literal["output"] = "output"
     alpha: float = Field(default=0.5, ge=0, le=1)
+    error: Literal["squared", "absolute", "huber"] | None = None
+    delta: float | None = Field(default=None, gt=0)
+    last_step_weight: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> OutputLoss:
+        if self.delta is not None and self.error != "huber":
+            remedy = 'Set error="huber", or leave it out'
+            raise ValueError(must("delta", f"be left out with error={self.error!r}", self.delta, remedy))
+        return self
 
     @property
     def formula(self) -> str:
-        """MSE to the blended target."""
-        return f"MSE(student, {self.alpha:g} * teacher + {1 - self.alpha:g} * truth)"
+        """The blended error."""
+        notes = [f"delta {self.delta or DELTA:g}"] if self.error == "huber" else []
+        notes += [] if self.last_step_weight is None else [f"last step * {self.last_step_weight:g}"]
+        note = "".join(f"; {each}" for each in notes)
+        shares = {"teacher": self.alpha, "truth": 1 - self.alpha}
+        if self.error in (None, "squared"):
+            return f"MSE(student, {' + '.join(f'{share:g} * {name}' for name, share in shares.items())}{note})"
+        name = "MAE" if self.error == "absolute" else "Huber"
+        return f"({' + '.join(f'{share:g} * {name}(student, {side}{note})' for side, share in shares.items())})"
 
-    def target(self, truth: Tensor, teacher: Tensor) -> Tensor:
+    def blend(self, truth: Tensor, teacher: Tensor) -> Tensor:
         """The blend of teacher and truth."""
         return torch.lerp(truth, teacher.detach().to(truth.dtype), self.alpha)
 
+    def target(self, truth: Tensor, teacher: Tensor) -> Tensor | None:
+        """The blend of teacher and truth, where a plain MSE to it is all there is."""
+        plain = self.error in (None, "squared") and self.last_step_weight is None
+        return self.blend(truth, teacher) if plain else None
+
     def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for any student: only forecasts are compared."""
-        return _BlendedTarget(self) if student.head.kind == "point" else _BlendedError(self, student.head.error)
+        if self.error is None and student.head.kind != "point":
+            if self.last_step_weight is not None:
+                rule = f"be left out for the error of a {student.head.kind} head, which has no steps to weigh"
+                remedy = 'Set error="squared", "absolute" or "huber", or leave it out'
+                raise UnsupportedError(must("last_step_weight", rule, self.last_step_weight, remedy))
+            return _BlendedError(self, student.head.error)
+        error = _ForecastError(self, student.horizon)
+        return _BlendedTarget(self, error) if self.error in (None, "squared") else _BlendedError(self, error)
+
+
+class _ForecastError(nn.Module):
+    """Mean error of a forecast, its steps weighed."""
+
+    weights: Tensor | None
+
+    def __init__(self, loss: OutputLoss, horizon: int) -> None:
+        super().__init__()
+        self.kind, self.delta = loss.error or "squared", loss.delta or DELTA
+        weights = None
+        if loss.last_step_weight is not None:
+            line = torch.linspace(1.0, loss.last_step_weight, horizon)
+            weights = (line / line.mean())[:, None]
+        # Follows from the spec: it moves along to a device, and is no state of a run.
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, said: Activations, target: Tensor) -> Tensor:
+        forecast, reduction = said.forecast.float(), "mean" if self.weights is None else "none"
+        if self.kind == "squared":
+            errors = functional.mse_loss(forecast, target, reduction=reduction)
+        elif self.kind == "absolute":
+            errors = functional.l1_loss(forecast, target, reduction=reduction)
+        else:
+            errors = functional.huber_loss(forecast, target, reduction=reduction, delta=self.delta)
+        return errors if self.weights is None else (errors * self.weights).mean()
 
 
 class _BlendedTarget(BoundLoss):
     """Squared error: blending the targets is blending the errors."""
 
-    def __init__(self, loss: OutputLoss) -> None:
+    def __init__(self, loss: OutputLoss, error: _ForecastError) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.error = loss, error
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        return functional.mse_loss(student.forecast.float(), self.loss.target(batch.target, teacher.forecast))
+        value: Tensor = self.error(student, self.loss.blend(batch.target, teacher.forecast))
+        return value
 
 
 class _BlendedError(BoundLoss):

@@ -23,6 +23,7 @@ class Activations:
         support: (batch, 1 or horizon, channel, bin), scaled centres of the bins that logits are about, else None.
         values: Per depth, (batch, channel, head, token, width), what attention mixes; shown along with it.
         tokens_are: What tokens follow each other in: "time", or "channels" for a model with one token per channel.
+        levels: Levels of the quantiles in `distribution`, rising; empty where it holds none. No tensor, so no part.
     """
 
     forecast: Tensor
@@ -32,6 +33,7 @@ class Activations:
     support: Tensor | None = None
     values: tuple[Tensor, ...] | None = None
     tokens_are: Literal["time", "channels"] = "time"
+    levels: tuple[float, ...] = ()
 
     def parts(self) -> dict[str, Tensor]:
         """Every tensor by name, those of a depth numbered from 0: "forecast", "hidden.0", "attention.2"."""

@@ -193,7 +193,7 @@ class Forecaster(nn.Module):
             support = (said.grid * spread[..., None] + centre[..., None]).transpose(1, 2)
         if distribution is not None:
             distribution = distribution.transpose(1, 2)
-        return Activations(forecast, hidden, attention, distribution, support, values)
+        return Activations(forecast, hidden, attention, distribution, support, values, levels=levels_of(self.config))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """What can be cut: units, heads, feed-forward widths. Empty when nothing can."""

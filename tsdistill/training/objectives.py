@@ -128,8 +128,8 @@ class TeacherObjective(Objective):
         blends = [term.target(batch.target, said) for term in self.losses.terms]
         if len(blends) != 1 or blends[0] is None:
             raise UnsupportedError(
-                f"{self.formula} has no closed-form optimum: only a single td.OutputLoss has. Leave the other losses "
-                "out, or distil into a model that is trained by steps."
+                f"{self.formula} has no closed-form optimum: only a single td.OutputLoss of squared errors that weighs "
+                "all steps alike has. Use that alone, or distil into a model that is trained by steps."
             )
         return blends[0]
 
