@@ -70,13 +70,15 @@ PUBLIC = [
     "save",
     "search",
     "statistical",
+    "teachers",
     "testing",
     "train",
     "verify",
+    "wrap",
 ]
 
 # Those of them that are modules.
-MODULES = ["datasets", "retrain", "runtime", "search", "testing"]
+MODULES = ["datasets", "retrain", "runtime", "search", "teachers", "testing"]
 
 
 def loaded_by(code: str, *names: str) -> list[str]:

@@ -1,4 +1,4 @@
-from . import retrain, runtime, search, testing
+from . import retrain, runtime, search, teachers, testing
 from .artifacts import load, save, verify
 from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from .distillation import distill
@@ -36,6 +36,7 @@ from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
+from .teachers import wrap
 from .training import Training, train
 
 __version__: str
@@ -93,7 +94,9 @@ __all__ = [
     "save",
     "search",
     "statistical",
+    "teachers",
     "testing",
     "train",
     "verify",
+    "wrap",
 ]
