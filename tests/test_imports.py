@@ -62,6 +62,7 @@ PUBLIC = [
     "prune",
     "quantize",
     "read_csv",
+    "read_forecasts",
     "read_parquet",
     "read_sql",
     "retrain",

@@ -36,7 +36,7 @@ from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
-from .teachers import wrap
+from .teachers import read_forecasts, wrap
 from .training import Training, train
 
 __version__: str
@@ -86,6 +86,7 @@ __all__ = [
     "prune",
     "quantize",
     "read_csv",
+    "read_forecasts",
     "read_parquet",
     "read_sql",
     "retrain",

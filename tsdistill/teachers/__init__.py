@@ -5,6 +5,20 @@ from __future__ import annotations
 from tsdistill.teachers.base import Teacher, check_teacher, shown_by
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.hooks import Tap
+from tsdistill.teachers.table import ForecastTable, read_forecasts
 from tsdistill.teachers.wrapped import WrappedTeacher, wrap
+from tsdistill.teachers.writing import forecast_frame, write_forecasts
 
-__all__ = ["CachedTeacher", "Tap", "Teacher", "WrappedTeacher", "check_teacher", "shown_by", "wrap"]
+__all__ = [
+    "CachedTeacher",
+    "ForecastTable",
+    "Tap",
+    "Teacher",
+    "WrappedTeacher",
+    "check_teacher",
+    "forecast_frame",
+    "read_forecasts",
+    "shown_by",
+    "wrap",
+    "write_forecasts",
+]
