@@ -36,7 +36,7 @@ from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
-from .teachers import read_forecasts, wrap
+from .teachers import TeacherEnsemble, TrustedTeacher, read_forecasts, wrap
 from .training import Training, train
 
 __version__: str
@@ -73,8 +73,10 @@ __all__ = [
     "TCNConfig",
     "TSMixerConfig",
     "Task",
+    "TeacherEnsemble",
     "TemporalLoss",
     "Training",
+    "TrustedTeacher",
     "TsdistillError",
     "UnsupportedError",
     "compare",

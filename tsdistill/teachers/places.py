@@ -43,6 +43,14 @@ class Places:
                 return part
         return None
 
+    def require_training(self, batch: Batch, what: str) -> None:
+        """Refuse windows that are not the task's training windows; `what` looks at what happened in them."""
+        if self.locate(batch) != "train":
+            raise DataError(
+                f"{what} is known of the training windows of its task only, as it looks at what happened there. Ask "
+                "the teachers themselves about other windows."
+            )
+
     def check(self, task: Task, what: str) -> None:
         """Refuse a task of other windows or another scaling; `what` says what was made for these."""
         ours = self.task

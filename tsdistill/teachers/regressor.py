@@ -65,9 +65,10 @@ class RegressorTeacher:
         examples, centre = _centred(context)
         said = np.asarray(self.regressor.predict(examples), dtype=np.float64).reshape(len(examples), -1)
         if said.shape[1] != self.signature.horizon or not np.isfinite(said).all():
+            whole = "" if np.isfinite(said).all() else ", not all finite"
             raise DataError(
                 f"{type(self.regressor).__name__} must forecast {self.signature.horizon} finite numbers for each "
-                f"window, got {said.shape[1]}{'' if np.isfinite(said).all() else ', not all finite'}. Use another regressor."
+                f"window, got {said.shape[1]}{whole}. Use another regressor."
             )
         found = (said + centre).reshape(n_windows, n_channels, -1).transpose(0, 2, 1)
         return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(batch.context.device)
