@@ -6,6 +6,7 @@ from tsdistill.teachers.base import Teacher, check_teacher, shown_by
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
 from tsdistill.teachers.hooks import Tap
+from tsdistill.teachers.huggingface import from_huggingface
 from tsdistill.teachers.refitted import RefittedTeacher, from_function, from_statsmodels
 from tsdistill.teachers.regressor import RegressorTeacher, from_sklearn
 from tsdistill.teachers.table import ForecastTable, read_forecasts
@@ -26,6 +27,7 @@ __all__ = [
     "check_teacher",
     "forecast_frame",
     "from_function",
+    "from_huggingface",
     "from_sklearn",
     "from_statsmodels",
     "read_forecasts",

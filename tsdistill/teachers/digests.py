@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from tsdistill.spec import Spec
 
+UNIMPORTANT = ("training", "name_or_path")
+"""Settings of a module that change no forecast: its mode, and where a library loaded it from."""
+
 
 def digest_of_module(module: nn.Module) -> str:
     """Digest of what a module is made of: classes, plain settings, config, and every weight and buffer."""
@@ -26,7 +29,7 @@ def digest_of_module(module: nn.Module) -> str:
                                   if not key.startswith("_") and key != "transformers_version"}).encode())  # fmt: skip
     for name, each in module.named_modules():
         settings = [[key, plain(value)] for key, value in sorted(vars(each).items())
-                    if key[0] != "_" and key != "training"
+                    if key[0] != "_" and key not in UNIMPORTANT
                     and _is_simple(*(value if isinstance(value, tuple) else [value]))]  # fmt: skip
         digest.update(json.dumps([name, type(each).__module__, type(each).__qualname__, settings]).encode())
     tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
