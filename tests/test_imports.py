@@ -57,8 +57,10 @@ PUBLIC = [
     "TCNConfig",
     "TSMixerConfig",
     "Task",
+    "TeacherEnsemble",
     "TemporalLoss",
     "Training",
+    "TrustedTeacher",
     "TsdistillError",
     "UnsupportedError",
     "WeightSchedule",
@@ -71,6 +73,7 @@ PUBLIC = [
     "prune",
     "quantize",
     "read_csv",
+    "read_forecasts",
     "read_parquet",
     "read_sql",
     "retrain",
@@ -79,13 +82,15 @@ PUBLIC = [
     "save",
     "search",
     "statistical",
+    "teachers",
     "testing",
     "train",
     "verify",
+    "wrap",
 ]
 
 # Those of them that are modules.
-MODULES = ["datasets", "retrain", "runtime", "search", "testing"]
+MODULES = ["datasets", "retrain", "runtime", "search", "teachers", "testing"]
 
 
 def loaded_by(code: str, *names: str) -> list[str]:

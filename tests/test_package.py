@@ -121,7 +121,7 @@ def test_the_pinned_versions_name_no_local_build() -> None:
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["dev"], *extras["parquet"], *extras["postgres"]]
+    asked = [*project["dependencies"], *extras["dev"], *extras["parquet"], *extras["postgres"], *extras["huggingface"]]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {normal(line.split("==")[0]) for line in lines if not line.startswith("#")}
     names = {normal(re.split(r"[\[<>=~! ]", name)[0]) for name in asked}

@@ -1,4 +1,4 @@
-from . import retrain, runtime, search, testing
+from . import retrain, runtime, search, teachers, testing
 from .artifacts import load, save, verify
 from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from .distillation import distill
@@ -48,6 +48,7 @@ from .pruning import Pruning, prune
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
+from .teachers import TeacherEnsemble, TrustedTeacher, read_forecasts, wrap
 from .training import Training, train
 
 __version__: str
@@ -92,8 +93,10 @@ __all__ = [
     "TCNConfig",
     "TSMixerConfig",
     "Task",
+    "TeacherEnsemble",
     "TemporalLoss",
     "Training",
+    "TrustedTeacher",
     "TsdistillError",
     "UnsupportedError",
     "WeightSchedule",
@@ -106,6 +109,7 @@ __all__ = [
     "prune",
     "quantize",
     "read_csv",
+    "read_forecasts",
     "read_parquet",
     "read_sql",
     "retrain",
@@ -114,7 +118,9 @@ __all__ = [
     "save",
     "search",
     "statistical",
+    "teachers",
     "testing",
     "train",
     "verify",
+    "wrap",
 ]

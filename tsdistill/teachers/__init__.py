@@ -4,5 +4,34 @@ from __future__ import annotations
 
 from tsdistill.teachers.base import Teacher, check_teacher, shown_by
 from tsdistill.teachers.cache import CachedTeacher
+from tsdistill.teachers.ensemble import TeacherEnsemble
+from tsdistill.teachers.hooks import Tap
+from tsdistill.teachers.huggingface import from_huggingface
+from tsdistill.teachers.refitted import RefittedTeacher, from_function, from_statsmodels
+from tsdistill.teachers.regressor import RegressorTeacher, from_sklearn
+from tsdistill.teachers.table import ForecastTable, read_forecasts
+from tsdistill.teachers.trust import TrustedTeacher
+from tsdistill.teachers.wrapped import WrappedTeacher, wrap
+from tsdistill.teachers.writing import forecast_frame, write_forecasts
 
-__all__ = ["CachedTeacher", "Teacher", "check_teacher", "shown_by"]
+__all__ = [
+    "CachedTeacher",
+    "ForecastTable",
+    "RefittedTeacher",
+    "RegressorTeacher",
+    "Tap",
+    "Teacher",
+    "TeacherEnsemble",
+    "TrustedTeacher",
+    "WrappedTeacher",
+    "check_teacher",
+    "forecast_frame",
+    "from_function",
+    "from_huggingface",
+    "from_sklearn",
+    "from_statsmodels",
+    "read_forecasts",
+    "shown_by",
+    "wrap",
+    "write_forecasts",
+]

@@ -7,19 +7,19 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tsdistill.data.task import Batch, Task
+from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster
 
 
 @runtime_checkable
 class Teacher(Protocol):
     """What it takes to teach: forecasts of a batch, and a digest that changes when they do.
 
-    A teacher that can show its insides also has `activations(context, future, past, attention=)`, as a `Forecaster`.
-    One whose forecasts belong to certain windows of a task (a table of forecasts) has `check(task)`, which refuses a
-    task that it cannot teach.
+    A teacher that can show its insides also has `activations(context, future, past, attention=)`, as a `Forecaster`;
+    or, where what it says depends on which windows it is asked about, `show(batch, attention=)`. One whose forecasts
+    belong to certain windows of a task (a table of forecasts) has `check(task)`, which refuses a task that it cannot
+    teach.
     """
 
     @property
@@ -32,6 +32,10 @@ class Teacher(Protocol):
 
 def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Activations:
     """Everything that a teacher shows of a batch, without gradients; of a teacher without insides its forecast."""
+    told: Activations
+    if (show := getattr(teacher, "show", None)) is not None:
+        told = show(batch, attention=attention)
+        return told
     show = getattr(teacher, "activations", None)
     if show is None:
         return Activations(teacher.forecast(batch).float())
@@ -40,8 +44,8 @@ def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Acti
         teacher.eval()
     try:
         with torch.no_grad():
-            found: Activations = show(batch.context, batch.future, batch.past, attention=attention)
-            return found
+            told = show(batch.context, batch.future, batch.past, attention=attention)
+            return told
     finally:
         if was_training and isinstance(teacher, torch.nn.Module):
             teacher.train()
@@ -54,12 +58,15 @@ def check_teacher(teacher: Teacher, task: Task) -> None:
             f"`teacher` must have forecast(batch) and a digest, got a {type(teacher).__name__}. Train one with "
             "td.train, or wrap your own with td.wrap."
         )
+    theirs, ours = getattr(teacher, "signature", None), task.signature
+    if isinstance(theirs, Signature):
+        _check_question(theirs, ours)
     check = getattr(teacher, "check", None)
     if check is not None:
         check(task)
-    if not isinstance(teacher, Forecaster):
-        return
-    theirs, ours = teacher.signature, task.signature
+
+
+def _check_question(theirs: Signature, ours: Signature) -> None:
     if (theirs.horizon, theirs.channels) != (ours.horizon, ours.channels):
         raise ShapeError(
             f"`teacher` must forecast the task's {ours.horizon} steps of {len(ours.channels)} channels, got "

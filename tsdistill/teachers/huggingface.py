@@ -1,0 +1,194 @@
+"""Forecasters in the Hugging Face layout as teachers, from a local folder and nowhere else."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from tsdistill.data.task import Signature, Task
+from tsdistill.errors import ArtifactError, ShapeError, UnsupportedError, listed, must
+from tsdistill.teachers.hooks import Tap, found_at
+from tsdistill.teachers.wrapped import WrappedTeacher, wrap
+
+PATCHED = ("batch", "channel", "token", "width")
+TAPS: dict[str, dict[str, tuple[Tap, ...]]] = {
+    "PatchTSTForPrediction": {
+        # What a layer gives out; the library's own list holds what goes in, so that the last layer is not in it.
+        "hidden": (Tap(path="model.encoder.layers.*", axes=PATCHED, output=0),),
+        "attention": (
+            Tap(path="model.encoder.layers.*.self_attn", axes=("batch*channel", "head", "query", "key"), output=1),
+        ),
+    },
+    "PatchTSMixerForPrediction": {
+        "hidden": (Tap(path="model.encoder.mlp_mixer_encoder.mixers.*", axes=PATCHED),),
+    },
+}
+"""Where each architecture that can teach shows its insides."""
+
+
+def from_huggingface(
+    folder: str | Path, task: Task | Signature, *, units: Literal["scaled", "raw"] = "scaled"
+) -> WrappedTeacher:
+    """Let a forecaster saved by `save_pretrained` teach: `PatchTSTForPrediction` and `PatchTSMixerForPrediction`.
+
+    Hidden states after every layer are shown, and PatchTST's attention. Nothing is fetched: the folder holds
+    `config.json` and safetensors. Weights in a pickle are refused, as is a folder that brings code of its own, and
+    nothing in it is executed. A PatchTST's class token is a token like the others. For models that are asked
+    otherwise (TimesFM, Informer, distributions), write their forecasts into a table (`td.read_forecasts`), or `td.wrap`
+    them.
+
+    Args:
+        folder: The folder.
+        task: What it forecasts; its context may be longer than the model's, which sees the last steps.
+        units: Whether the model was trained on scaled values or raw ones. Models that standardise each window
+            (`scaling="std"`) forecast the same either way.
+
+    Returns:
+        A teacher; `module` is the model.
+
+    Raises:
+        ArtifactError: the folder lacks its config or its safetensors, is damaged, or its weights are not those of the
+            model that its config describes.
+        ShapeError: the model is for another horizon, more context or other channels; all of it in one error.
+        UnsupportedError: transformers is not installed, or an architecture or a head that cannot teach from here.
+
+    Example:
+        >>> from transformers import PatchTSTConfig, PatchTSTForPrediction
+        >>> from tsdistill.testing import toy_task
+        >>> config = PatchTSTConfig(
+        ...     num_input_channels=3, context_length=47, prediction_length=11, patch_length=7, patch_stride=5,
+        ...     d_model=6, num_attention_heads=2, ffn_dim=13, num_hidden_layers=2,
+        ... )
+        >>> PatchTSTForPrediction(config).save_pretrained("patchtst")
+        >>> from_huggingface("patchtst", toy_task())
+        <WrappedTeacher PatchTSTForPrediction, 47 to 11 steps>
+    """
+    folder, signature = Path(folder), task.signature if isinstance(task, Task) else task
+    config = _config(folder)
+    (name,) = config["architectures"]
+    _check_question(config, signature, name)
+    model = _loaded(folder, name)
+    taps = TAPS[name]
+    attention = [tap for tap in taps.get("attention", ()) if found_at(model, tap.path)]
+    return wrap(
+        model,
+        task,
+        input="past_values",
+        output="prediction_outputs",
+        units=units,
+        context=config["context_length"],
+        hidden=taps["hidden"],
+        attention=attention,
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The folder's config, after a look at what the folder holds."""
+    if importlib.util.find_spec("transformers") is None:
+        raise UnsupportedError(
+            "Reading a Hugging Face folder needs transformers. Install it with: pip install 'tsdistill[huggingface]'."
+        )
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder} has no config.json. Give a local folder that save_pretrained wrote; nothing is downloaded."
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"Cannot read {path}: {error}. Save the model again.") from None
+    names = config.get("architectures") if isinstance(config, dict) else None
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in TAPS:
+        raise UnsupportedError(
+            f"{folder} must hold one of {', '.join(TAPS)}, got {names}. Load another model yourself and td.wrap it, or "
+            "write its forecasts into a table (td.read_forecasts)."
+        )
+    if "auto_map" in config:
+        raise UnsupportedError(f"{folder} brings code of its own (auto_map), which is never run. Save a plain one.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(each.name for each in folder.iterdir() if each.suffix in (".bin", ".pt", ".pth", ".pkl"))
+        held = f"only {', '.join(pickled)}, which could execute anything when read" if pickled else "no weights"
+        raise ArtifactError(
+            f"{folder} must hold its weights as safetensors, got {held}. Save it again with save_pretrained where you "
+            "trust it."
+        )
+    return config
+
+
+def _check_question(config: dict[str, Any], signature: Signature, name: str) -> None:
+    """Refuse a model of another question, and one whose head says more than a forecast."""
+    if config.get("loss", "mse") != "mse":
+        raise UnsupportedError(
+            f"The {name} must give forecasts, got one that was trained with loss={config['loss']!r} and gives "
+            "parameters of a distribution. Write its means into a table of forecasts (td.read_forecasts)."
+        )
+    asked = {"context_length": 32, "prediction_length": 24, "num_input_channels": 1}  # what the library takes them for
+    ours = {key: config.get(key, default) for key, default in asked.items()}
+    config |= ours
+    problems = []
+    if not isinstance(ours["context_length"], int) or not 1 <= ours["context_length"] <= signature.context:
+        rule, remedy = f"be at most the task's context of {signature.context}", "Give the task the model's context"
+        problems.append(must("context_length", rule, ours["context_length"], remedy))
+    if ours["prediction_length"] != signature.horizon:
+        rule, remedy = f"be the task's horizon of {signature.horizon}", "Give the task the model's horizon"
+        problems.append(must("prediction_length", rule, ours["prediction_length"], remedy))
+    if ours["num_input_channels"] != len(signature.channels):
+        rule = f"be the task's {len(signature.channels)} channels {list(signature.channels)}"
+        problems.append(must("num_input_channels", rule, ours["num_input_channels"], "Select the model's columns"))
+    if config.get("prediction_channel_indices") is not None:
+        remedy = "A teacher forecasts every channel of its task"
+        problems.append(must("prediction_channel_indices", "be None", config["prediction_channel_indices"], remedy))
+    if problems:
+        raise ShapeError(listed(problems, f"the {name} for this task"))
+
+
+def _loaded(folder: Path, name: str) -> Any:
+    """The model with the folder's weights, all of them and no others."""
+    import torch
+    import transformers
+
+    try:
+        with _quietly():
+            model, found = getattr(transformers, name).from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                # The only one that shows its weights.
+                attn_implementation="eager",
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise ArtifactError(f"Cannot load {name} from {folder}: {type(error).__name__}: {error}.") from error
+    # The library draws at random whatever the files lack, and says so in a log.
+    lacking = [f"{key} is missing" for key in sorted(found["missing_keys"])]
+    lacking += [f"{key} is unknown" for key in sorted(found["unexpected_keys"])]
+    lacking += [f"{key} has another shape" for key in sorted(str(each[0]) for each in found["mismatched_keys"])]
+    if lacking:
+        raise ArtifactError(
+            f"The weights in {folder} are not those of the {name} that its config describes: {', '.join(lacking[:5])}"
+            f"{', ...' if len(lacking) > 5 else ''}. Save the whole model again."
+        )
+    return model.eval()
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No bars and no advice while weights are read: what is wrong with them is told by us."""
+    from transformers.utils import logging
+
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()

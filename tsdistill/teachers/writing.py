@@ -1,0 +1,115 @@
+"""Writing what a teacher says as a table of forecasts."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tsdistill.data.task import Task
+from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.teachers.base import Teacher, check_teacher
+from tsdistill.teachers.places import Learnt, Places, on_time_line
+from tsdistill.teachers.tabulating import Columns
+
+CHUNK = 256
+"""Windows that a teacher is asked about at once while a table is written."""
+
+
+def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("train",)) -> pd.DataFrame:
+    """What a teacher says of every window, as the table that `td.read_forecasts` reads, in raw units.
+
+    Use it to look at a teacher's forecasts, to teach on a machine that the teacher cannot run on, or to see what a
+    table should look like. The test part is not for teaching.
+
+    Args:
+        teacher: Any teacher of the task.
+        task: Whose windows to forecast.
+        parts: "train", "validation" or both.
+
+    Returns:
+        Columns `unique_id`, `ds`, `cutoff`, and `forecast` or, with several channels, one named like each of them. A
+        panel without stamps has row numbers in `ds` and `cutoff`.
+
+    Raises:
+        ConfigError: another part, or a channel that is called like one of the other columns.
+        ShapeError: the teacher forecasts something else.
+
+    Example:
+        >>> import tsdistill as td
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> frame = forecast_frame(td.train(td.LinearConfig(), task), task)
+        >>> len(frame) == len(task.train) * task.horizon, list(frame.columns)
+        (True, ['unique_id', 'ds', 'cutoff', 'load', 'wind', 'price'])
+    """
+    parts = tuple(parts)
+    if not parts or set(parts) - {"train", "validation"}:
+        raise ConfigError(must("parts", 'be "train", "validation" or both', parts, "The test part is not for teaching"))
+    check_teacher(teacher, task)
+    names, places = Columns(), Places(task)
+    columns = [names.forecast] if len(task.channels) == 1 else list(task.channels)
+    if clash := sorted({names.id, names.time, names.cutoff} & set(columns)):
+        raise ConfigError(must("channels", "be called otherwise than the table's own columns", clash, "Rename them"))
+    frames = []
+    for part in parts:
+        windows, raw = places.windows(part), []
+        for batch in windows.batches(CHUNK):
+            mean, scale = windows.units(batch.index)
+            raw.append(teacher.forecast(batch).cpu().double().numpy() * scale + mean)
+        cutoffs = np.repeat(places.cutoffs(part), task.horizon)
+        steps = cutoffs + np.tile(np.arange(1, task.horizon + 1), len(windows))
+        frame = pd.DataFrame(np.concatenate(raw).reshape(-1, len(columns)), columns=columns)
+        item = places.items(cutoffs)
+        ids = np.array([each.unique_id for each in task.panel.items], dtype=object)
+        frame.insert(0, names.id, ids[item])
+        frame.insert(1, names.time, _stamps(places, steps, item))
+        frame.insert(2, names.cutoff, _stamps(places, cutoffs, item))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def write_forecasts(teacher: Teacher, task: Task, path: str | Path, parts: Iterable[Learnt] = ("train",)) -> None:
+    """Write `forecast_frame` to a CSV (also gzipped) or Parquet file, whole or not at all; takes and raises the same.
+
+    Raises:
+        UnsupportedError: a Parquet file without pyarrow, or a file of another kind.
+
+    Example:
+        >>> import tsdistill as td
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> write_forecasts(td.train(td.LinearConfig(), task), task, "forecasts.parquet", parts=("train", "validation"))
+        >>> td.read_forecasts("forecasts.parquet", task).parts
+        ('train', 'validation')
+    """
+    path = Path(path)
+    if not path.name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
+        raise UnsupportedError(f"`path` must end in .csv, .csv.gz or .parquet, got path={str(path)!r}. Name it so.")
+    frame = forecast_frame(teacher, task, parts)
+    beside = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        if path.suffix in (".parquet", ".pq"):
+            try:
+                frame.to_parquet(beside, engine="pyarrow", index=False)
+            except ImportError:
+                raise UnsupportedError("Writing Parquet needs pyarrow: pip install 'tsdistill[parquet]'.") from None
+        else:
+            frame.to_csv(beside, index=False)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _stamps(places: Places, rows: np.ndarray, item: np.ndarray) -> pd.Index | np.ndarray:
+    """Stamps of rows of the stacked series; row numbers of their items where the panel has none."""
+    items = places.task.panel.items
+    if items[0].ds is None:
+        return rows - places.offsets[item]
+    zone = items[0].ds.tz
+    stamps = pd.DatetimeIndex(on_time_line([each.ds for each in items if each.ds is not None])[rows].view("M8[ns]"))
+    return stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)
