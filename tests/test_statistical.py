@@ -214,7 +214,9 @@ def test_a_statistical_forecaster_teaches() -> None:
     assert isinstance(teacher, Teacher)
     student = distill(teacher, LinearConfig(), task, control=False)
     assert student.lineage[-1].spec["teacher"] == teacher.digest
-    assert teacher.n_fits == len(task.train) + 2  # two windows more, when the loss is bound
+    assert (
+        teacher.n_fits == len(task.train) + 2
+    )  # two more when the loss is bound + 2  # two windows more, when the loss is bound
 
 
 def test_baselines_have_the_statistical_ones_on_request(task: Task) -> None:
