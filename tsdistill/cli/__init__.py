@@ -75,6 +75,7 @@ for _command in (
     serving.predict,
     looking.datasets,
     looking.history,
+    looking.cache,
     serving.verify,
     retraining.retrain,
     retraining.rollback,
