@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_teaches() -> None:
     top = shell("--help").stdout
-    for word in ("run", "predict", "verify", "datasets", "search", "retrain", "Exit codes"):
+    for word in ("run", "predict", "verify", "datasets", "cache", "search", "retrain", "Exit codes"):
         assert word in top
     assert "tsdistill run my.toml" in shell("run", "--help").stdout
 

@@ -153,7 +153,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     data = [p for p in (ROOT / "tsdistill").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert {relative(path) for path in data} <= names
-    assert {"tsdistill/py.typed", "tsdistill/cli.py"} <= names
+    assert {"tsdistill/py.typed", "tsdistill/cli/__main__.py"} <= names
     assert any(name.startswith("tsdistill/data/sample/") for name in names)
     assert any(name.startswith("tsdistill/report/") and name.endswith(".html.j2") for name in names)
     tops = {name.split("/")[0] for name in names}

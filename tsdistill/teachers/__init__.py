@@ -7,6 +7,7 @@ from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
 from tsdistill.teachers.hooks import Tap
 from tsdistill.teachers.huggingface import from_huggingface
+from tsdistill.teachers.keeping import CacheEntry, Cleaning, cached, clean
 from tsdistill.teachers.refitted import RefittedTeacher, from_function, from_statsmodels
 from tsdistill.teachers.regressor import RegressorTeacher, from_sklearn
 from tsdistill.teachers.table import ForecastTable, read_forecasts
@@ -15,7 +16,9 @@ from tsdistill.teachers.wrapped import WrappedTeacher, wrap
 from tsdistill.teachers.writing import forecast_frame, write_forecasts
 
 __all__ = [
+    "CacheEntry",
     "CachedTeacher",
+    "Cleaning",
     "ForecastTable",
     "RefittedTeacher",
     "RegressorTeacher",
@@ -24,7 +27,9 @@ __all__ = [
     "TeacherEnsemble",
     "TrustedTeacher",
     "WrappedTeacher",
+    "cached",
     "check_teacher",
+    "clean",
     "forecast_frame",
     "from_function",
     "from_huggingface",

@@ -20,6 +20,7 @@ from tsdistill.errors import ArtifactError
 from tsdistill.models.activations import Activations
 from tsdistill.progress import open_bar
 from tsdistill.teachers.base import Teacher, shown_by
+from tsdistill.teachers.keeping import entry_key
 
 CHUNK = 64
 """Windows that the teacher is asked about at once while a cache is filled."""
@@ -86,7 +87,7 @@ class CachedTeacher:
 
             _ask(self.teacher, windows, names, make, self.progress)
             return {name: torch.from_numpy(memory.array) for name, memory in arrays.items()}
-        folder, key = Path(self.folder), f"{self.digest}-{windows.fingerprint}"
+        folder, key = Path(self.folder), entry_key(self.digest, windows.fingerprint)
         paths = {name: folder / f"{key}.{name}.npy" for name in names}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,16 +95,18 @@ class CachedTeacher:
                 self._fill({name: path for name, path in paths.items() if not path.exists()}, windows)
                 for path in paths.values():
                     os.utime(path)  # when it was last of use, for whoever cleans up
+                # Opened under the lock, so that nobody removes it in between; once open, it stays readable. Mapped
+                # copy-on-write: torch wants writable memory, and nothing is ever written to it.
+                return {
+                    name: torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+                    for name, path in paths.items()
+                }
         except OSError as error:
             free = shutil.disk_usage(folder).free if folder.exists() else 0
             raise ArtifactError(
                 f"Cannot keep teacher forecasts in {folder}: {error.strerror or error} ({free / 1e6:.0f} MB free). "
                 "Free some space or name another folder."
             ) from None
-        # Copy-on-write: torch wants writable memory, and nothing is ever written to it.
-        return {
-            name: torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)) for name, path in paths.items()
-        }
 
     def _fill(self, paths: dict[str, Path], windows: Windows) -> None:
         """Write the files that are not there yet, all of them or none."""
@@ -183,7 +186,7 @@ class _File:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        handle, beside = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".part")
         self._file, self._beside, self._path = os.fdopen(handle, "wb"), Path(beside), path
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)

@@ -1,0 +1,127 @@
+"""The verbs of tsdistill for a shell and for cron.
+
+Heavy modules are imported inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from tsdistill import __version__
+from tsdistill.cli import looking, retraining, running, serving
+from tsdistill.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    DivergenceError,
+    OrderError,
+    ShapeError,
+    TsdistillError,
+    UnsupportedError,
+)
+
+EXIT_CODES: dict[type[TsdistillError], int] = {
+    ConfigError: 2,
+    DataError: 4,
+    ShapeError: 4,
+    ArtifactError: 5,
+    UnsupportedError: 6,
+    OrderError: 6,
+    DivergenceError: 7,
+}
+"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption
+(Ctrl-C), 143 a polite kill (SIGTERM)."""
+
+EPILOG = (
+    "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
+    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 130 interrupted, 143 "
+    "terminated, 1 a fault of tsdistill itself."
+)
+
+app = typer.Typer(
+    help="Train large forecasters, distil them into small ones, prune, quantize and ship them.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options of the command line as a whole."""
+
+
+# The order of `--help`: what one does first comes first.
+for _command in (
+    running.run,
+    running.search,
+    serving.predict,
+    looking.datasets,
+    looking.history,
+    looking.cache,
+    serving.verify,
+    retraining.retrain,
+    retraining.rollback,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line; every error becomes one paragraph and an exit code."""
+    # A polite kill unwinds like Ctrl-C, so that locks are released and half-written files removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    interrupted = "Interrupted. Start the same command again to continue."
+    try:
+        code = app(standalone_mode=False)  # typer gives back the code of an Exit, which it makes of Ctrl-C as well
+        if code == 130:
+            _fail(interrupted, code)
+        if code:
+            sys.exit(code)
+    except TsdistillError as error:
+        _fail(str(error), next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+    except KeyboardInterrupt:
+        _fail(interrupted, 130)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # nothing was asked for, so the help is the answer
+            typer.echo(error.format_message())  # type: ignore[attr-defined]
+            sys.exit(2)
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the option parser
+            _fail(f"{error.format_message()} Try --help.", 2)
+        if type(error).__name__ == "Abort":
+            _fail(interrupted, 130)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        if isinstance(error, OSError):
+            _fail(f"{error.strerror or error}: {error.filename or 'the disk or network'}.", 5)
+        if os.environ.get("TSDISTILL_TRACEBACK"):
+            raise
+        _fail(
+            f"tsdistill itself failed ({type(error).__name__}: {error}). Set TSDISTILL_TRACEBACK=1 to see where, and "
+            "report it.",
+            1,
+        )
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)

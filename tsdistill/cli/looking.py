@@ -1,0 +1,133 @@
+"""Commands that show what there is: datasets, history and cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tsdistill.cli.options import Json
+
+
+def datasets(as_json: Json = False) -> None:
+    """List the data sets that are known by name, and where they come from."""
+    from tsdistill.data import datasets as catalogue
+
+    found = [catalogue.info(name) for name in catalogue.names()]
+    if as_json:
+        typer.echo(json.dumps([entry.to_dict() for entry in found]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "what it is", "rows", "channels", "step", "licence", box=None)
+    for entry in found:
+        table.add_row(
+            entry.name, entry.title, str(entry.n_rows), str(entry.n_channels), entry.frequency or "-", entry.licence
+        )
+    Console().print(table)
+    typer.echo(
+        "\nFiles are looked for in the folder TSDISTILL_DATA names, then downloaded where there is an official address."
+    )
+
+
+def history(
+    path: Annotated[Path, typer.Argument(help="A .history.jsonl file, a checkpoint, or the folder of a saved model.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with plots.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show how a training run went, or how it goes, epoch by epoch.
+
+    Examples:
+      tsdistill history run.safetensors.history.jsonl
+
+      tsdistill history demo/stages/teacher --html history.html
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tsdistill.report import plot_history, read_history
+    from tsdistill.report.history import best, headline, table
+
+    title, records = read_history(path)
+    place = best(records)
+    if html is not None:
+        plot_history(records, html, title=title)
+    if as_json:
+        typer.echo(json.dumps({"title": title, "best_epoch": records[place]["epoch"], "history": records}))
+        return
+    columns = table(records)
+    shown = Table("", *columns, box=None)
+    for number, cells in enumerate(zip(*columns.values(), strict=True)):
+        shown.add_row("*" if number == place else "", *cells)
+    typer.echo(f"{title}: {headline(records)}\n")
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+    if html is not None:
+        typer.echo(f"\nPage  {html}")
+
+
+def cache(
+    folder: Annotated[Path, typer.Argument(help="Folder of teacher forecasts.")],
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Remove the longest unused until at most N bytes are left.")
+    ] = None,
+    unused_for: Annotated[
+        float | None, typer.Option(min=0, metavar="DAYS", help="Remove what nobody has asked for in so many days.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a cache of teacher forecasts holds, or remove some of it; what is gone is computed again when needed.
+
+    `tsdistill run --out DIR` and `tsdistill search --out DIR` keep theirs in DIR/cache. What a running process is
+    filling is left alone, and named.
+
+    Examples:
+      tsdistill cache demo/cache
+
+      tsdistill cache demo/cache --unused-for 30
+    """
+    from tsdistill.errors import ConfigError
+    from tsdistill.teachers import cached, clean
+
+    if clear + (max_bytes is not None) + (unused_for is not None) > 1:
+        raise ConfigError("Only one of --clear, --max-bytes and --unused-for must be given. Run it twice for two.")
+    told: dict[str, Any] = {}
+    if clear or max_bytes is not None or unused_for is not None:
+        days = None if unused_for is None else timedelta(days=unused_for)
+        done = clean(folder, max_bytes=max_bytes, unused_for=days)
+        told = done.to_dict()
+    entries = cached(folder)
+    size = sum(entry.size_bytes for entry in entries)
+    if as_json:
+        found = [entry.to_dict() for entry in entries]
+        typer.echo(json.dumps({"folder": str(folder), "size_bytes": size, "entries": found, **told}))
+        return
+    from tsdistill.report import words
+
+    if told:
+        gone, left = told["removed"], told["n_leftovers"]
+        also = f" and {left} leftover{'s' * (left != 1)} of killed runs" if left else ""
+        typer.echo(f"Removed {_entries(len(gone))}{also}, {words.size(told['freed_bytes'])}.")
+        for each in told["in_use"]:
+            typer.echo(f"Left alone, in use: {each['teacher']}-{each['windows']}")
+    typer.echo(f"{folder}: {_entries(len(entries))}, {words.size(size)}")
+    if not entries:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("teacher", "windows", "parts", "size", "last used", box=None)
+    for entry in entries:
+        used = entry.last_used.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(entry.teacher, entry.windows, " ".join(entry.parts), words.size(entry.size_bytes), used)
+    typer.echo()
+    Console().print(table)
+
+
+def _entries(n_entries: int) -> str:
+    return f"{n_entries} {'entry' if n_entries == 1 else 'entries'}"

@@ -1,0 +1,18 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+
+def say(quiet: bool) -> Any:
+    """Lines about stages on standard error, in a terminal only: a nightly job keeps log.jsonl instead."""
+    if quiet or not sys.stderr.isatty():
+        return None
+    return lambda line: typer.echo(line, err=True)

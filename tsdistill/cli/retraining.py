@@ -1,0 +1,52 @@
+"""Commands for models that are kept fresh: retrain and rollback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsdistill.cli.options import Json, Quiet, say
+
+
+def retrain(
+    job: Annotated[Path, typer.Argument(help="A .toml or .json job file.")],
+    as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Use rows up to and including this time.")] = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 when nothing was promoted.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Retrain on fresh data, judge the new model against the served one, and serve the better one.
+
+    Prints one line: what was decided and why. Stopped at any moment, it leaves what is served whole, and continues
+    when it is started again with the same data.
+
+    Examples:
+      tsdistill retrain job.toml
+
+      tsdistill retrain job.toml --as-of "2013-12-01 03:00" --json
+    """
+    from tsdistill.retrain import Job, run_job
+
+    verdict = run_job(Job.from_file(job), as_of=as_of, progress=None if not quiet else False, say=say(quiet))
+    typer.echo(json.dumps(verdict.to_dict()) if as_json else str(verdict))
+    if exit_code and verdict.decision != "promoted":
+        sys.exit(3)
+
+
+def rollback(
+    store: Annotated[Path, typer.Argument(help="The store of a retraining job.")],
+    as_json: Json = False,
+) -> None:
+    """Serve the previous model of a store again; the one served now becomes the previous one.
+
+    Example:
+      tsdistill rollback store
+    """
+    from tsdistill.retrain import rollback as roll_back
+
+    verdict = roll_back(store)
+    typer.echo(json.dumps(verdict.to_dict()) if as_json else str(verdict))

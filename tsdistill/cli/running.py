@@ -1,0 +1,104 @@
+"""Commands that make models: run and search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsdistill.cli.options import Json, Quiet, say
+
+
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="A .toml or .json recipe; left out: the bundled data.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for report, artifact and finished stages.")] = Path("tsdistill-run"),
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw everything from this seed instead of the recipe's.")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cook a recipe: train a teacher, distil, prune, quantize, compare, save.
+
+    Stopped at any moment, it continues from there when it is started again with the same --out. A changed recipe makes
+    only what it changes.
+
+    Examples:
+      tsdistill run --out demo
+
+      tsdistill run my.toml --out my-run --seed 1 --json
+    """
+    from tsdistill.recipe import read_recipe
+    from tsdistill.recipe import run as cook
+
+    chosen = read_recipe(recipe)
+    if seed is not None:
+        chosen = chosen.with_seed(seed)
+    result = cook(chosen, out, progress=None if not quiet else False, say=say(quiet))
+    if as_json:
+        typer.echo(json.dumps({"artifact": str(result.artifact), **result.report.to_dict()}))
+        return
+    typer.echo(str(result.report))
+    for reason in result.deployed.lineage[-1].metrics.get("refused", []):
+        typer.echo(f"\nINT8 was refused, float32 is deployed: {reason}.")
+    typer.echo(f"\nReport    {result.folder / 'report.html'}\nArtifact  {result.artifact}")
+    typer.echo(f"Forecast  tsdistill predict {result.artifact} FILE.csv")
+
+
+def search(
+    recipe: Annotated[Path | None, typer.Argument(help="A .toml or .json recipe; left out: the bundled data.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Finished trials the study shall have in the end.")] = 20,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="journal:FILE, sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/BASE, or env:NAME for a "
+            "variable that holds one of these; left out: a journal in --out.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for teacher, study and best.toml.")] = Path("tsdistill-search"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, which share its cores.")] = 1,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes the deployed artifact may take.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A .toml or .json file that says what varies.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study; left out: the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What the sampler draws from.")] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Search for the best small model: trials over a recipe, judged on validation data only.
+
+    Stopped at any moment, it goes on when it is started again, until the study has --trials finished trials. Started on
+    several machines with one PostgreSQL storage, they share the trials.
+
+    Examples:
+      tsdistill search --trials 20 --workers 2 --max-bytes 60000 --out found
+
+      tsdistill search my.toml --trials 200 --storage env:STUDIES
+    """
+    from tsdistill.recipe import read_recipe
+    from tsdistill.search import Space, leaders, table
+    from tsdistill.search import run as look
+
+    found = look(
+        read_recipe(recipe),
+        out,
+        n_trials=trials,
+        space=Space.from_file(space) if space else None,
+        storage=storage,
+        name=name,
+        workers=workers,
+        max_size_bytes=max_bytes,
+        seed=seed,
+        progress=None if not quiet else False,
+        say=say(quiet),
+    )
+    best = leaders(found.study, max_size_bytes=max_bytes)
+    if as_json:
+        numbers = {"study": found.study.study_name, "recipe": str(found.path), **found.counts, "best": best}
+        typer.echo(json.dumps(numbers))
+        return
+    typer.echo(f"{found.study.study_name}: {found.counts['n_finished']} trials, {found.counts['n_failed']} failed\n")
+    typer.echo(table(best))
+    typer.echo(f"\nRecipe  {found.path}\nCook    tsdistill run {found.path} --out {out / 'best'}")

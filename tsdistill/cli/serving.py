@@ -1,0 +1,85 @@
+"""Commands for models that are made: predict and verify."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tsdistill.cli.options import Json
+
+
+def predict(
+    artifact: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet with the model's channels; the newest rows are used.")],
+    time: Annotated[str, typer.Option(help="Column of time stamps.")] = "ds",
+    id: Annotated[str | None, typer.Option(help="Column of item identifiers of a long table.")] = None,
+    fill: Annotated[
+        Literal["interpolate", "forward", "zero"] | None, typer.Option(help="How to fill gaps and missing values.")
+    ] = None,
+    future: Annotated[Path | None, typer.Option(help="File with the planned columns of the steps to forecast.")] = None,
+    quantiles: Annotated[bool, typer.Option("--quantiles", help="Every level of a quantile head.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of standard output.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Forecast the steps after the last row of a file, in raw units.
+
+    Examples:
+      tsdistill predict demo/artifact newest.csv --time date > forecast.csv
+      tsdistill predict artifact sales.csv --future prices.csv --quantiles
+    """
+    from tsdistill.data import read_csv, read_parquet
+
+    model = _load(artifact)
+    known = model.signature.covariates
+    planned = list(known.future) if known is not None else []
+
+    def table(path: Path, target: list[str] | None) -> Any:
+        read = read_parquet if path.suffix in (".parquet", ".pq") else read_csv
+        return read(path, time=time, id=id, target=target, fill=fill).to_frame()
+
+    history = table(file, [*model.signature.channels, *model.signature.past, *planned])
+    ahead = table(future, planned or None) if future is not None else None
+    forecast = model.predict(history, ahead, quantiles=quantiles)
+    if as_json:
+        typer.echo(forecast.to_json(orient="records", date_format="iso"))
+        return
+    if out is None:
+        typer.echo(forecast.to_csv(index=False), nl=False)
+        return
+    from tsdistill.recipe import write_text
+
+    write_text(out, forecast.to_csv(index=False))
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    as_json: Json = False,
+) -> None:
+    """Check every digest of an artifact and replay its golden windows on this machine."""
+    from tsdistill import manifest, runtime
+
+    if manifest.read(artifact)[0].kind == "deployed":
+        found = runtime.verify(artifact)
+    else:
+        from tsdistill.artifacts import verify as verify_trainable
+
+        found = verify_trainable(artifact)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        typer.echo(f"{name:24} {value}")
+
+
+def _load(artifact: Path) -> Any:
+    """A deployed model through the runtime, without torch; a trainable one through td.load."""
+    from tsdistill import manifest, runtime
+
+    if manifest.read(artifact)[0].kind == "deployed":
+        return runtime.load(artifact)
+    from tsdistill.artifacts import load
+
+    return load(artifact)
