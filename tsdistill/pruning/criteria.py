@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from tsdistill.models.base import Forecaster, WidthGroup
+from tsdistill.models.base import Forecaster
+from tsdistill.models.groups import WidthGroup
 
 Criterion = Callable[[Forecaster, WidthGroup], Tensor]
 """(model, group) -> one score per unit, (unit,); the lowest go first."""
@@ -22,12 +23,10 @@ def magnitude(model: Forecaster, group: WidthGroup) -> Tensor:
     Source: H. Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 3.1. Differs from the source: L2
     instead of L1, and all coupled slices count, not the producing one alone.
     """
-    parameters = dict(model.named_parameters())
+    squares = {name: weights.detach().double().square() for name, weights in model.named_parameters()}
     total = torch.zeros(group.size, dtype=torch.float64)
     for each in group.slices:
-        weights = parameters[each.parameter].detach().double().movedim(each.axis, 0)
-        units = each.positions(torch.arange(group.size), group.size)
-        power = weights[units.movedim(1, 0).flatten(1)].square().flatten(1).sum(dim=1)
+        power = each.sums(squares, group.size)
         total += power / power.mean().clamp(min=torch.finfo(torch.float64).tiny)
     return total.sqrt()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from tsdistill.data.task import Task
-from tsdistill.errors import UnsupportedError
+from tsdistill.errors import UnsupportedError, nearest
 from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import AnyLoss, OutputLoss
-from tsdistill.models.base import Forecaster, WidthGroup, versions
+from tsdistill.models.base import Forecaster, versions
+from tsdistill.models.groups import WidthGroup
 from tsdistill.pruning.criteria import CRITERIA
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.spec import LineageStep, Spec
@@ -27,6 +29,10 @@ class Pruning(Spec):
     Args:
         ratio: Share of units removed from every width group, 0 = nothing. At least one unit of a group always stays.
         criterion: How units are ranked.
+        groups: What is cut: kinds of groups or names of them, in which * stands for anything ("block*.feedforward").
+            Kinds are "units" and "heads", which None stands for, "width" (of residual vectors and embeddings),
+            "layers" (whole blocks) and "context" (the oldest steps or patches; most weights of a `PatchTSTConfig` are
+            there to read those). A context can be as short as one step, patch or period, or a moving average's kernel.
         recovery: Training after the cut; None for none.
         losses: What recovery imitates when there is a teacher.
 
@@ -37,6 +43,7 @@ class Pruning(Spec):
 
     ratio: float = Field(default=0.5, ge=0, lt=1)
     criterion: Literal["magnitude"] = "magnitude"
+    groups: tuple[str, ...] | None = Field(default=None, min_length=1)
     recovery: Training | None = Training(epochs=3, learning_rate=5e-4)
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)
 
@@ -88,7 +95,7 @@ def prune(
         refuse_deployed(teacher, "prune")
         check_teacher(teacher, task)
     pruning = pruning or Pruning()
-    if not forecaster.width_groups():
+    if not _cuttable(forecaster, pruning):
         kind = forecaster.config.kind
         raise UnsupportedError(
             f"A {kind!r} model has no units, heads or widths to prune. Leave this step out, or distil into a smaller "
@@ -110,10 +117,11 @@ def _prune_one(
     checkpoint: Path | None,
     progress: bool | None,
 ) -> Forecaster:
-    keep = {group.name: _kept(forecaster, group, pruning) for group in forecaster.width_groups()}
+    groups = _cuttable(forecaster, pruning)
+    keep = {group.name: _kept(forecaster, group, pruning) for group in groups}
     smaller = rebuild(forecaster, keep)
     found: dict[str, Any] = {
-        "kept": {group.name: f"{len(keep[group.name])} of {group.size}" for group in forecaster.width_groups()},
+        "kept": {group.name: f"{len(keep[group.name])} of {group.size}" for group in groups},
         "n_parameters_before": forecaster.n_parameters,
         "n_parameters": smaller.n_parameters,
     }
@@ -133,8 +141,23 @@ def _prune_one(
     return smaller.eval().with_step(step)
 
 
+def _cuttable(model: Forecaster, pruning: Pruning) -> list[WidthGroup]:
+    """The groups that a spec names; a name that fits none is refused."""
+    named, groups = pruning.groups or ("units", "heads"), model.width_groups()
+    found = [group for group in groups if any(name == group.kind or fnmatchcase(group.name, name) for name in named)]
+    for name in pruning.groups or ():
+        if not any(name == group.kind or fnmatchcase(group.name, name) for group in groups) and groups:
+            known = sorted({group.kind for group in groups} | {group.name for group in groups})
+            raise UnsupportedError(
+                f"`groups` must name what a {model.config.kind!r} model has, got {name!r}. {nearest(name, known)}"
+            )
+    return found
+
+
 def _kept(model: Forecaster, group: WidthGroup, pruning: Pruning) -> Tensor:
     """Units that stay, ascending: the highest scores, at least one."""
-    n_kept = max(1, group.size - round(group.size * pruning.ratio))
+    n_kept = max(group.minimum, group.size - round(group.size * pruning.ratio))
+    if group.ordered:
+        return torch.arange(group.size - n_kept, group.size)
     scores = CRITERIA[pruning.criterion](model, group)
     return torch.sort(scores.topk(n_kept).indices).values
