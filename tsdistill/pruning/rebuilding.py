@@ -34,9 +34,10 @@ def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor]) -> Fo
     smaller = model
     for wave in WAVES:
         now = [group for group in smaller.width_groups() if group.kind in wave and group.name in units]
-        # A wave that removes nothing is left out, but the first makes the copy that is returned.
-        if smaller is model or any(len(units[group.name]) < group.size for group in now):
+        if any(len(units[group.name]) < group.size for group in now):
             smaller = _cut(smaller, {group: units[group.name] for group in now})
+    if smaller is model:
+        smaller = _cut(model, {})
     smaller.lineage = model.lineage
     return smaller.eval()
 
