@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, UnsupportedError
 from tsdistill.models import (
     CycleNetConfig,
@@ -25,10 +26,10 @@ from tsdistill.testing import check_forecaster, toy_batch, toy_signature, toy_ta
 TST = PatchTSTConfig(depth=3, width=10, heads=(2, 1, 3), head_width=5, feedforward=(7, 11, 13), patch=7, stride=3)
 
 
-def shaken(config: ModelConfig, seed: int = 3) -> Forecaster:
+def shaken(config: ModelConfig, signature: Signature | None = None, seed: int = 3) -> Forecaster:
     """Built for the toy task with weights off their initial zeros, so that no path is silent."""
-    signature = toy_signature(config.takes, config.needs) if config.needs else toy_signature()
-    model = config.build(signature).eval()
+    own = toy_signature(config.takes, config.needs) if config.needs else toy_signature()
+    model = config.build(signature or own).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

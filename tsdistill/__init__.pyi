@@ -32,7 +32,7 @@ from .models import (
     TCNConfig,
     TSMixerConfig,
 )
-from .pruning import Pruning, prune
+from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
@@ -59,6 +59,7 @@ __all__ = [
     "OutputLoss",
     "Panel",
     "PatchTSTConfig",
+    "Plan",
     "PointHead",
     "Pruning",
     "QuantileHead",
@@ -82,6 +83,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "plan_pruning",
     "prune",
     "quantize",
     "read_csv",
@@ -92,6 +94,7 @@ __all__ = [
     "runtime",
     "save",
     "search",
+    "sensitivity",
     "statistical",
     "testing",
     "train",

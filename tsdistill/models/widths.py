@@ -87,6 +87,7 @@ def head_groups(heads: Sequence[int], head_width: int) -> tuple[WidthGroup, ...]
                 for part in ("weight", "bias")
             ),
             outgoing=(Slice(f"blocks.{depth}.attention.out.weight", 1, block=head_width),),
+            kind="heads",
         )
         for depth, size in enumerate(heads)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,12 +15,17 @@ WAVES = (("units", "heads"), ("width",), ("context",), ("layers",))
 """Kinds of groups that are cut one after the other, because they share axes or rename each other's parameters."""
 
 
-def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor]) -> Forecaster:
+Mend = Callable[[Forecaster, Mapping[WidthGroup, Tensor]], Forecaster]
+"""(model, units that stay of some of its groups) -> a model to cut in its place."""
+
+
+def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor], *, mend: Mend | None = None) -> Forecaster:
     """A new, smaller forecaster of the same class that holds the kept units only.
 
     Args:
         model: Left as it is.
         keep: Per width group name, the units that stay, (unit,), ascending. Groups not named stay whole.
+        mend: Asked before every cut for the model that is cut.
 
     Returns:
         A forecaster whose config and signature say the new sizes; lineage carries over, a control does not.
@@ -35,7 +40,8 @@ def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor]) -> Fo
     for wave in WAVES:
         now = [group for group in smaller.width_groups() if group.kind in wave and group.name in units]
         if any(len(units[group.name]) < group.size for group in now):
-            smaller = _cut(smaller, {group: units[group.name] for group in now})
+            left = {group: units[group.name] for group in now}
+            smaller = _cut(smaller if mend is None else mend(smaller, left), left)
     if smaller is model:
         smaller = _cut(model, {})
     smaller.lineage = model.lineage
