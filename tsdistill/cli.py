@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tsdistill import __version__
+from tsdistill.cli_pruning import prune
 from tsdistill.errors import (
     ArtifactError,
     ConfigError,
@@ -35,8 +36,7 @@ EXIT_CODES: dict[type[TsdistillError], int] = {
     OrderError: 6,
     DivergenceError: 7,
 }
-"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption
-(Ctrl-C), 143 a polite kill (SIGTERM)."""
+"""What the shell gets for each kind of error; the other codes stand in `EPILOG`."""
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
@@ -52,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(prune)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
@@ -159,8 +160,9 @@ def search(
     )
     best = leaders(found.study, max_size_bytes=max_bytes)
     if as_json:
-        numbers = {"study": found.study.study_name, "recipe": str(found.path), **found.counts, "best": best}
-        typer.echo(json.dumps(numbers))
+        typer.echo(
+            json.dumps({"study": found.study.study_name, "recipe": str(found.path), **found.counts, "best": best})
+        )
         return
     typer.echo(f"{found.study.study_name}: {found.counts['n_finished']} trials, {found.counts['n_failed']} failed\n")
     typer.echo(table(best))
@@ -190,8 +192,7 @@ def predict(
     from tsdistill.data import read_csv, read_parquet
 
     model = _load(artifact)
-    known = model.signature.covariates
-    planned = list(known.future) if known is not None else []
+    planned = list(getattr(model.signature.covariates, "future", ()))
 
     def table(path: Path, target: list[str] | None) -> Any:
         read = read_parquet if path.suffix in (".parquet", ".pq") else read_csv
@@ -287,8 +288,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    for name, value in found.items():
-        typer.echo(f"{name:24} {value}")
+    typer.echo("\n".join(f"{name:24} {value}" for name, value in found.items()))
 
 
 @app.command()
