@@ -162,6 +162,46 @@ def test_a_pruner_that_forgets_something_is_found(fault: Callable[[Forecaster], 
         check_pruning(broken(LSTM, LSTM_CONFIG, width_groups=fault), seed=1)
 
 
+def prune_often(model: Forecaster) -> None:
+    """Under several seeds: one alone may happen to keep everything."""
+    for seed in range(5):
+        check_pruning(model, seed=seed)
+
+
+def test_a_residual_width_that_misses_a_norm_is_found() -> None:
+    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+        return tuple(
+            replace(group, incoming=tuple(each for each in group.incoming if "attention_norm" not in each.parameter))
+            for group in PatchTST.width_groups(self)  # type: ignore[arg-type]
+        )
+
+    with pytest.raises(RuntimeError, match="attention_norm"):
+        prune_often(broken(PatchTST, TST_CONFIG, width_groups=width_groups))
+
+
+def test_layers_that_are_not_silent_without_their_writers_are_found() -> None:
+    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+        return tuple(
+            replace(group, outgoing=group.outgoing[:1]) if group.kind == "layers" else group
+            for group in MLP.width_groups(self)  # type: ignore[arg-type]
+        )
+
+    with pytest.raises(ContractError, match="removing silent units"):
+        prune_often(broken(MLP, MLPConfig(width=5, depth=3), width_groups=width_groups))
+
+
+def test_a_context_cut_off_at_the_wrong_end_is_found() -> None:
+    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+        groups = list(MLP.width_groups(self))  # type: ignore[arg-type]
+        groups[-1] = replace(groups[-1], steps=2, size=groups[-1].size // 2)
+        return tuple(groups)
+
+    with pytest.raises(ContractError, match="does not tile"):
+        check_forecaster(broken(MLP, MLP_CONFIG, width_groups=width_groups))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        prune_often(broken(MLP, MLP_CONFIG, width_groups=width_groups))
+
+
 def test_groups_that_do_not_tile_are_found() -> None:
     with pytest.raises(ContractError, match="does not tile"):
         check_forecaster(broken(LSTM, LSTM_CONFIG, width_groups=without_gates))

@@ -125,7 +125,7 @@ def test_features_are_tokens_that_channels_attend_to_and_that_are_not_forecast()
 
 def test_the_width_that_mixes_the_future_is_pruned_with_the_others() -> None:
     names = [group.name for group in INFORMED[2].build(toy_signature(BOTH)).width_groups()]
-    assert names == ["block1.time", "block1.channels", "future.hidden"]
+    assert names == ["block1.time", "block1.channels", "future.hidden", "layers", "context"]
     assert "future.hidden" not in [group.name for group in INFORMED[2].build(toy_signature()).width_groups()]
 
 

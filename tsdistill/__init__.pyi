@@ -44,7 +44,7 @@ from .models import (
     TCNConfig,
     TSMixerConfig,
 )
-from .pruning import Pruning, prune
+from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
@@ -76,6 +76,7 @@ __all__ = [
     "OutputLoss",
     "Panel",
     "PatchTSTConfig",
+    "Plan",
     "PointHead",
     "Pruning",
     "QuantileHead",
@@ -106,6 +107,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "plan_pruning",
     "prune",
     "quantize",
     "read_csv",
@@ -117,6 +119,7 @@ __all__ = [
     "runtime",
     "save",
     "search",
+    "sensitivity",
     "statistical",
     "teachers",
     "testing",

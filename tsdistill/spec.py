@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import tomli_w
 from pydantic import (
@@ -50,6 +50,10 @@ class Spec(BaseModel):
         tsdistill.errors.ConfigError: `ratoi` is not a field of Cut. Did you mean `ratio`?
     """
 
+    late: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later and are left out of what is written while they are at their default, so that the files and
+    digests of what does not use them are what they were."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, ser_json_inf_nan="constants"
     )
@@ -76,7 +80,7 @@ class Spec(BaseModel):
         return {
             name: NONE if value is None else value
             for name, value in written.items()
-            if value is not None or self._may_be_none(name)
+            if (value is not None or self._may_be_none(name)) and not self._says_nothing(name)
         }
 
     @classmethod
@@ -85,6 +89,9 @@ class Spec(BaseModel):
         field = cls.model_fields.get(name)
         kinds = get_args(field.annotation) if field is not None else ()
         return type(None) in kinds and str not in kinds
+
+    def _says_nothing(self, name: str) -> bool:
+        return name in self.late and getattr(self, name) == type(self).model_fields[name].default
 
     @classmethod
     def _may_be_none(cls, name: str) -> bool:

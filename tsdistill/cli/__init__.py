@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tsdistill import __version__
-from tsdistill.cli import looking, retraining, running, serving
+from tsdistill.cli import looking, pruning, retraining, running, serving
 from tsdistill.errors import (
     ArtifactError,
     ConfigError,
@@ -79,6 +79,7 @@ for _command in (
     serving.verify,
     retraining.retrain,
     retraining.rollback,
+    pruning.prune,
 ):
     app.command()(_command)
 

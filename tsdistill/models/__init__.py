@@ -9,9 +9,10 @@ from pydantic import Field
 
 from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, Slice, WidthGroup, versions
+from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.models.cyclenet import CycleNetConfig
 from tsdistill.models.dlinear import DLinearConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
 from tsdistill.models.inverted import InvertedTransformerConfig
 from tsdistill.models.linear import LinearConfig

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
 from tsdistill.inputs import predict_raw
 from tsdistill.models.activations import Activations
+from tsdistill.models.groups import WidthGroup
 from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
 from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
 from tsdistill.spec import LineageStep, Spec
@@ -26,51 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 POINT = PointHead()
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Where the units of a width group sit along one axis of one parameter.
-
-    The axis holds `repeat` runs of `size * block` entries after `offset` others: unit u of run r occupies
-    `offset + r * size * block + u * block` and the `block - 1` entries after it. LSTM gates are `repeat=4`; the rows of
-    an attention head are `block=head_width`.
-    """
-
-    parameter: str
-    axis: int
-    repeat: int = 1
-    block: int = 1
-    offset: int = 0
-
-    def positions(self, units: Tensor, size: int) -> Tensor:
-        """Positions along the axis that belong to `units` of a group of `size`, (repeat, unit, block)."""
-        runs = torch.arange(self.repeat)[:, None, None] * size * self.block
-        return self.offset + runs + units[None, :, None] * self.block + torch.arange(self.block)[None, None, :]
-
-
-@dataclass(frozen=True)
-class WidthGroup:
-    """Slices of parameters that must be cut together.
-
-    Args:
-        name: Such as "layer1.units".
-        size: How many units there are now.
-        field: Where the size stands in the config: a field name, and the position in it if it is a tuple.
-        incoming: Slices that produce the units (their rows, biases).
-        outgoing: Slices that consume them; a unit whose outgoing slices are all zero can go without a trace.
-    """
-
-    name: str
-    size: int
-    field: tuple[str, int | None]
-    incoming: tuple[Slice, ...]
-    outgoing: tuple[Slice, ...]
-
-    @property
-    def slices(self) -> tuple[Slice, ...]:
-        """All slices of the group."""
-        return self.incoming + self.outgoing
 
 
 class ModelConfig(Spec):
@@ -196,7 +151,7 @@ class Forecaster(nn.Module):
         return Activations(forecast, hidden, attention, distribution, support, values, levels=levels_of(self.config))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """What can be cut: units, heads, feed-forward widths. Empty when nothing can."""
+        """What can be cut: units, heads, widths, blocks, context. Empty when nothing can."""
         return ()
 
     def forward(self, context: Tensor, future: Tensor | None = None, past: Tensor | None = None) -> Tensor:

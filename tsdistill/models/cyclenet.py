@@ -14,9 +14,11 @@ from tsdistill.data.covariates import Covariates
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import SmallMap, WindowNorm
+from tsdistill.models.widths import context_group
 
 
 class CycleNetConfig(ModelConfig):
@@ -102,8 +104,8 @@ class CycleNet(Forecaster):
         return self.conclude(raw, ahead, spread, hidden=tuple(state[:, :, None, :] for state in hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The hidden layer, where there is one."""
-        return self.map.width_groups("map")
+        """The hidden layer, where there is one, and the oldest steps."""
+        return (*self.map.width_groups("map"), context_group(self.context, Slice(self.map.first("map"), 1)))
 
 
 CycleNetConfig.forecaster = CycleNet

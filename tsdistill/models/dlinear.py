@@ -12,8 +12,10 @@ from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, ChannelLinear, Shortcut, WindowNorm
+from tsdistill.models.widths import context_group
 
 
 class DLinearConfig(ModelConfig):
@@ -91,6 +93,12 @@ class DLinear(Forecaster):
         trend = functional.avg_pool1d(functional.pad(x, (reach, reach), mode="replicate"), self.config.kernel, stride=1)
         raw = self.channel(self.trend(trend) + self.remainder(x - trend))
         return self.conclude(raw, centre, spread)
+
+    def width_groups(self) -> tuple[WidthGroup, ...]:
+        """The oldest steps, down to those that the moving average needs."""
+        axis = 2 if self.config.individual else 1
+        readers = (Slice(f"{name}.weight", axis) for name in ("trend", "remainder"))
+        return (context_group(self.context, *readers, minimum=self.config.kernel),)
 
 
 DLinearConfig.forecaster = DLinear

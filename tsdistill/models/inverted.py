@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, TransformerBlock, WindowNorm
-from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
+from tsdistill.models.widths import columns_of_steps, context_group, spread, transformer_groups, with_head_width
 
 
 class InvertedTransformerConfig(ModelConfig):
@@ -137,10 +138,31 @@ class InvertedTransformer(Forecaster):
         return replace(self.conclude(raw, centre, spread, hidden=tuple(hidden), **heads), tokens_are="channels")
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """Heads and feed-forward width of every block."""
-        return head_groups(self.config.heads, self.config.head_width) + inner_groups(
-            self.config.feedforward, field="feedforward", group="block{}.feedforward", module="blocks.{}"
+        """Heads and feed-forward width of every block, the residual width, blocks, and the oldest steps."""
+        sources = [Slice("embed.weight", 0), Slice("embed.bias", 0)]
+        if self.config.channel_embedding:
+            sources.append(Slice("channel.weight", 1))
+        for name, embed in (("embed_future", self.embed_future), ("embed_past", self.embed_past)):
+            if embed is not None:
+                sources += [
+                    Slice(f"{name}.embed.weight", 0),
+                    Slice(f"{name}.embed.bias", 0),
+                    Slice(f"{name}.feature", 1),
+                ]
+        n_steps = {"n_steps": self.context, "size": self.context}
+        steps = context_group(
+            self.context,
+            Slice("embed.weight", 1),
+            columns_of_steps("shortcut.weight", self.shortcut, **n_steps),
+            columns_of_steps("embed_past.embed.weight", self.embed_past, **n_steps),
+            columns_of_steps(
+                "embed_future.embed.weight",
+                self.embed_future,
+                n_steps=self.context + self.horizon,
+                size=self.context,
+            ),
         )
+        return (*transformer_groups(self.config, tuple(sources), (Slice("last.weight", 1),)), steps)
 
 
 InvertedTransformerConfig.forecaster = InvertedTransformer

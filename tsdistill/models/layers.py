@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tsdistill.models.base import Slice, WidthGroup
+from tsdistill.models.groups import Slice, WidthGroup
 
 EPSILON = 1e-5
 
@@ -113,6 +113,10 @@ class SmallMap(nn.Module):
             return self.last(x), ()
         state = functional.relu(self.expand(x))
         return self.last(state), (state,)
+
+    def first(self, name: str) -> str:
+        """The weight that reads the inputs; `name` is the attribute this map stands in."""
+        return f"{name}.{'last' if self.expand is None else 'expand'}.weight"
 
     def width_groups(self, name: str) -> tuple[WidthGroup, ...]:
         """The hidden units, for a config whose field `hidden` counts them; `name` is the attribute it stands in."""

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, Slice, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
+from tsdistill.models.widths import columns_of_steps, context_group
 
 
 class LSTMConfig(ModelConfig):
@@ -144,9 +146,10 @@ class LSTM(Forecaster):
         return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The units of every layer: four gate rows each, the recurrent columns and the next layer's columns.
+        """The units of every layer, the embedding of a patch, and the oldest patches.
 
-        A unit of two directions goes or stays as a pair.
+        A unit is four gate rows, a recurrent column and a column of the next layer; one of two directions goes or stays
+        as a pair.
         """
         ways = ("", "_reverse") if self.config.bidirectional else ("",)
         groups = []
@@ -170,7 +173,20 @@ class LSTM(Forecaster):
                     ),
                 )
             )
-        return tuple(groups)
+        sources = [Slice("embed.weight", 0), Slice("embed.bias", 0)]
+        if self.config.channel_embedding:
+            sources.append(Slice("channel.weight", 1))
+        embedding = WidthGroup(
+            name="embedding",
+            size=self.config.embedding,
+            field=("embedding", None),
+            incoming=tuple(sources),
+            outgoing=tuple(Slice(f"layers.0.weight_ih_l0{way}", 1) for way in ways),
+            kind="width",
+        )
+        size, steps = self.patches.n_tokens, self.config.patch
+        shortcut = columns_of_steps("shortcut.weight", self.shortcut, n_steps=self.context, size=size, steps=steps)
+        return (*groups, embedding, context_group(size, shortcut, steps=steps))
 
 
 LSTMConfig.forecaster = LSTM

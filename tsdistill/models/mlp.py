@@ -10,10 +10,11 @@ from torch.nn import functional
 
 from tsdistill.data.task import Signature
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, WindowNorm
-from tsdistill.models.widths import inner_groups, spread
+from tsdistill.models.widths import columns_of_steps, context_group, inner_groups, layer_group, spread, width_group
 
 
 class MLPConfig(ModelConfig):
@@ -121,8 +122,33 @@ class MLP(Forecaster):
         return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The inner width of every block."""
-        return inner_groups(self.config.hidden, field="hidden", group="block{}.hidden", module="blocks.{}")
+        """The inner width of every block, the residual width, blocks, and the oldest steps."""
+        config, context, sources = self.config, self.context, [Slice("embed.weight", 0), Slice("embed.bias", 0)]
+        if self.channel is not None:
+            sources.append(Slice("channel.weight", 1))
+        steps = [columns_of_steps("shortcut.weight", self.shortcut, n_steps=context, size=context)]
+        # All steps of all features at once, those of a step together; what is ahead of the context stays.
+        for name, embed, n_features, ahead in (
+            ("embed_future", self.embed_future, len(self.signature.future), self.horizon),
+            ("embed_past", self.embed_past, len(self.signature.past), 0),
+        ):
+            if embed is not None:
+                sources += [Slice(f"{name}.weight", 0), Slice(f"{name}.bias", 0)]
+                steps.append(Slice(f"{name}.weight", 1, block=n_features, rest=ahead * n_features))
+        return (
+            *inner_groups(config.hidden, field="hidden", group="block{}.hidden", module="blocks.{}"),
+            width_group(
+                config.width,
+                config.depth,
+                sources=tuple(sources),
+                norms=("norm",),
+                reads=("expand",),
+                writes=("contract",),
+                readers=(Slice("last.weight", 1),),
+            ),
+            layer_group(config.depth, writers=("contract",), hidden=config.hidden),
+            context_group(context, Slice("embed.weight", 1), *steps),
+        )
 
 
 MLPConfig.forecaster = MLP

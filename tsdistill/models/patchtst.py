@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, TransformerBlock, WindowNorm
-from tsdistill.models.widths import head_groups, inner_groups, spread, with_head_width
+from tsdistill.models.widths import columns_of_steps, context_group, spread, transformer_groups, with_head_width
 
 
 class PatchTSTConfig(ModelConfig):
@@ -135,10 +136,23 @@ class PatchTST(Forecaster):
         return self.conclude(raw, centre, spread, hidden=tuple(hidden), **heads)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """Heads and feed-forward width of every block."""
-        return head_groups(self.config.heads, self.config.head_width) + inner_groups(
-            self.config.feedforward, field="feedforward", group="block{}.feedforward", module="blocks.{}"
+        """Heads and feed-forward width of every block, the residual width, blocks, and the oldest patches.
+
+        Most weights of a long context sit in the last layer, which reads every patch.
+        """
+        n_tokens, width, stride = self.patches.n_tokens, self.config.width, self.config.stride
+        sources = [Slice("embed.weight", 0), Slice("embed.bias", 0), Slice("position", 1)]
+        if self.config.channel_embedding:
+            sources.append(Slice("channel.weight", 1))
+        patches = context_group(
+            n_tokens,
+            Slice("last.weight", 1, block=width),
+            columns_of_steps("shortcut.weight", self.shortcut, n_steps=self.context, size=n_tokens, steps=stride),
+            steps=stride,
+            incoming=(Slice("position", 0),),
         )
+        readers = (Slice("last.weight", 1, repeat=n_tokens),)
+        return (*transformer_groups(self.config, tuple(sources), readers), patches)
 
 
 PatchTSTConfig.forecaster = PatchTST

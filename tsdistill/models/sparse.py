@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, SmallMap, WindowNorm
+from tsdistill.models.widths import context_group
 
 
 class SparseTSFConfig(ModelConfig):
@@ -92,8 +94,9 @@ class SparseTSF(Forecaster):
         return self.conclude(raw, centre, spread, hidden=hidden)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The hidden layer, where there is one."""
-        return self.map.width_groups("map")
+        """The hidden layer, where there is one, and the oldest periods."""
+        periods = context_group(self.n_past, Slice(self.map.first("map"), 1), steps=self.config.period)
+        return (*self.map.width_groups("map"), periods)
 
 
 SparseTSFConfig.forecaster = SparseTSF

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
-from tsdistill.models.widths import inner_groups, spread
+from tsdistill.models.widths import columns_of_steps, context_group, inner_groups, layer_group, spread, width_group
 
 
 class TCNConfig(ModelConfig):
@@ -33,6 +34,8 @@ class TCNConfig(ModelConfig):
         depth: Number of blocks.
         hidden: Inner (expanded) size of the blocks, one number or one per block; by default 2 * width.
         kernel: Tokens that a filter spans.
+        dilations: Tokens between the taps of each block's filters; by default 2^d. A pruned model that lacks a block
+            keeps those of the others.
         patch: Steps in a token; 1 works on single steps.
         dropout: Share of activations dropped while training.
         channel_embedding: Learn a vector per channel.
@@ -56,6 +59,7 @@ class TCNConfig(ModelConfig):
     depth: int = Field(default=3, ge=1)
     hidden: tuple[int, ...] = 0  # type: ignore[assignment]
     kernel: int = Field(default=3, ge=2)
+    dilations: tuple[PositiveInt, ...] | None = None
     patch: int = Field(default=24, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
@@ -68,6 +72,18 @@ class TCNConfig(ModelConfig):
     @classmethod
     def _spread(cls, values: Any) -> Any:
         return spread(cls, values, hidden=lambda width: 2 * width)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dilations is not None and len(self.dilations) != self.depth:
+            rule = f"hold one number for each of depth = {self.depth} blocks"
+            raise ValueError(must("dilations", rule, self.dilations, "Leave it out for 1, 2, 4, ..."))
+        return self
+
+    @property
+    def spacing(self) -> tuple[int, ...]:
+        """Tokens between the taps of each block's filters."""
+        return self.dilations or tuple(2**place for place in range(self.depth))
 
 
 class SeparableBlock(nn.Module):
@@ -121,8 +137,8 @@ class TCN(Forecaster):
         self.embed = nn.Linear(config.patch, width)
         self.channel = ChannelEmbedding(len(signature.channels), width) if config.channel_embedding else nn.Identity()
         self.blocks = nn.ModuleList(
-            SeparableBlock(width, hidden, config.kernel, 2**depth, config.dropout)
-            for depth, hidden in enumerate(config.hidden)
+            SeparableBlock(width, hidden, config.kernel, dilation, config.dropout)
+            for hidden, dilation in zip(config.hidden, config.spacing, strict=True)
         )
         self.last_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
@@ -151,13 +167,33 @@ class TCN(Forecaster):
         return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The inner width of every block: rows of `expand`, filters of `depthwise`, columns of `contract`."""
-        return inner_groups(
-            self.config.hidden,
-            field="hidden",
-            group="block{}.hidden",
-            module="blocks.{}",
-            between=("depthwise.weight", "depthwise.bias"),
+        """The inner width of every block, the residual width, blocks, and the oldest patches.
+
+        An inner unit is a row of `expand`, a filter of `depthwise` and a column of `contract`.
+        """
+        config, n_tokens = self.config, self.patches.n_tokens
+        sources = [Slice("embed.weight", 0), Slice("embed.bias", 0)]
+        if config.channel_embedding:
+            sources.append(Slice("channel.weight", 1))
+        columns = {"n_steps": self.context, "size": n_tokens, "steps": config.patch}
+        return (
+            *inner_groups(
+                config.hidden,
+                field="hidden",
+                group="block{}.hidden",
+                module="blocks.{}",
+                between=("depthwise.weight", "depthwise.bias"),
+            ),
+            width_group(
+                config.width,
+                config.depth,
+                sources=tuple(sources),
+                reads=("expand",),
+                writes=("contract",),
+                readers=(Slice("last.weight", 1),),
+            ),
+            layer_group(config.depth, writers=("contract",), hidden=config.hidden, dilations=config.spacing),
+            context_group(n_tokens, columns_of_steps("shortcut.weight", self.shortcut, **columns), steps=config.patch),
         )
 
 

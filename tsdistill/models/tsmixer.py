@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from tsdistill.data.task import Signature
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, Slice, WidthGroup
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import Shortcut, WindowNorm
-from tsdistill.models.widths import inner_groups, spread
+from tsdistill.models.widths import context_group, inner_groups, layer_group, spread
 
 
 class TSMixerConfig(ModelConfig):
@@ -157,15 +158,33 @@ class TSMixer(Forecaster):
         return mixed.transpose(1, 2).unflatten(1, (raw.shape[1], self.head.n_outputs)).flatten(2)
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The inner widths of every block, along time and across channels, and that of the last mixing if there is."""
+        """The inner widths of every block, along time and across channels, and that of the last mixing if there is.
+
+        Then blocks, and the oldest steps: what is passed from block to block is as wide as the context is long.
+        """
         config = self.config
         groups = inner_groups(
             config.time_hidden, field="time_hidden", group="block{}.time", module="blocks.{}.time"
         ) + inner_groups(
             config.channel_hidden, field="channel_hidden", group="block{}.channels", module="blocks.{}.channels"
         )
+        blocks = [f"blocks.{place}.time" for place in range(config.depth)]
+        outer = (
+            layer_group(
+                config.depth,
+                writers=("time.contract", "channels.contract"),
+                time_hidden=config.time_hidden,
+                channel_hidden=config.channel_hidden,
+            ),
+            context_group(
+                self.context,
+                *(Slice(f"{block}.expand.weight", 1) for block in blocks),
+                Slice("last.weight", 1),
+                incoming=tuple(Slice(f"{block}.contract.{part}", 0) for block in blocks for part in ("weight", "bias")),
+            ),
+        )
         if self.mix_future is None:
-            return groups
+            return (*groups, *outer)
         last = WidthGroup(
             name="future.hidden",
             size=config.future_hidden,
@@ -173,7 +192,7 @@ class TSMixer(Forecaster):
             incoming=(Slice("mix_future.expand.weight", 0), Slice("mix_future.expand.bias", 0)),
             outgoing=(Slice("mix_future.contract.weight", 1),),
         )
-        return (*groups, last)
+        return (*groups, last, *outer)
 
 
 TSMixerConfig.forecaster = TSMixer

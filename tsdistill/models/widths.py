@@ -1,12 +1,17 @@
-"""Widths that a config takes once or once per layer, and the groups that pruning cuts them by."""
+"""Widths that a config takes once or once per layer, and the groups that pruning cuts models by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tsdistill.errors import ConfigError, listed
-from tsdistill.models.base import ModelConfig, Slice, WidthGroup, per_layer
+from tsdistill.models.base import ModelConfig, per_layer
+from tsdistill.models.groups import Slice, WidthGroup
+
+if TYPE_CHECKING:
+    from tsdistill.models.inverted import InvertedTransformerConfig
+    from tsdistill.models.patchtst import PatchTSTConfig
 
 
 def spread(config: type[ModelConfig], values: Any, **widths: int | Callable[[int], int]) -> Any:
@@ -82,6 +87,113 @@ def head_groups(heads: Sequence[int], head_width: int) -> tuple[WidthGroup, ...]
                 for part in ("weight", "bias")
             ),
             outgoing=(Slice(f"blocks.{depth}.attention.out.weight", 1, block=head_width),),
+            kind="heads",
         )
         for depth, size in enumerate(heads)
     )
+
+
+def layer_group(depth: int, *, writers: tuple[str, ...], **per_unit: tuple[int, ...]) -> WidthGroup:
+    """Whole residual blocks of a stack `blocks`: a block whose `writers` are zero adds nothing.
+
+    `per_unit` gives the config's fields that hold an entry for every block.
+    """
+    parts = [Slice(f"blocks.{{}}.{name}.{part}", None) for name in writers for part in ("weight", "bias")]
+    return WidthGroup(
+        name="layers",
+        size=depth,
+        field=("depth", None),
+        incoming=(),
+        outgoing=tuple(parts),
+        kind="layers",
+        stack="blocks",
+        per_unit=tuple(per_unit.items()),
+    )
+
+
+def width_group(
+    size: int,
+    depth: int,
+    *,
+    sources: tuple[Slice, ...],
+    norms: tuple[str, ...] = (),
+    reads: tuple[str, ...],
+    writes: tuple[str, ...],
+    readers: tuple[Slice, ...],
+) -> WidthGroup:
+    """The entries of the vector that residual blocks in `blocks` read and add to.
+
+    Args:
+        size: Its width.
+        depth: Number of blocks.
+        sources: What makes it, before the blocks.
+        norms: Layer norms in a block.
+        reads: Layers in a block whose columns read it.
+        writes: Layers in a block whose rows add to it.
+        readers: What reads it behind the blocks and the last norm.
+    """
+    blocks = [f"blocks.{place}" for place in range(depth)]
+    made = [f"{block}.{name}.{part}" for block in blocks for name in (*norms, *writes) for part in ("weight", "bias")]
+    made += ["last_norm.weight", "last_norm.bias"]
+    return WidthGroup(
+        name="width",
+        size=size,
+        field=("width", None),
+        incoming=(*sources, *(Slice(name, 0) for name in made)),
+        outgoing=(*(Slice(f"{block}.{name}.weight", 1) for block in blocks for name in reads), *readers),
+        kind="width",
+        exact=False,
+    )
+
+
+def context_group(
+    size: int,
+    *outgoing: Slice | None,
+    steps: int = 1,
+    minimum: int = 1,
+    incoming: tuple[Slice, ...] = (),
+) -> WidthGroup:
+    """The oldest `steps` of the context, `size` times over; None stands for a reader that a model does not have."""
+    return WidthGroup(
+        name="context",
+        size=size,
+        field=("context", None),
+        incoming=incoming,
+        outgoing=tuple(each for each in outgoing if each is not None),
+        kind="context",
+        exact=False,
+        minimum=minimum,
+        steps=steps,
+    )
+
+
+def transformer_groups(
+    config: PatchTSTConfig | InvertedTransformerConfig, sources: tuple[Slice, ...], readers: tuple[Slice, ...]
+) -> tuple[WidthGroup, ...]:
+    """Heads, feed-forward width, residual width and blocks of a stack of `TransformerBlock`s in `blocks`.
+
+    Args:
+        config: The model's.
+        sources: What makes the tokens.
+        readers: What reads them in the end.
+    """
+    heads, feedforward, depth = config.heads, config.feedforward, config.depth
+    return (
+        *head_groups(heads, config.head_width),
+        *inner_groups(feedforward, field="feedforward", group="block{}.feedforward", module="blocks.{}"),
+        width_group(
+            config.width,
+            depth,
+            sources=sources,
+            norms=("attention_norm", "feedforward_norm"),
+            reads=("attention.query", "attention.key", "attention.value", "expand"),
+            writes=("attention.out", "contract"),
+            readers=readers,
+        ),
+        layer_group(depth, writers=("attention.out", "contract"), heads=heads, feedforward=feedforward),
+    )
+
+
+def columns_of_steps(parameter: str, layer: object | None, *, n_steps: int, size: int, steps: int = 1) -> Slice | None:
+    """Columns of a linear layer that reads `n_steps` single steps; None where there is no such layer."""
+    return None if layer is None else Slice(parameter, 1, block=steps, rest=n_steps - size * steps)

@@ -1,9 +1,26 @@
-"""Structured pruning: a pruned model is an ordinary model with a smaller config."""
+"""Pruning: a pruned model is an ordinary model with a smaller config; `plan_pruning` and `sensitivity` look first."""
 
 from __future__ import annotations
 
 from tsdistill.pruning.criteria import CRITERIA, Criterion
-from tsdistill.pruning.pruner import Pruning, prune
+from tsdistill.pruning.evidence import Evidence
+from tsdistill.pruning.planning import Plan, PlanRow, macs_of, plan_pruning
+from tsdistill.pruning.pruner import prune
 from tsdistill.pruning.rebuilding import rebuild
+from tsdistill.pruning.sensitivities import Sensitivity, sensitivity
+from tsdistill.pruning.spec import Pruning
 
-__all__ = ["CRITERIA", "Criterion", "Pruning", "prune", "rebuild"]
+__all__ = [
+    "CRITERIA",
+    "Criterion",
+    "Evidence",
+    "Plan",
+    "PlanRow",
+    "Pruning",
+    "Sensitivity",
+    "macs_of",
+    "plan_pruning",
+    "prune",
+    "rebuild",
+    "sensitivity",
+]

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
 from tsdistill.data.task import Task
-from tsdistill.errors import UnsupportedError
+from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.exporting import refuse_deployed
-from tsdistill.losses import AnyLoss, OutputLoss
-from tsdistill.models.base import Forecaster, WidthGroup, versions
-from tsdistill.pruning.criteria import CRITERIA
+from tsdistill.models.base import Forecaster, versions
+from tsdistill.pruning.evidence import Evidence, error_of
+from tsdistill.pruning.ranking import Ranks, groups_of, notes_of
 from tsdistill.pruning.rebuilding import rebuild
-from tsdistill.spec import LineageStep, Spec
+from tsdistill.pruning.repairing import folded, refitted
+from tsdistill.pruning.spec import Pruning
+from tsdistill.pruning.targets import MEASURES, STEPS, ratio_for
+from tsdistill.pruning.unstructured import cut_weights, found_in, held
+from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
-from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
+from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
 
+ATTEMPTS = 6
+"""Times that a cut is made deeper because its result missed what was estimated."""
 
-class Pruning(Spec):
-    """What to remove, and how to recover from it.
-
-    Args:
-        ratio: Share of units removed from every width group, 0 = nothing. At least one unit of a group always stays.
-        criterion: How units are ranked.
-        recovery: Training after the cut; None for none.
-        losses: What recovery imitates when there is a teacher.
-
-    Example:
-        >>> Pruning(ratio=0.5).criterion
-        'magnitude'
-    """
-
-    ratio: float = Field(default=0.5, ge=0, lt=1)
-    criterion: Literal["magnitude"] = "magnitude"
-    recovery: Training | None = Training(epochs=3, learning_rate=5e-4)
-    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)
+TRIES = 16
+"""Ratios tried for a validation error are multiples of one by this."""
 
 
 def prune(
@@ -53,26 +43,28 @@ def prune(
 ) -> Forecaster:
     """Remove the least worthy units of every width group; the result is an ordinary, smaller forecaster.
 
-    Units are ranked within their group. The config shrinks, a model is built from it, and what stays is copied:
-    nothing is masked, so that bytes and time shrink with the ratio. Recovery trains the result, on the teacher's
-    forecasts and the truth if a teacher is given, on the truth alone if not. A control is pruned alike and recovers
-    without a teacher.
+    The config shrinks, a model is built from it, and what stays is copied: nothing is masked, so that bytes and time
+    shrink with the ratio. Recovery trains the result, on the teacher's forecasts and the truth if a teacher is given,
+    on the truth alone if not. A control is pruned to the same sizes and recovers without a teacher. See `Pruning` for
+    what is cut, in how many rounds and up to which target, and `plan_pruning` to look first.
 
     Args:
         forecaster: What to prune; left as it is.
-        task: Data for the recovery.
+        task: Data for criteria, repair and recovery; its test part is not read.
         pruning: What to remove; defaults to `Pruning()`.
         teacher: Who teaches the recovery.
         cache: Folder for the teacher's forecasts.
-        checkpoint: A file to keep the recovery's state in (the control keeps its own beside it).
+        checkpoint: A file to keep the recovery's state in (further rounds and the control keep theirs beside it).
         progress: Show progress bars; None shows them in a terminal only.
 
     Returns:
-        A new forecaster of the same class.
+        A new forecaster of the same class; the last step of its lineage says what was kept and what was reached.
 
     Raises:
         OrderError: the model was already exported or quantized.
-        UnsupportedError: the architecture has nothing that can be removed (linear, seasonal naive).
+        ConfigError: a teacher is given though the spec recovers from the unpruned self.
+        UnsupportedError: the architecture has nothing that can be removed (linear, seasonal naive), a name fits no
+            group, a criterion cannot rank one, or a target is out of reach.
         DivergenceError: recovery met an infinite or NaN loss.
 
     Example:
@@ -84,57 +76,197 @@ def prune(
         (12,)
     """
     refuse_deployed(forecaster, "prune")
+    pruning = pruning or Pruning()
     if teacher is not None:
         refuse_deployed(teacher, "prune")
         check_teacher(teacher, task)
-    pruning = pruning or Pruning()
-    if not forecaster.width_groups():
-        kind = forecaster.config.kind
-        raise UnsupportedError(
-            f"A {kind!r} model has no units, heads or widths to prune. Leave this step out, or distil into a smaller "
-            "architecture."
-        )
-    smaller = _prune_one(forecaster, task, pruning, teacher, cache, checkpoint, progress)
+        if pruning.recover_from is not None:
+            rule = "be None where a teacher is given"
+            raise ConfigError(must("recover_from", rule, pruning.recover_from, "Leave one of the two out"))
+    if pruning.method == "structured":
+        groups_of(forecaster, pruning)  # refuses what cannot be cut
+    kitchen = _Kitchen(task, pruning, teacher, cache, checkpoint, progress)
+    smaller, counts = kitchen.pruned(forecaster)
     if forecaster.control is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
-        smaller.control = _prune_one(forecaster.control, task, pruning, None, None, beside, progress)
+        alone = replace(kitchen, teacher=None, cache=None, checkpoint=beside, counts=counts)
+        smaller.control, _ = alone.pruned(forecaster.control)
     return smaller
 
 
-def _prune_one(
-    forecaster: Forecaster,
-    task: Task,
-    pruning: Pruning,
-    teacher: Teacher | None,
-    cache: Path | None,
-    checkpoint: Path | None,
-    progress: bool | None,
-) -> Forecaster:
-    keep = {group.name: _kept(forecaster, group, pruning) for group in forecaster.width_groups()}
-    smaller = rebuild(forecaster, keep)
-    found: dict[str, Any] = {
-        "kept": {group.name: f"{len(keep[group.name])} of {group.size}" for group in forecaster.width_groups()},
-        "n_parameters_before": forecaster.n_parameters,
-        "n_parameters": smaller.n_parameters,
-    }
-    if pruning.recovery is not None:
-        objective: Objective = (
-            TruthObjective() if teacher is None else TeacherObjective(pruning.losses, CachedTeacher(teacher, cache))
+@dataclass(frozen=True)
+class _Kitchen:
+    """Everything a model is pruned with.
+
+    `counts` are the units that stay of every group after each round, where another model has set them.
+    """
+
+    task: Task
+    pruning: Pruning
+    teacher: Teacher | None
+    cache: Path | None
+    checkpoint: Path | None
+    progress: bool | None
+    counts: tuple[dict[str, int], ...] | None = None
+
+    def pruned(self, model: Forecaster) -> tuple[Forecaster, tuple[dict[str, int], ...]]:
+        """The smaller forecaster with its lineage, and how many units stayed after each round."""
+        pruning = self.pruning
+        if pruning.method == "unstructured":
+            return self._finished(model, *self._masked(model)), ()
+        if self.counts is None and pruning.max_error_increase is not None:
+            smaller, found, counts = self._within_error(model)
+        elif self.counts is None and pruning.sizes:
+            smaller, found, counts = self._within_size(model)
+        else:
+            smaller, found, counts = self._cut(model, pruning.ratio, self.checkpoint)
+        return self._finished(model, smaller, found), counts
+
+    def _finished(self, model: Forecaster, smaller: Forecaster, found: dict[str, Any]) -> Forecaster:
+        mentor = self._mentor(model)
+        recovery = self.pruning.recovery
+        step = LineageStep(
+            verb="prune",
+            spec=self.pruning.to_dict() | ({"teacher": mentor.digest} if mentor is not None else {}),
+            seed=recovery.seed if recovery else None,
+            data=self.task.fingerprint if recovery or _looks_at_data(self.pruning) else None,
+            metrics=found,
+            versions=versions(),
         )
-        found |= fit(smaller, task, pruning.recovery, objective, checkpoint=checkpoint, progress=progress)
-    step = LineageStep(
-        verb="prune",
-        spec=pruning.to_dict() | ({"teacher": teacher.digest} if teacher is not None else {}),
-        seed=pruning.recovery.seed if pruning.recovery else None,
-        data=task.fingerprint if pruning.recovery else None,
-        metrics=found,
-        versions=versions(),
-    )
-    return smaller.eval().with_step(step)
+        smaller.lineage = model.lineage
+        return smaller.eval().with_step(step)
+
+    def _mentor(self, model: Forecaster) -> Teacher | None:
+        return model if self.pruning.recover_from == "self" else self.teacher
+
+    def _within_size(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
+        """Cut as much as the targets for sizes ask for, and see that the result keeps to them."""
+        ranks, limits = self._ranks(model, self.pruning), self.pruning.sizes
+        ratio, asked = ratio_for(ranks, limits), dict(limits)
+        for _ in range(ATTEMPTS):
+            smaller, found, counts = self._cut(model, ratio, self._beside(f"ratio{ratio:.4f}"))
+            # Measured with what its manifest is going to say: a longer lineage makes a larger file.
+            done = self._finished(model, smaller, {**found, "ratio": ratio, "reached": limits})
+            reached = {name: MEASURES[name](done) for name in limits}
+            over = {name: value for name, value in reached.items() if value > limits[name]}
+            if not over:
+                return smaller, {**found, "ratio": ratio, "reached": reached}, counts
+            asked |= {name: asked[name] - (value - limits[name]) for name, value in over.items()}
+            try:
+                ratio = max(ratio_for(ranks, asked), ratio + 1 / STEPS)
+            except UnsupportedError:
+                break
+        told = ", ".join(f"{name}={limits[name]:g} (reached: {value:g})" for name, value in reached.items())
+        raise UnsupportedError(
+            f"No cut was found that keeps to {told}. Raise the target. The forecaster is left as it was."
+        )
+
+    def _within_error(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
+        """Cut as much as the validation error allows, by halving the range of ratios."""
+        allowed = self.pruning.max_error_increase
+        assert allowed is not None  # the caller asked
+        before, tried = error_of(model, self.task.validation), []
+        best: tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]] | None = None
+        low, high, reached = 0, TRIES, 0.0
+        while high - low > 1:
+            middle = (low + high) // 2
+            ratio = middle / TRIES
+            smaller, found, counts = self._cut(model, ratio, self._beside(f"ratio{ratio:.4f}"))
+            error = error_of(smaller, self.task.validation)
+            if smaller.n_parameters == model.n_parameters:
+                low = middle  # too small a share of every group to cut anything
+                continue
+            tried.append({"ratio": ratio, "n_parameters": smaller.n_parameters, "error_increase": error / before - 1})
+            if error <= before * (1 + allowed):
+                low, best, reached = middle, (smaller, found, counts), ratio
+            else:
+                high = middle
+        if best is None:
+            closest = min(tried, key=lambda each: each["error_increase"])
+            raise UnsupportedError(
+                f"No cut keeps to max_error_increase={allowed:g}, got {closest['error_increase']:.3g} at the closest, "
+                f"a ratio of {closest['ratio']:g}. Allow more, recover longer, or leave this step out. The forecaster "
+                "is left as it was."
+            )
+        return best[0], {**best[1], "ratio": reached, "tried": tried}, best[2]
+
+    def _cut(
+        self, model: Forecaster, ratio: float, checkpoint: Path | None
+    ) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
+        """Rounds of ranking, cutting, repairing and recovering."""
+        pruning, smaller, done = self.pruning, model, []
+        first = groups_of(model, pruning)
+        sizes, found, notes = {group.name: group.size for group in first}, {}, []
+        recoveries = []
+        for number in range(1, pruning.n_rounds + 1):
+            ranks = self._ranks(smaller, pruning)
+            last = number == pruning.n_rounds
+            if not last:
+                # Blocks are numbered by their place, and a context has to go from its start: both in the last round.
+                ranks = replace(ranks, groups=[g for g in ranks.groups if g.kind not in ("layers", "context")])
+            if self.counts is not None:
+                counts = dict(self.counts[number - 1])
+            else:
+                share = pruning.share(number, ratio)
+                own = {group.name: sizes[group.name] for group in ranks.groups}
+                counts = ranks.counts(share, own)
+                notes = notes_of([group for group in first if group.name in counts], counts, share)
+            smaller = self._repaired(smaller, ranks.kept(counts))
+            done.append(counts)
+            if pruning.recovery is not None:
+                beside = checkpoint
+                if checkpoint is not None and not last:
+                    beside = checkpoint.with_name(f"round{number}-{checkpoint.name}")
+                found = fit(smaller, self.task, pruning.recovery, self._objective(model), checkpoint=beside,
+                            progress=self.progress)  # fmt: skip
+                recoveries.append(found.get("validation_mse"))
+        told: dict[str, Any] = {
+            "kept": {name: f"{done[-1][name]} of {size}" for name, size in sizes.items()},
+            "n_parameters_before": model.n_parameters,
+            "n_parameters": smaller.n_parameters,
+        }
+        if notes:
+            told["notes"] = notes
+        if pruning.n_rounds > 1:
+            told["rounds"] = [{"kept": counts, "validation_mse": error} for counts, error in
+                              zip(done, recoveries or [None] * len(done), strict=True)]  # fmt: skip
+        return smaller, told | found, tuple(done)
+
+    def _ranks(self, model: Forecaster, pruning: Pruning) -> Ranks:
+        return Ranks(model, groups_of(model, pruning), pruning, Evidence(model, self.task))
+
+    def _repaired(self, model: Forecaster, keep: Mapping[str, Tensor]) -> Forecaster:
+        if not self.pruning.repair:
+            return rebuild(model, keep)
+        windows = Evidence(model, self.task).train
+        smaller = rebuild(model, keep, mend=lambda whole, units: folded(whole, units, windows))
+        return refitted(smaller, model, windows)
+
+    def _masked(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any]]:
+        """Rounds of setting single weights to zero and recovering."""
+        pruning, smaller = self.pruning, model
+        found: dict[str, Any] = {}
+        for number in range(1, pruning.n_rounds + 1):
+            smaller, masks = cut_weights(smaller, pruning, pruning.share(number, pruning.ratio))
+            if pruning.recovery is not None:
+                beside = self.checkpoint
+                if beside is not None and number < pruning.n_rounds:
+                    beside = beside.with_name(f"round{number}-{beside.name}")
+                with held(smaller, masks):
+                    found = fit(smaller, self.task, pruning.recovery, self._objective(model), checkpoint=beside,
+                                progress=self.progress)  # fmt: skip
+        sizes = {"n_parameters_before": model.n_parameters, "n_parameters": smaller.n_parameters}
+        return smaller, {**sizes, **found_in(smaller, model), **found}
+
+    def _objective(self, model: Forecaster) -> Objective:
+        mentor = self._mentor(model)
+        if mentor is None:
+            return TruthObjective()
+        return TeacherObjective(self.pruning.losses, CachedTeacher(mentor, self.cache))
+
+    def _beside(self, what: str) -> Path | None:
+        return None if self.checkpoint is None else self.checkpoint.with_name(f"{what}-{self.checkpoint.name}")
 
 
-def _kept(model: Forecaster, group: WidthGroup, pruning: Pruning) -> Tensor:
-    """Units that stay, ascending: the highest scores, at least one."""
-    n_kept = max(1, group.size - round(group.size * pruning.ratio))
-    scores = CRITERIA[pruning.criterion](model, group)
-    return torch.sort(scores.topk(n_kept).indices).values
+def _looks_at_data(pruning: Pruning) -> bool:
+    return pruning.repair or pruning.criterion not in ("magnitude", "l1") or pruning.max_error_increase is not None

@@ -1,0 +1,89 @@
+"""`tsdistill prune`: a plan, a smaller artifact, and errors with codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import tsdistill as td
+from tests.test_recipe import QUICK, toy_csv, toy_recipe
+from tsdistill.cli import app
+from tsdistill.errors import ConfigError, OrderError, TsdistillError, UnsupportedError
+
+
+def shell(*arguments: object) -> Result:
+    """In this process: what the program does with an error is tested elsewhere."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with toy data, a recipe, and a trained model in two forms."""
+    folder = tmp_path_factory.mktemp("pruning")
+    recipe = toy_recipe(Path(toy_csv(folder)))
+    (folder / "recipe.toml").write_text(recipe.to_toml())
+    task = recipe.task.build(recipe.data.load())
+    model = td.train(td.MLPConfig(width=7, depth=2, hidden=16), task, QUICK)
+    td.save(model, folder / "model")
+    td.save(td.export(model, task), folder / "deployed")
+    return folder
+
+
+def prune(folder: Path, *options: object, model: str = "model") -> Result:
+    return shell("prune", folder / model, "--recipe", folder / "recipe.toml", "--quiet", *options)
+
+
+def test_a_plan_is_shown_and_nothing_is_written(folder: Path, tmp_path: Path) -> None:
+    done = prune(folder, "--plan", "--ratio", 0.25, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert [line.split()[:3] for line in done.output.splitlines()[1:3]] == [
+        ["block1.hidden", "16", "12"],
+        ["block2.hidden", "16", "12"],
+    ]
+    found = json.loads(prune(folder, "--plan", "--max-parameters", 1400, "--json").output)
+    assert found["n_parameters"][1] <= 1400
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_smaller_artifact_is_left_and_told_of(folder: Path, tmp_path: Path) -> None:
+    options = ("--ratio", 0.5, "--groups", "units", "--groups", "context", "--criterion", "taylor", "--repair")
+    done = prune(folder, *options, "--epochs", 1, "--teacher", "self", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "block1.hidden   8 of 16" in done.output
+    smaller, whole = td.load(tmp_path / "out"), td.load(folder / "model")
+    assert isinstance(smaller, td.Forecaster)
+    assert smaller.context == 47 - 24
+    assert f"{whole.n_parameters:,} -> {smaller.n_parameters:,}" in done.output
+    step = smaller.lineage[-1]
+    assert step.spec["teacher"] == whole.digest
+    assert (step.spec["criterion"], step.spec["recovery"]["epochs"]) == ("taylor", 1)
+
+
+def test_json_says_what_was_reached(folder: Path, tmp_path: Path) -> None:
+    done = prune(folder, "--max-parameters", 1300, "--epochs", 0, "--json", "--out", tmp_path / "out")
+    found = json.loads(done.output)
+    assert found["reached"]["max_parameters"] == found["n_parameters"] <= 1300
+    assert set(found["validation_mse"]) == {"before", "after"}
+    assert found["config"]["kind"] == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "kind", "words"),
+    [
+        (("--ratio", 1.5), "model", ConfigError, "ratio"),
+        (("--max-error-increase", 0.1, "--max-bytes", 9), "model", ConfigError, "stand alone"),
+        (("--groups", "hedas"), "model", UnsupportedError, "hedas"),
+        (("--max-parameters", 3, "--epochs", 0), "model", UnsupportedError, "closest"),
+        (("--ratio", 0.5), "deployed", OrderError, "Swap the two lines"),
+    ],
+    ids=["ratio", "targets", "groups", "reach", "order"],
+)
+def test_errors_say_what_is_wrong(
+    options: tuple[object, ...], model: str, kind: type[TsdistillError], words: str, folder: Path
+) -> None:
+    done = prune(folder, *options, model=model)
+    assert isinstance(done.exception, kind)
+    assert words in str(done.exception)

@@ -1,0 +1,123 @@
+"""`tsdistill prune`: the verb for a shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+
+def prune(
+    artifact: Annotated[Path, typer.Argument(help="Folder of a saved trainable model.")],
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="Recipe whose data, task and [pruning] are used; left out: the bundled data."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the pruned model.")] = Path("tsdistill-pruned"),
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be cut and what it would save.")] = False,
+    ratio: Annotated[float | None, typer.Option(help="Share of units to remove.")] = None,
+    max_parameters: Annotated[int | None, typer.Option(help="Weights that may stay.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Bytes the exported model may take.")] = None,
+    max_latency: Annotated[float | None, typer.Option(metavar="MS", help="Milliseconds a forecast may take.")] = None,
+    max_error_increase: Annotated[
+        float | None, typer.Option(help="Share by which the validation error may grow: 0.01 is 1 %.")
+    ] = None,
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(help="units, heads, width, layers, context or names of groups; give it several times."),
+    ] = None,
+    criterion: Annotated[
+        Literal["magnitude", "l1", "taylor", "activation", "redundancy", "loss"] | None,
+        typer.Option(help="How units are ranked."),
+    ] = None,
+    ranking: Annotated[Literal["local", "global"] | None, typer.Option(help="In each group, or over all.")] = None,
+    repair: Annotated[
+        bool | None, typer.Option("--repair/--no-repair", help="Let what stays stand in for what goes.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of cutting and recovering.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of recovery after a round; 0 for none.")] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help='Who teaches the recovery: a saved model, or "self".')
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+) -> None:
+    """Remove units, heads, blocks or context from a saved model, which stays as it is; the result is a smaller one.
+
+    Look first with --plan. Of several sizes all have to be met; an error budget stands alone.
+
+    Examples:
+      tsdistill prune demo/stages/student --ratio 0.5 --plan
+
+      tsdistill prune student --recipe my.toml --max-bytes 50000 --repair --teacher teacher --out pruned
+
+      tsdistill prune student --recipe my.toml --max-error-increase 0.01 --groups units --groups context
+    """
+    from tsdistill.artifacts import load, save
+    from tsdistill.evaluation import evaluate
+    from tsdistill.pruning import plan_pruning
+    from tsdistill.pruning import prune as cut
+    from tsdistill.recipe import read_recipe
+
+    model: Any = load(artifact)
+    chosen = read_recipe(recipe)
+    asked = {
+        "ratio": ratio,
+        "max_parameters": max_parameters,
+        "max_bytes": max_bytes,
+        "max_latency_ms": max_latency,
+        "max_error_increase": max_error_increase,
+        "groups": tuple(groups) if groups else None,
+        "criterion": criterion,
+        "ranking": ranking,
+        "repair": repair,
+        "n_rounds": rounds,
+        "recover_from": "self" if teacher == Path("self") else None,
+    }
+    spec = _spec(chosen.pruning, {name: value for name, value in asked.items() if value is not None}, epochs)
+    task = chosen.task.build(chosen.data.load())
+    if plan:
+        found = plan_pruning(model, task, spec)
+        typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+        return
+    mentor: Any = load(teacher) if teacher is not None and spec.recover_from is None else None
+    smaller = cut(model, task, spec, teacher=mentor, progress=False if quiet else None)
+    errors = {name: evaluate(each, task, split="validation")["mse"] for name, each in
+              (("before", model), ("after", smaller))}  # fmt: skip
+    save(smaller, out, metrics=evaluate(smaller, task, split="validation"))
+    told = smaller.lineage[-1].metrics
+    if as_json:
+        result = {"artifact": str(out), "validation_mse": errors, **told, "config": smaller.config.to_dict()}
+        typer.echo(json.dumps({**result, "context": smaller.context}))
+        return
+    lines = [(name, kept) for name, kept in told.get("kept", {}).items()]
+    if "n_zeros" in told:
+        lines.append(("zeros", f"{told['n_zeros']:,} of {told['n_weights']:,}"))
+        lines.append(("compressed", f"{told['compressed_bytes_before']:,} -> {told['compressed_bytes']:,} bytes"))
+    lines.append(("weights", f"{told['n_parameters_before']:,} -> {told['n_parameters']:,}"))
+    lines.append(("validation MSE", f"{errors['before']:.4f} -> {errors['after']:.4f}"))
+    lines += [(name, f"{value:g}") for name, value in told.get("reached", {}).items()]
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        typer.echo(f"{name:{width}}  {value}")
+    for note in told.get("notes", []):
+        typer.echo(note)
+    typer.echo(f"\nArtifact  {out}")
+
+
+def _spec(base: Any, asked: dict[str, Any], epochs: int | None) -> Any:
+    """The recipe's pruning, or the default, with what the shell asks for in place of it."""
+    from tsdistill.pruning import Pruning
+    from tsdistill.training import Training
+
+    spec = base or Pruning()
+    if any(name == "ratio" or name.startswith("max_") for name in asked):
+        # Another goal than the recipe's takes the place of it.
+        targets = ("max_parameters", "max_bytes", "max_latency_ms", "max_error_increase")
+        asked = {**dict.fromkeys(targets), **asked}
+    if epochs is not None:
+        recovery = (spec.recovery or Training(learning_rate=5e-4)).replace(epochs=epochs) if epochs else None
+        asked = {**asked, "recovery": recovery}
+    return spec.replace(**asked)
