@@ -5,16 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tsdistill.data.task import Task
 from tsdistill.errors import OrderError, UnsupportedError
+from tsdistill.evaluation.scores import score
+from tsdistill.evaluation.significance import compare_losses
 from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import Loss, OutputLoss
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
 from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
+
+SIGNIFICANT = 0.05
+"""Chance of a difference as large between equally good students, below which it is called one."""
 
 
 def distill(
@@ -24,6 +29,7 @@ def distill(
     *,
     losses: Sequence[Loss] = (OutputLoss(),),
     training: Training | None = None,
+    balance: Literal["fixed", "start"] = "fixed",
     control: bool = True,
     cache: Path | None = None,
     checkpoint: Path | None = None,
@@ -42,7 +48,11 @@ def distill(
         task: Data, context and horizon.
         losses: What to imitate; their sum is minimised.
         training: How to train.
-        control: Also train the same student without the teacher, from the same weights, and keep it as `.control`.
+        balance: "start" divides each loss by the size of its gradient on the untrained student, relative to the first
+            one's, so that weights say how hard each pulls whatever its units; "fixed" leaves weights as they are.
+        control: Also train the same student without the teacher, from the same weights, and keep it as `.control`. The
+            lineage then says under "against_control" which of the two validation prefers, by how much, and whether the
+            difference is more than chance (`compare_losses`).
         cache: Folder for the teacher's forecasts, shared by runs and processes; None keeps them in memory.
         checkpoint: A file to keep the state in, so that a stopped run continues (the control keeps its own beside it).
         progress: Show progress bars; None shows them in a terminal only.
@@ -77,14 +87,32 @@ def distill(
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
     plain = _start_control(student, fresh) if control else None
-    objective = TeacherObjective(losses, CachedTeacher(teacher, cache))
+    objective = TeacherObjective(losses, CachedTeacher(teacher, cache, progress=progress), balance=balance)
     _learn(fresh, task, training, objective, checkpoint, progress)
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
         # What a probe chose for the student holds for its control: they are to differ in the teacher only.
         alike = training.replace(precision=fresh.lineage[-1].metrics.get("precision", training.precision))
         fresh.control = _learn(plain, task, alike, TruthObjective(), beside, progress)
+        last = fresh.lineage[-1]
+        told = {**last.metrics, "against_control": _against(fresh, fresh.control, task)}
+        fresh.lineage = (*fresh.lineage[:-1], last.replace(metrics=told))
     return fresh
+
+
+def _against(student: Forecaster, control: Forecaster, task: Task) -> dict[str, Any]:
+    """What validation says of a student and of the same student without a teacher."""
+    ours, theirs = (score(model, task, "validation") for model in (student, control))
+    found = compare_losses(ours.window_losses, theirs.window_losses, horizon=task.horizon, times=ours.times)
+    own, other = float(ours.window_losses.mean()), float(theirs.window_losses.mean())
+    return {
+        "validation_mse": own,
+        "control_validation_mse": other,
+        "relative": own / other - 1 if other else 0.0,
+        "p_value": found.p_value,
+        "better": "student" if own < other else "control",
+        "significant": found.p_value is not None and found.p_value < SIGNIFICANT,
+    }
 
 
 def _learn(
@@ -101,6 +129,7 @@ def _learn(
     taught = isinstance(objective, TeacherObjective)
     if isinstance(objective, TeacherObjective):
         spec |= {"losses": str(objective.losses), "teacher": objective.mentor.digest}
+        spec |= {} if objective.balance == "fixed" else {"balance": objective.balance}
     step = LineageStep(
         verb="distill" if taught else "train",
         spec=spec,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import torch
@@ -142,22 +143,32 @@ class TeacherObjective(Objective):
         return model.activations(batch.context, batch.future, batch.past, attention=self.losses.sees_attention)
 
     def _example(self, model: Forecaster, train: Windows) -> Example:
-        batch = train.batch(torch.arange(min(2, len(train))))
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
+        # The first and the last window: neighbours may both be a stretch where nothing happens.
+        batch = train.batch(torch.tensor([0, len(train) - 1]))
+        with _at_rest(model), torch.no_grad():
             student = self._seen(model, batch)
-        model.train(was_training)
         return Example(student, self.mentor.show(batch, attention=self.losses.sees_attention), batch)
 
     def _pulls(self, model: Forecaster, train: Windows) -> list[float]:
         """Size of each term's gradient on the student's weights, over windows from all of the training part."""
         index = torch.linspace(0, len(train) - 1, min(BALANCING_WINDOWS, len(train))).long()
         batch = train.batch(index)
-        student, teacher = self._seen(model, batch), self._lessons.of(batch)
+        with _at_rest(model):
+            student, teacher = self._seen(model, batch), self._lessons.of(batch)
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         norms = []
         for bound in self.sum.bound:
             found = torch.autograd.grad(bound(student, teacher, batch), weights, retain_graph=True, allow_unused=True)
             norms.append(math.sqrt(sum(float(each.double().square().sum()) for each in found if each is not None)))
         return norms
+
+
+@contextmanager
+def _at_rest(model: Forecaster) -> Iterator[None]:
+    """The model in evaluation mode: nothing is dropped, no random number drawn."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
