@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 import tsdistill as td
 from tsdistill.data.task import Batch, Windows
 from tsdistill.losses import OutputLoss
+from tsdistill.models import Activations
 from tsdistill.report.machine import machine
 from tsdistill.teachers import CachedTeacher
 from tsdistill.training import Objective, TeacherObjective, TruthObjective
@@ -47,6 +48,16 @@ class PerWindow(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         begin = self.starts[index]
         steps = self.series[begin : begin + self.length]
         return steps[: self.context], steps[self.context :]
+
+
+class Asked:
+    """The usual way of distilling: the teacher is asked about every batch, again and again."""
+
+    def __init__(self, teacher: td.Forecaster) -> None:
+        self.teacher = teacher
+
+    def of(self, batch: Batch) -> Activations:
+        return Activations(self.teacher.forecast(batch))
 
 
 def epoch(model: torch.nn.Module, objective: Objective, batches: Iterable[Batch]) -> float:
@@ -80,16 +91,15 @@ def main() -> None:
         for context, target in DataLoader(PerWindow(windows), batch_size=BATCH, shuffle=True):
             yield Batch(context, target, torch.empty(0))
 
-    def naive() -> Iterable[Batch]:
-        for batch in ours(NAIVE_BATCHES):
-            taught._said[batch.index] = teacher.forecast(batch).to(taught._said.dtype)
-            yield batch
+    naive = TeacherObjective([OutputLoss()], CachedTeacher(teacher))
+    naive.bind(student, windows.subset(torch.arange(BATCH)))
+    naive._lessons = Asked(teacher)
 
     pairs: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "windows": (lambda: epoch(student, truth, ours()), lambda: epoch(student, truth, loader())),
         "distilling, warm": (lambda: epoch(student, taught, ours()), lambda: epoch(student, truth, ours())),
         "distilling, naive": (
-            lambda: epoch(student, taught, naive()),
+            lambda: epoch(student, naive, ours(NAIVE_BATCHES)),
             lambda: epoch(student, taught, ours(NAIVE_BATCHES)),
         ),
     }
