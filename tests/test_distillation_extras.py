@@ -49,7 +49,8 @@ def test_what_does_not_fit_is_asked_of_the_teacher_again_to_the_same_end(task: T
         live = mentor.lessons(task.train, {"hidden.1"}).live
         assert live == ({"hidden.1"} if max_bytes == 0 else set())
         student = STUDENT.build(task.signature)
-        fit(student, task, QUICK, TeacherObjective([OutputLoss(), FeatureLoss()], mentor))
+        told = fit(student, task, QUICK, TeacherObjective([OutputLoss(), FeatureLoss()], mentor))
+        assert told.get("asked_every_batch") == (["hidden.1"] if max_bytes == 0 else None)
         found.append(student.last.weight.detach())
     assert torch.allclose(*found, atol=1e-3)
 

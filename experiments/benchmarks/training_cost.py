@@ -53,6 +53,8 @@ class PerWindow(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 class Asked:
     """The usual way of distilling: the teacher is asked about every batch, again and again."""
 
+    live = frozenset({"forecast"})
+
     def __init__(self, teacher: td.Forecaster) -> None:
         self.teacher = teacher
 

@@ -139,7 +139,12 @@ class Lessons:
     """
 
     def __init__(self, teacher: Teacher, kept: Mapping[str, Tensor], live: frozenset[str]) -> None:
-        self._teacher, self._kept, self.live = teacher, kept, live
+        self._teacher, self._kept, self._live = teacher, kept, live
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Parts that are not kept but asked of the teacher with every batch."""
+        return self._live
 
     @property
     def size_bytes(self) -> int:

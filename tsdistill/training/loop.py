@@ -156,6 +156,7 @@ def fit(
         "steps": so_far.step,
         "precision": so_far.precision,
         "objective": objective.formula,
+        **objective.notes,
         "history": so_far.history,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,11 @@ class Objective(nn.Module):
 
     def bind(self, model: Forecaster, train: Windows) -> None:
         """Get ready for a model and its training windows."""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a lineage should tell of how it was computed, once it is bound."""
+        return {}
 
     def at(self, progress: float) -> None:
         """Told before every step which share of all steps is done."""
@@ -70,6 +75,10 @@ class TruthObjective(Objective):
 
 class Lessons(Protocol):
     """What a teacher says of every window of a part."""
+
+    @property
+    def live(self) -> frozenset[str]:
+        """Parts that are not kept but asked of the teacher with every batch."""
 
     def of(self, batch: Batch) -> Activations:
         """The forecast, and what else was asked for, of a batch."""
@@ -118,6 +127,11 @@ class TeacherObjective(Objective):
         self._lessons = self.mentor.lessons(train, self.sum.reads)
         if self.balance == "start":
             self.sum.balance(self._pulls(model, train))
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Which parts of the teacher did not fit into its cache and were asked for with every batch."""
+        return {"asked_every_batch": sorted(self._lessons.live)} if self._lessons.live else {}
 
     def at(self, progress: float) -> None:
         """Weights follow their schedules."""
