@@ -131,7 +131,8 @@ def test_two_commands_share_teacher_and_trials_and_what_they_find_can_be_cooked(
     cooked = td.run(Recipe.from_file(tmp_path / "out" / "best.toml"), tmp_path / "best", progress=False)
     best = found[0]["best"][0]
     assert td.evaluate(cooked.deployed, cooked.task)["mse"] == pytest.approx(best["validation_mse"], rel=1e-4)
-    assert cooked.deployed.size_bytes == pytest.approx(best["size_bytes"], abs=64)
+    # A trial trains no control; the cooked manifest also says how the student did against its own.
+    assert cooked.deployed.size_bytes == pytest.approx(best["size_bytes"], abs=512)
 
 
 @pytest.fixture
