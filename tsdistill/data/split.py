@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
 class Borders(NamedTuple):
     """Row numbers (exclusive ends) of the three parts of one item."""
 
@@ -129,6 +133,15 @@ class Split(Spec):
             raise DataError("Split.dates needs time stamps; this panel has none. Use another kind of split.")
         ends = [_row_of(ds, stamp) for stamp in (self.validation_start, self.test_start, self.test_end)]
         return Borders(*ends)
+
+
+def spans(borders: Borders, context: int) -> list[tuple[Part, int, int]]:
+    """First and last row (exclusive) that the windows of each part may touch."""
+    return [
+        ("train", 0, borders.train),
+        ("validation", borders.train - context, borders.validation),
+        ("test", borders.validation - context, borders.test),
+    ]
 
 
 def _row_of(ds: pd.DatetimeIndex, stamp: str | None) -> int:

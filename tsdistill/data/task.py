@@ -18,7 +18,7 @@ from tsdistill.data.blocks import blocks, is_flag, moments
 from tsdistill.data.covariates import Covariates, misfits
 from tsdistill.data.repair import Hold, holds
 from tsdistill.data.signature import Signature
-from tsdistill.data.split import Borders, Split
+from tsdistill.data.split import PARTS, Borders, Part, Split, spans
 from tsdistill.data.windows import Batch, Scaler, Windows
 from tsdistill.errors import ConfigError, DataError, listed, must
 from tsdistill.spec import digest_of
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from tsdistill.data.panel import Panel
 
 __all__ = ["PARTS", "Batch", "Part", "Signature", "Task", "Windows"]
-
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 class Task:
@@ -204,6 +201,32 @@ class Task:
         plain._windows = {part: windows.without_covariates() for part, windows in self._windows.items()}
         return plain
 
+    def latest(self, share: float) -> Task:
+        """The same task with only the newest windows to train on: those within the last `share` of the training rows.
+
+        Scaled and judged as before, so that errors compare: what little data costs, and how much of it a teacher that
+        saw more gives back.
+
+        Example:
+            >>> import tsdistill as td
+            >>> task = td.Task(td.datasets.load("nyc-weather"), context=336, horizon=24)
+            >>> few = task.latest(0.25)
+            >>> len(few.train) < 0.25 * len(task.train), len(few.test) == len(task.test)
+            (True, True)
+        """
+        if not 0 < share <= 1:
+            raise ConfigError(must("share", "be above 0 and at most 1", share, "Give a share of the training rows"))
+        places = zip(self._offsets, self.borders, strict=True)
+        newest = [(offset + round(cut.train * (1 - share)), offset + cut.train) for offset, cut in places]
+        train = self.train.beginning_in(newest)
+        if not len(train):
+            length = f"context + horizon = {self.context + self.horizon}"
+            raise DataError(f"The last {share:g} of the training rows hold no window of {length} rows. Raise `share`.")
+        few = copy.copy(self)
+        few.__dict__.pop("fingerprint", None)
+        few._windows = {**self._windows, "train": train}
+        return few
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of everything selection may see: training and validation windows and the signature."""
@@ -230,7 +253,7 @@ class Task:
         # Half the bytes, one number per row, wherever rows can be counted with them.
         counter = np.int32 if self.panel.n_rows < 2**31 else np.int64
         for offset, borders in zip(self._offsets, self.borders, strict=True):
-            for part, begin, end in _spans(borders, self.context):
+            for part, begin, end in spans(borders, self.context):
                 first, last = offset + max(begin, 0), offset + end - self.context - self.horizon
                 starts[part].append(np.arange(first, last + 1, dtype=counter))
         tensor, how = torch.from_numpy(series), {"future": future, "past": past}
@@ -305,7 +328,7 @@ class Task:
                     problems.append(f"item {item.unique_id!r}: {error}")
                     continue
                 cut = Borders(0, 0, 0)
-            for part, begin, end in _spans(cut, self.context):
+            for part, begin, end in spans(cut, self.context):
                 n_rows = max(end - max(begin, 0), 0)
                 n_windowed[part] += n_rows >= length
                 if self.short == "refuse" and (begin < 0 or n_rows < length):
@@ -374,12 +397,3 @@ class Task:
         if self.scaler is None:
             return np.zeros(len(columns)), np.ones(len(columns))
         return moments(lambda: self._training(columns))
-
-
-def _spans(borders: Borders, context: int) -> list[tuple[Part, int, int]]:
-    """First and last row (exclusive) that the windows of each part may touch."""
-    return [
-        ("train", 0, borders.train),
-        ("validation", borders.train - context, borders.validation),
-        ("test", borders.validation - context, borders.test),
-    ]

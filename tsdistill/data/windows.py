@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -139,6 +139,15 @@ class Windows:
     def subset(self, index: torch.Tensor) -> Windows:
         """The windows at the positions `index`, as views of the same series."""
         return self._with(self.starts[index], future=self.future, past=self.past)
+
+    def beginning_in(self, spans: Iterable[tuple[int, int]]) -> Windows:
+        """The windows whose first row lies in one of some spans of rows (first, end)."""
+        import torch
+
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        for first, end in spans:
+            chosen |= (self.starts >= first) & (self.starts < end)
+        return self.subset(torch.nonzero(chosen).flatten())
 
     def without_covariates(self) -> Windows:
         """The same windows of the same series with no covariates."""
