@@ -34,6 +34,7 @@ from tsdistill.teachers import Teacher
 
 Spec = dict[str, Any]
 CLOSE = 1.05
+CELL = ["dataset", "horizon", "student", "data", "teacher_data"]
 
 
 def main() -> None:
@@ -67,23 +68,20 @@ def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Pa
     """All cells of one data set and horizon that are missing; teachers are trained when the first cell needs them."""
 
     @cache
-    def whole() -> td.Task:
+    def task(data: str) -> td.Task:
         panel = td.datasets.load(entry["dataset"])
         tasks = [td.Task(panel, context=context, horizon=horizon) for context in entry["contexts"]]
-        return min(tasks, key=lambda task: validation_mse(td.train(td.LinearConfig(), task), task))
-
-    @cache
-    def task(data: str) -> td.Task:
-        return whole() if data == "all" else whole().latest(plan["share"])
+        best = min(tasks, key=lambda each: validation_mse(td.train(td.LinearConfig(), each), each))
+        return best if data == "all" else best.latest(plan["share"])
 
     @cache
     def teacher(data: str) -> tuple[str, Teacher]:
-        return choose_teacher(entry, task(data), plan)
+        return choose_teacher(entry, task(data), plan, data == "few")
 
     @cache
     def control(student: str, data: str) -> tuple[Spec, list[Forecaster]]:
         spec = next(each for each in students if each["name"] == student)
-        return fit_control(spec, entry, task(data), plan)
+        return fit_control(spec, entry, task(data), plan, data == "few")
 
     for data, lesson in (("all", "all"), ("few", "all"), ("few", "few")):
         for student in students:
@@ -94,22 +92,22 @@ def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Pa
             if (rows["key"] == key).any():
                 continue
             began = time.perf_counter()
-            row = cell(entry, task(data), teacher(lesson), control(student["name"], data), plan)
+            row = cell(entry, task(data), teacher(lesson), control(student["name"], data), plan, data == "few")
             add({**name, **row, "seconds": time.perf_counter() - began, "key": key}, results)
             print(name, {k: round(v, 4) for k, v in row.items() if isinstance(v, float)}, flush=True)
 
 
 def choices(plan: Spec) -> list[Any]:
     """What else shapes a cell."""
-    return [plan["alphas"], plan["seeds"], plan["share"]]
+    return [plan["alphas"], plan["seeds"], plan["share"], plan["few_epochs"]]
 
 
-def choose_teacher(entry: Spec, task: td.Task, plan: Spec) -> tuple[str, Teacher]:
+def choose_teacher(entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[str, Teacher]:
     """The candidate with the least validation error: each alone, and the equal mean of all that come close to it."""
     found: dict[str, Teacher] = {}
     for spec in plan["teachers"]:
         n_windows = spec.get("windows_per_epoch", {}).get(entry["dataset"])
-        training = td.Training.from_dict({**spec.get("training", {}), "windows_per_epoch": n_windows, "seed": 100})
+        training = training_of(spec.get("training", {}), entry, plan, few, 100, n_windows)
         found[spec["name"]] = td.train(config_from_dict(spec["config"]), task, training, progress=False)
     errors = {name: validation_mse(model, task) for name, model in found.items()}
     close = [name for name in found if errors[name] <= CLOSE * min(errors.values())]
@@ -122,29 +120,37 @@ def choose_teacher(entry: Spec, task: td.Task, plan: Spec) -> tuple[str, Teacher
     return best, found[best]
 
 
-def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec) -> tuple[Spec, list[Forecaster]]:
+def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[Spec, list[Forecaster]]:
     """The setting that validation prefers with one seed, and the student without a teacher for every seed."""
     seeds = plan["seeds"] if "training" in student else plan["seeds"][:1]  # a closed form knows no seed
 
     def fit(setting: Spec, seed: int) -> Forecaster:
-        training = training_of(student, setting, entry, seed)
+        training = training_of({**student.get("training", {}), **setting.get("training", {})}, entry, plan, few, seed)
         return td.train(config_from_dict(setting["config"]), task, training, progress=False)
 
     tried = [fit(setting, seeds[0]) for setting in student["settings"]]
     best = int(np.argmin([validation_mse(model, task) for model in tried]))
-    setting = {**student, **student["settings"][best], "common": student.get("training", {})}
-    return setting, [tried[best], *(fit(student["settings"][best], seed) for seed in seeds[1:])]
+    chosen = student["settings"][best]
+    setting = {"config": chosen["config"], "training": {**student.get("training", {}), **chosen.get("training", {})}}
+    return setting, [tried[best], *(fit(chosen, seed) for seed in seeds[1:])]
 
 
-def training_of(student: Spec, setting: Spec, entry: Spec, seed: int) -> td.Training:
-    """How a student is trained in a setting."""
-    n_windows = student.get("windows_per_epoch", entry.get("windows_per_epoch"))
-    how = {**student.get("training", {}), **setting.get("training", {})}
-    return td.Training.from_dict({**how, "windows_per_epoch": n_windows, "seed": seed})
+def training_of(how: Spec, entry: Spec, plan: Spec, few: bool, seed: int, n_windows: int | None = None) -> td.Training:
+    """How a model is trained on a task: what its kind says, then the data set; more epochs where windows are few."""
+    n_windows = n_windows or entry.get("windows_per_epoch")
+    how = {"epochs": 10, "patience": 3, **how, **entry.get("training", {}), "windows_per_epoch": n_windows}
+    if few and n_windows is None:
+        how |= {name: how[name] * plan["few_epochs"] for name in ("epochs", "patience")}
+    return td.Training.from_dict({**how, "seed": seed})
 
 
 def cell(
-    entry: Spec, task: td.Task, taught_by: tuple[str, Teacher], plain: tuple[Spec, list[Forecaster]], plan: Spec
+    entry: Spec,
+    task: td.Task,
+    taught_by: tuple[str, Teacher],
+    plain: tuple[Spec, list[Forecaster]],
+    plan: Spec,
+    few: bool,
 ) -> Spec:
     """Choose alpha by validation with one seed, train every seed, read the test part once."""
     (name, teacher), (setting, controls) = taught_by, plain
@@ -152,11 +158,10 @@ def cell(
         teacher = td.TeacherEnsemble(teacher.teachers, task)  # of the same members, for these training windows
 
     def fit(alpha: float, seed: int) -> Forecaster:
-        training = training_of({**setting, "training": setting["common"]}, setting, entry, seed)
+        training = training_of(setting["training"], entry, plan, few, seed)
         config, losses = config_from_dict(setting["config"]), [td.OutputLoss(alpha=alpha)]
         return td.distill(teacher, config, task, losses=losses, training=training, control=False, progress=False)
 
-    # The mentor keeps what the teacher said between calls, so that each lesson is computed once.
     seeds = plan["seeds"][: len(controls)]
     tried = {alpha: fit(alpha, seeds[0]) for alpha in plan["alphas"]}
     alpha = min(tried, key=lambda each: validation_mse(tried[each], task))
@@ -171,8 +176,9 @@ def cell(
         "context": task.context, "n_train": len(task.train), "teacher": name, "setting": digest_of(setting),
         "alpha": alpha, "n_parameters": taught[0].n_parameters, "n_seeds": len(seeds),
         "teacher_validation_mse": validation_mse(teacher, task), "student_validation_mse": float(np.mean(ours)),
-        "control_validation_mse": float(np.mean(theirs)), "n_returned": sum(a <= b for a, b in zip(ours, theirs, strict=True)),
-        "naive_mse": mean_loss(naive), "ridge_mse": mean_loss(ridge), "teacher_mse": mse(teacher, task.test),
+        "control_validation_mse": float(np.mean(theirs)),
+        "n_returned": sum(a <= b for a, b in zip(ours, theirs, strict=True)), "naive_mse": mean_loss(naive),
+        "ridge_mse": mean_loss(ridge), "teacher_mse": mse(teacher, task.test),
     }  # fmt: skip
     for kind, scores in tests.items():
         each = [mean_loss(one) for one in scores]
@@ -211,7 +217,8 @@ def add(row: Spec, results: Path) -> None:
     """Append a finished cell; other processes may be adding theirs."""
     with FileLock(f"{results}.lock"):
         rows = pd.read_csv(results).to_dict("records") if results.exists() else []
-        frame = pd.DataFrame([*rows, row]).sort_values(["dataset", "horizon", "student", "data", "teacher_data"])
+        rows = [each for each in rows if any(each[column] != row[column] for column in CELL)]
+        frame = pd.DataFrame([*rows, row]).sort_values(CELL)
         frame.to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
         results.with_suffix(".part").replace(results)
 
@@ -225,8 +232,9 @@ def summarise(rows: pd.DataFrame, plan: Spec, folder: Path) -> None:
     names = [str(number) for number in rows.index]
     adjusted = holm({name: None if np.isnan(p) else p for name, p in zip(names, rows["p_value"], strict=True)})
     lines = [
-        "Test MSE (mean ± standard deviation over the seeds). Gain: how much smaller the error is with the teacher than "
-        'without, mean over paired seeds. p: Diebold-Mariano, Holm over all cells. Returned: what `keep="better"` gives.',
+        "Test MSE (mean ± standard deviation over the seeds). Gain: how much smaller the error is with the teacher "
+        "than without, mean over paired seeds. p: Diebold-Mariano, Holm over all cells. Returned: the gain of what "
+        'keep="better" returns.',
         "",
         "| data set | horizon | student | trained on | teacher, trained on | alpha | naive | ridge | teacher | control "
         "| with teacher | gain | p | returned |",
