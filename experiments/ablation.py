@@ -140,7 +140,8 @@ def summarise(rows: pd.DataFrame, folder: Path) -> None:
         lines.append(
             f"| {row['dataset']} | {row['student']} | {row['family']} | {row['naive_mse']:.4f} "
             f"| {row['ridge_mse']:.4f} | {row['teacher_mse']:.4f} | {row['control_mse']:.4f} "
-            f"| {row['student_mse']:.4f} ± {row['student_std']:.4f} | {row['gain']:+.1%} ± {row['gain_std']:.1%} | {row['validation_gain']:+.1%} "
+            f"| {row['student_mse']:.4f} ± {row['student_std']:.4f} "
+            f"| {row['gain']:+.1%} ± {row['gain_std']:.1%} | {row['validation_gain']:+.1%} "
             f"| {'' if p is None else f'{p:.2g}'} |"
         )
     (folder / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
