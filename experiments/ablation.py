@@ -75,7 +75,15 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
         if not losses:
             return td.train(config, few(), training, progress=False)
         return td.distill(
-            teacher(), config, few(), losses=losses, training=training, balance="start", control=False, progress=False
+            teacher(),
+            config,
+            few(),
+            losses=losses,
+            training=training,
+            balance="start",
+            control=False,
+            cache=results.parent / "work" / "cache",
+            progress=False,
         )
 
     def chosen(candidates: list[tuple[td.Loss, ...]]) -> tuple[td.Loss, ...]:

@@ -92,7 +92,15 @@ def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Pa
             if (rows["key"] == key).any():
                 continue
             began = time.perf_counter()
-            row = cell(entry, task(data), teacher(lesson), control(student["name"], data), plan, data == "few")
+            row = cell(
+                entry,
+                task(data),
+                teacher(lesson),
+                control(student["name"], data),
+                plan,
+                data == "few",
+                results.parent / "work" / "cache",
+            )
             add({**name, **row, "seconds": time.perf_counter() - began, "key": key}, results)
             print(name, {k: round(v, 4) for k, v in row.items() if isinstance(v, float)}, flush=True)
 
@@ -151,6 +159,7 @@ def cell(
     plain: tuple[Spec, list[Forecaster]],
     plan: Spec,
     few: bool,
+    lessons: Path,
 ) -> Spec:
     """Choose alpha by validation with one seed, train every seed, read the test part once."""
     (name, teacher), (setting, controls) = taught_by, plain
@@ -160,7 +169,9 @@ def cell(
     def fit(alpha: float, seed: int) -> Forecaster:
         training = training_of(setting["training"], entry, plan, few, seed)
         config, losses = config_from_dict(setting["config"]), [td.OutputLoss(alpha=alpha)]
-        return td.distill(teacher, config, task, losses=losses, training=training, control=False, progress=False)
+        return td.distill(
+            teacher, config, task, losses=losses, training=training, control=False, cache=lessons, progress=False
+        )
 
     seeds = plan["seeds"][: len(controls)]
     tried = {alpha: fit(alpha, seeds[0]) for alpha in plan["alphas"]}

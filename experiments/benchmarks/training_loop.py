@@ -24,8 +24,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
-from training_cost import PerWindow
+from torch.utils.data import DataLoader, Dataset
 
 import tsdistill as td
 from tsdistill.data.task import Batch, Windows
@@ -35,6 +34,22 @@ from tsdistill.report.machine import machine
 from tsdistill.training import TruthObjective, fit
 
 BATCH, REPEATS = 256, 7
+
+
+class PerWindow(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """The usual way: one window per item."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.series, self.context, self.length = windows.series, windows.context, windows.context + windows.horizon
+        self.starts = windows.starts.tolist()
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        begin = self.starts[index]
+        steps = self.series[begin : begin + self.length]
+        return steps[: self.context], steps[self.context :]
 
 
 class Stepped(Linear):
