@@ -53,15 +53,14 @@ def main() -> None:
         if arguments.sets and entry["dataset"] not in arguments.sets:
             continue
         for horizon in entry["horizons"]:
-            students = [each for each in plan["students"] if applies(each, entry["dataset"], horizon)]
-            students = [each for each in students if not arguments.students or each["name"] in arguments.students]
+            students = [s for s in plan["students"] if not arguments.students or s["name"] in arguments.students]
             run(entry, horizon, students, plan, results)
     summarise(pd.read_csv(results), plan, arguments.folder)
 
 
-def applies(student: Spec, dataset: str, horizon: int) -> bool:
-    """Whether a student belongs to a data set and horizon; by default to all."""
-    return student.get("only", [dataset, horizon]) == [dataset, horizon]
+def applies(student: Spec, cell: Spec) -> bool:
+    """Whether a student belongs to a cell; by default to all."""
+    return all(cell[name] == value for name, value in student.get("only", {}).items())
 
 
 def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Path) -> None:
@@ -87,6 +86,8 @@ def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Pa
         for student in students:
             name = {"dataset": entry["dataset"], "horizon": horizon, "data": data, "teacher_data": lesson}
             name["student"] = student["name"]
+            if not applies(student, name):
+                continue
             key = digest_of([name, {**entry, "horizons": None}, student, plan["teachers"], *choices(plan)])
             rows = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=["key"])
             if (rows["key"] == key).any():
@@ -145,7 +146,7 @@ def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec, few: bool
 
 def training_of(how: Spec, entry: Spec, plan: Spec, few: bool, seed: int, n_windows: int | None = None) -> td.Training:
     """How a model is trained on a task: what its kind says, then the data set; more epochs where windows are few."""
-    n_windows = n_windows or entry.get("windows_per_epoch")
+    n_windows = n_windows or how.get("windows_per_epoch") or entry.get("windows_per_epoch")
     how = {"epochs": 10, "patience": 3, **how, **entry.get("training", {}), "windows_per_epoch": n_windows}
     if few and n_windows is None:
         how |= {name: how[name] * plan["few_epochs"] for name in ("epochs", "patience")}
