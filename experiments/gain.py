@@ -34,6 +34,7 @@ from tsdistill.teachers import Teacher
 
 Spec = dict[str, Any]
 CLOSE = 1.05
+CELLS = {"all": ("all", "all"), "few": ("few", "all"), "few-for-both": ("few", "few")}
 CELL = ["dataset", "horizon", "student", "data", "teacher_data"]
 
 
@@ -43,6 +44,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="*", help="Names of data sets; by default all.")
     parser.add_argument("--students", nargs="*", help="Names of students; by default all.")
+    parser.add_argument(
+        "--cells", nargs="*", default=list(CELLS), choices=CELLS, help="Amounts of data; by default all."
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--summary", action="store_true", help="Only write the summary.")
     arguments = parser.parse_args()
@@ -54,7 +58,7 @@ def main() -> None:
             continue
         for horizon in entry["horizons"]:
             students = [s for s in plan["students"] if not arguments.students or s["name"] in arguments.students]
-            run(entry, horizon, students, plan, results)
+            run(entry, horizon, students, arguments.cells, plan, results)
     summarise(pd.read_csv(results), plan, arguments.folder)
 
 
@@ -63,7 +67,7 @@ def applies(student: Spec, cell: Spec) -> bool:
     return all(cell[name] == value for name, value in student.get("only", {}).items())
 
 
-def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Path) -> None:
+def run(entry: Spec, horizon: int, students: list[Spec], cells: list[str], plan: Spec, results: Path) -> None:
     """All cells of one data set and horizon that are missing; teachers are trained when the first cell needs them."""
 
     @cache
@@ -82,7 +86,7 @@ def run(entry: Spec, horizon: int, students: list[Spec], plan: Spec, results: Pa
         spec = next(each for each in students if each["name"] == student)
         return fit_control(spec, entry, task(data), plan, data == "few")
 
-    for data, lesson in (("all", "all"), ("few", "all"), ("few", "few")):
+    for data, lesson in (CELLS[each] for each in cells):
         for student in students:
             name = {"dataset": entry["dataset"], "horizon": horizon, "data": data, "teacher_data": lesson}
             name["student"] = student["name"]
