@@ -19,7 +19,7 @@ from tsdistill.losses import (
     TemporalLoss,
     WeightSchedule,
 )
-from tsdistill.models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, PointHead
+from tsdistill.models import DLinearConfig, Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, PointHead
 from tsdistill.teachers import ForecastTable, forecast_frame
 from tsdistill.testing import check_losses, toy_task
 from tsdistill.training import Training, train
@@ -77,7 +77,7 @@ def test_a_term_that_comes_in_late_is_judged_at_its_height(task: Task, teacher: 
 
 
 def test_a_term_at_rest_on_a_fresh_student_has_to_move_a_shaken_one(task: Task, teacher: Forecaster) -> None:
-    found = check_losses([OutputLoss(), SmoothnessLoss()], teacher, LinearConfig(), task)[1]
+    found = check_losses([OutputLoss(), SmoothnessLoss()], teacher, DLinearConfig(kernel=7), task)[1]
     assert (found.value, found.share) == (0, 0)
 
 

@@ -45,15 +45,15 @@ def distill(
 
     Args:
         teacher: A forecaster, or anything with `forecast(batch)` and a `digest`.
-        student: The architecture of a new student, or a forecaster to train on from its weights.
+        student: The architecture of a new student, or a forecaster to train on from its weights (see `shrink`).
         task: Data, context and horizon.
         losses: What to imitate; their sum is minimised.
         training: How to train.
         balance: "start" divides each loss by the size of its gradient on the untrained student, relative to the first
             one's, so that weights say how hard each pulls whatever its units; "fixed" leaves weights as they are.
-        control: Also train the same student without the teacher, from the same weights, and keep it as `.control`. The
-            lineage then says under "against_control" which of the two validation prefers, by how much, and whether the
-            difference is more than chance (`compare_losses`).
+        control: Also train the same student without the teacher, from the same weights (from random ones where `shrink`
+            has taken them from a teacher), and keep it as `.control`. The lineage then says under "against_control"
+            which of the two validation prefers, by how much, and whether that is more than chance (`compare_losses`).
         keep: "better" returns the control in the student's place where validation prefers it, so that what is returned
             is never worse there than what needs no teacher; it is its own `.control` then, and the last step of the
             lineage says that it was kept and against what.
@@ -92,7 +92,7 @@ def distill(
     fresh = _start(student, task, training)
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
-    plain = _start_control(student, fresh) if control else None
+    plain = _start_control(student, fresh, training) if control else None
     objective = TeacherObjective(losses, CachedTeacher(teacher, cache, progress=progress), balance=balance)
     _learn(fresh, task, training, objective, checkpoint, progress)
     if plain is not None:
@@ -113,7 +113,8 @@ def _check_keep(keep: str, control: bool) -> None:
 
 def _kept(student: Forecaster, control: Forecaster, against: dict[str, Any], keep: str) -> Forecaster:
     """The student, or its control where the better one is to be kept and it is; the lineage says so."""
-    step, told = student.lineage[-1], {"against_control": against}
+    step = student.lineage[-1]
+    told: dict[str, Any] = {"against_control": against}
     if keep == "better":
         step, told = step.replace(spec={**step.spec, "keep": keep}), {**told, "kept": against["better"]}
     if told.get("kept") == "control":
@@ -175,11 +176,16 @@ def _start(student: ModelConfig | Forecaster, task: Task, training: Training) ->
     return copied
 
 
-def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster) -> Forecaster:
-    """Where the control starts: the student's own weights, as long as no teacher has shaped them."""
+def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster, training: Training) -> Forecaster:
+    """Where the control starts: the student's own weights, as long as no teacher has shaped them.
+
+    A student that was cut out of a teacher (`shrink`) is held against one that starts from random weights.
+    """
     if isinstance(student, Forecaster):
         if student.control is not None:
             return copy.deepcopy(student.control)
+        if [step.verb for step in student.lineage] == ["shrink"]:
+            return fresh.config.build(fresh.signature, training.seed)
         if any("teacher" in step.spec and step.metrics.get("kept") != "control" for step in student.lineage):
             raise OrderError(
                 "`control` must be False for a student that a teacher has shaped and that has no control of its own: "
