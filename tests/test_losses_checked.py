@@ -19,8 +19,17 @@ from tsdistill.losses import (
     TemporalLoss,
     WeightSchedule,
 )
-from tsdistill.models import DLinearConfig, Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, PointHead
-from tsdistill.teachers import ForecastTable, forecast_frame
+from tsdistill.models import (
+    DLinearConfig,
+    Forecaster,
+    LinearConfig,
+    LSTMConfig,
+    MLPConfig,
+    PatchTSTConfig,
+    PointHead,
+    SeasonalNaiveConfig,
+)
+from tsdistill.teachers import ForecastTable, Tap, forecast_frame, wrap
 from tsdistill.testing import check_losses, toy_task
 from tsdistill.training import Training, train
 
@@ -89,8 +98,41 @@ def test_a_table_of_forecasts_is_checked_like_any_teacher(task: Task) -> None:
         check_losses([FeatureLoss()], table, STUDENT, task)
 
 
+class Encoder(torch.nn.Module):
+    """Somebody else's transformer over five patches of nine steps of a channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Linear(9, 8)
+        layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(5 * 8, 11)
+
+    def forward(self, series: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(self.embed(series[:, -45:].unflatten(1, (5, 9)))).flatten(1))
+
+
+def test_a_foreign_module_is_checked_by_its_insides(task: Task) -> None:
+    torch.manual_seed(7)
+    series, layers = ("batch*channel", "time"), "encoder.layers.*"
+    teacher = wrap(
+        Encoder(),
+        task,
+        input_axes=series,
+        output_axes=series,
+        hidden=[Tap(path=layers, axes=("batch*channel", "token", "width"))],
+        attention=[Tap(path=f"{layers}.self_attn", axes=("batch*channel", "head", "query", "key"), output=1)],
+    )
+    losses = [OutputLoss(), FeatureLoss(layers="uniform"), AttentionLoss()]
+    found = check_losses(losses, teacher, TRANSFORMER, task)
+    assert [each.n_parameters for each in found] == [0, 2 * (6 * 8 + 8), 0]
+    assert all(each.share > 0 for each in found)
+
+
 def test_what_distill_refuses_is_refused_in_the_same_words(task: Task, teacher: Forecaster) -> None:
     with pytest.raises(UnsupportedError, match="self-similarity"):
         check_losses([AttentionLoss()], teacher, STUDENT, task)
+    with pytest.raises(UnsupportedError, match="no weights"):
+        check_losses([OutputLoss()], teacher, SeasonalNaiveConfig(period=7), task)
     with pytest.raises(ShapeError, match="the task's 7 steps"):
         check_losses([OutputLoss()], teacher, MLPConfig(), Task(task.panel, context=47, horizon=7, split=task.split))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Task
-from tsdistill.errors import TsdistillError
+from tsdistill.errors import TsdistillError, UnsupportedError
+from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import BoundLoss, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
@@ -87,6 +88,7 @@ def check_losses(
         ContractError: a term breaks a rule; the message names it.
         ShapeError: the teacher forecasts other channels or another horizon than the task's.
         UnsupportedError: a loss that this teacher or this student cannot serve.
+        OrderError: an exported or quantized model was given where a trainable one is needed.
 
     Example:
         >>> from tsdistill.losses import FeatureLoss, OutputLoss
@@ -99,8 +101,12 @@ def check_losses(
         ('0.1 * MSE(projector(student.hidden), norm(teacher.hidden))', 42)
     """
     training = training or Training()
+    refuse_deployed(student, "distill")
+    refuse_deployed(teacher, "distill")
     check_teacher(teacher, task)
     model = student.build(task.signature, training.seed) if isinstance(student, ModelConfig) else copy.deepcopy(student)
+    if model.n_parameters == 0:
+        raise UnsupportedError(f"A {model.config.kind!r} model has no weights that a teacher could shape.")
     objective = TeacherObjective(losses, CachedTeacher(teacher, cache))
     objective.bind(model, task.train)
     index = torch.linspace(0, len(task.train) - 1, min(N_WINDOWS, len(task.train))).long()
