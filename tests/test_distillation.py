@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from tsdistill.artifacts import load, save
 from tsdistill.data import Task
 from tsdistill.distillation import distill
-from tsdistill.errors import OrderError, ShapeError, UnsupportedError
+from tsdistill.errors import ConfigError, OrderError, ShapeError, UnsupportedError
 from tsdistill.exporting import export
 from tsdistill.losses import OutputLoss, TemporalLoss
 from tsdistill.models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, SeasonalNaiveConfig
@@ -143,3 +146,47 @@ def test_a_teacher_of_another_horizon_does_not_lead_a_recovery(task: Task, teach
 def test_what_has_no_weights_is_not_distilled(task: Task, teacher: Forecaster) -> None:
     with pytest.raises(UnsupportedError, match="no weights"):
         distill(teacher, SeasonalNaiveConfig(period=7), task)
+
+
+def test_the_better_of_student_and_control_is_kept_and_the_lineage_says_which(task: Task, tmp_path: Path) -> None:
+    blind = PatchTSTConfig(depth=1, width=6, heads=2, patch=11).build(task.signature)
+    harmed = distill(blind, STUDENT, task, losses=[OutputLoss(alpha=1)], training=QUICK)
+    kept = distill(blind, STUDENT, task, losses=[OutputLoss(alpha=1)], training=QUICK, keep="better")
+    assert harmed.control is not None
+    assert kept.digest == harmed.control.digest != harmed.digest
+    assert kept.control is not None
+    assert kept.control is not kept
+    assert kept.control.lineage == harmed.control.lineage
+    train_step, step = kept.lineage
+    assert train_step == harmed.lineage[-1].replace(
+        verb="train", spec=train_step.spec, metrics=harmed.control.lineage[-1].metrics
+    )
+    assert (step.verb, step.spec) == ("distill", {**harmed.lineage[-1].spec, "keep": "better"})
+    assert step.metrics == {"kept": "control", "against_control": harmed.lineage[-1].metrics["against_control"]}
+    save(kept, tmp_path / "kept")
+    alone = load(tmp_path / "kept")
+    assert isinstance(alone, Forecaster)
+    assert alone.lineage == kept.lineage
+    # No teacher has shaped it, so that a control may start from it.
+    assert distill(blind, alone, task, training=QUICK.replace(max_steps=1)).control is not None
+
+
+def test_a_student_that_validation_prefers_is_kept(task: Task) -> None:
+    wild, tamed = LinearConfig(penalties=(1e-6,)), train(LinearConfig(), task)
+    student = distill(tamed, wild, task, losses=[OutputLoss(alpha=1)])
+    kept = distill(tamed, wild, task, losses=[OutputLoss(alpha=1)], keep="better")
+    assert kept.digest == student.digest
+    assert [step.verb for step in kept.lineage] == ["distill"]
+    step = kept.lineage[-1]
+    assert (step.spec["keep"], step.metrics["kept"]) == ("better", "student")
+    assert step.metrics["against_control"] == student.lineage[-1].metrics["against_control"]
+    assert "keep" not in student.lineage[-1].spec
+    assert "kept" not in student.lineage[-1].metrics
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [({"keep": "best"}, '"student" or "better"'), ({"keep": "better", "control": False}, "`control`")]
+)
+def test_a_choice_that_cannot_be_made_is_refused(task: Task, teacher: Forecaster, how: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        distill(teacher, STUDENT, task, training=QUICK, **how)

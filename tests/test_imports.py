@@ -84,6 +84,7 @@ PUBLIC = [
     "save",
     "search",
     "sensitivity",
+    "shrink",
     "statistical",
     "teachers",
     "testing",

@@ -15,8 +15,21 @@ import tsdistill as td
 from tsdistill.errors import ConfigError, DataError, OrderError
 from tsdistill.models import LSTMConfig, PatchTSTConfig
 from tsdistill.quantization import Quantization
-from tsdistill.recipe import Recipe, Run, Source, StudentSpec, TaskSpec, TeacherSpec, default_recipe, read_recipe, run
+from tsdistill.recipe import (
+    Recipe,
+    Run,
+    Source,
+    StudentSpec,
+    TaskSpec,
+    TeacherSpec,
+    Workspace,
+    default_recipe,
+    make_teacher,
+    read_recipe,
+    run,
+)
 from tsdistill.recipe import run as run_recipe
+from tsdistill.recipe.cooking import _make_student
 from tsdistill.testing import toy_panel
 
 QUICK = td.Training(epochs=1, batch_size=37, max_steps=4, precision="float32", learning_rate=5e-3)
@@ -324,3 +337,21 @@ def test_bad_data_stops_before_anything_is_trained(cooked: Run, tmp_path: Path) 
 def test_the_committed_experiment_is_about_the_default_recipe() -> None:
     folder = Path(__file__).parents[1] / "experiments" / "001-whole-pipeline"
     assert Recipe.from_file(folder / "recipe.toml") == default_recipe()
+
+
+def test_a_recipe_that_keeps_the_better_goes_on_with_it_and_says_so(tmp_path: Path) -> None:
+    recipe = toy_recipe(toy_csv(tmp_path)).replace(pruning=None, quantization=None)
+    unlearned = recipe.teacher.replace(training=QUICK.replace(max_steps=1, learning_rate=1e-9))
+    student = StudentSpec(
+        model=LSTMConfig(widths=(8,), patch=11), losses=[td.OutputLoss(alpha=1)], training=QUICK, keep="better"
+    )
+    recipe = recipe.replace(teacher=unlearned, student=student)
+    assert Recipe.from_toml(recipe.to_toml()).student.keep == "better"
+    task, kitchen = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
+    teacher = make_teacher(recipe, task, kitchen)
+    first, again = (_make_student(recipe, task, teacher, kitchen, None) for _ in range(2))
+    assert first.lineage[-1].metrics["kept"] == "control"
+    assert first.control is not None
+    assert first.digest == first.control.digest
+    assert again.lineage == first.lineage
+    assert "keep" not in StudentSpec().to_dict()

@@ -306,6 +306,7 @@ CONTROL = "int8 without teacher"
         ({"comparisons": comparison(CONTROL, -0.03, 0.01)}, "significant, p=0.010): the teacher helped."),
         ({"comparisons": comparison(CONTROL, 0.03, 0.01)}, "significant, p=0.010): the teacher did harm."),
         ({"comparisons": comparison(CONTROL, -0.03, None)}, "(not tested)."),
+        ({"comparisons": comparison(CONTROL, 0.0, 1.0)}, "int8 forecasts as the same student trained without a"),
         ({"comparisons": comparison("ridge", 0.03, None)}, "does not have a lower MSE than ridge (+3.0 %; not tested)"),
         ({"comparisons": comparison("ridge", 0.03, None)}, "it takes at least 28 of them (4 horizons)"),
         ({"rows": (TEACHER.replace(mse=0.7), *made().rows[1:])}, "teacher itself (MSE 0.7000) does not beat ridge"),

@@ -584,6 +584,19 @@ def test_a_trial_is_worth_the_validation_error_of_what_it_deploys(searched: Sear
     assert deployed.n_parameters == trial.user_attrs["n_parameters"]
 
 
+def test_a_trial_of_a_recipe_that_keeps_the_better_scores_what_is_kept(searched: Searched) -> None:
+    blind = td.MLPConfig(width=7, depth=1).build(searched.task.signature)
+    space = Space(students=None, alpha=1.0, temporal=None, learning_rate=0.01, ratio=0.0)
+    chosen = {"alpha": 1.0, "learning_rate": 0.01, "ratio": 0.0}
+    recipe = searched.recipe.replace(student=searched.recipe.student.replace(keep="better"))
+    found = objective(space, blind, searched.task, recipe=recipe)(FixedTrial(chosen))
+    proposed = space.propose(FixedTrial(chosen), recipe)
+    assert proposed.pruning is None
+    control = td.train(proposed.student.model, searched.task, proposed.student.training)
+    mse = td.evaluate(td.export(control, searched.task), searched.task, split="validation")["mse"]
+    assert found == pytest.approx(mse, rel=1e-6)
+
+
 def test_a_fixed_trial_replays_to_the_same_recipe_and_value_whatever_the_test_part_holds(searched: Searched) -> None:
     trial = searched.study.trials[0]
     assert SMALL.propose(FixedTrial(trial.params), searched.recipe) == best_recipe(searched.study)

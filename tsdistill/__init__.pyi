@@ -44,7 +44,7 @@ from .models import (
     TCNConfig,
     TSMixerConfig,
 )
-from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity
+from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity, shrink
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
@@ -120,6 +120,7 @@ __all__ = [
     "save",
     "search",
     "sensitivity",
+    "shrink",
     "statistical",
     "teachers",
     "testing",

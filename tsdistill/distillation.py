@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tsdistill.data.task import Task
-from tsdistill.errors import OrderError, UnsupportedError
+from tsdistill.errors import ConfigError, OrderError, UnsupportedError, must
 from tsdistill.evaluation.scores import score
 from tsdistill.evaluation.significance import compare_losses
 from tsdistill.exporting import refuse_deployed
@@ -31,6 +31,7 @@ def distill(
     training: Training | None = None,
     balance: Literal["fixed", "start"] = "fixed",
     control: bool = True,
+    keep: Literal["student", "better"] = "student",
     cache: Path | None = None,
     checkpoint: Path | None = None,
     progress: bool | None = None,
@@ -44,15 +45,18 @@ def distill(
 
     Args:
         teacher: A forecaster, or anything with `forecast(batch)` and a `digest`.
-        student: The architecture of a new student, or a forecaster to train on from its weights.
+        student: The architecture of a new student, or a forecaster to train on from its weights (see `shrink`).
         task: Data, context and horizon.
         losses: What to imitate; their sum is minimised.
         training: How to train.
         balance: "start" divides each loss by the size of its gradient on the untrained student, relative to the first
             one's, so that weights say how hard each pulls whatever its units; "fixed" leaves weights as they are.
-        control: Also train the same student without the teacher, from the same weights, and keep it as `.control`. The
-            lineage then says under "against_control" which of the two validation prefers, by how much, and whether the
-            difference is more than chance (`compare_losses`).
+        control: Also train the same student without the teacher, from the same weights (from random ones where `shrink`
+            has taken them from a teacher), and keep it as `.control`. The lineage then says under "against_control"
+            which of the two validation prefers, by how much, and whether that is more than chance (`compare_losses`).
+        keep: "better" returns the control in the student's place where validation prefers it, so that what is returned
+            is never worse there than what needs no teacher; it is its own `.control` then, and the last step of the
+            lineage says that it was kept and against what.
         cache: Folder for the teacher's forecasts, shared by runs and processes; None keeps them in memory.
         checkpoint: A file to keep the state in, so that a stopped run continues (the control keeps its own beside it).
         progress: Show progress bars; None shows them in a terminal only.
@@ -63,6 +67,7 @@ def distill(
     Raises:
         ShapeError: the teacher forecasts other channels or another horizon than the task's.
         UnsupportedError: a loss that this teacher or this student cannot serve.
+        ConfigError: `keep` asks for the better of two where there is no control.
         OrderError: an exported or quantized model was given where a trainable one is needed.
         DivergenceError: loss or gradient became infinite or NaN.
 
@@ -80,13 +85,14 @@ def distill(
     Differs from the source: forecasts are not classes, so that squared errors take the place of cross-entropies.
     """
     training = training or Training()
+    _check_keep(keep, control)
     refuse_deployed(student, "distill")
     refuse_deployed(teacher, "distill")
     check_teacher(teacher, task)
     fresh = _start(student, task, training)
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
-    plain = _start_control(student, fresh) if control else None
+    plain = _start_control(student, fresh, training) if control else None
     objective = TeacherObjective(losses, CachedTeacher(teacher, cache, progress=progress), balance=balance)
     _learn(fresh, task, training, objective, checkpoint, progress)
     if plain is not None:
@@ -94,10 +100,30 @@ def distill(
         # What a probe chose for the student holds for its control: they are to differ in the teacher only.
         alike = training.replace(precision=fresh.lineage[-1].metrics.get("precision", training.precision))
         fresh.control = _learn(plain, task, alike, TruthObjective(), beside, progress)
-        last = fresh.lineage[-1]
-        told = {**last.metrics, "against_control": _against(fresh, fresh.control, task)}
-        fresh.lineage = (*fresh.lineage[:-1], last.replace(metrics=told))
+        return _kept(fresh, fresh.control, _against(fresh, fresh.control, task), keep)
     return fresh
+
+
+def _check_keep(keep: str, control: bool) -> None:
+    if keep not in ("student", "better"):
+        raise ConfigError(must("keep", 'be "student" or "better"', keep, "Leave it out for the student"))
+    if keep == "better" and not control:
+        raise ConfigError(must("control", 'be True with keep="better"', control, "There is nothing to choose between"))
+
+
+def _kept(student: Forecaster, control: Forecaster, against: dict[str, Any], keep: str) -> Forecaster:
+    """The student, or its control where the better one is to be kept and it is; the lineage says so."""
+    step = student.lineage[-1]
+    told: dict[str, Any] = {"against_control": against}
+    if keep == "better":
+        step, told = step.replace(spec={**step.spec, "keep": keep}), {**told, "kept": against["better"]}
+    if told.get("kept") == "control":
+        # What the student's training measured is not said of the control, which has a step of its own for that.
+        model = copy.deepcopy(control)
+        model.control = control
+        return model.with_step(step.replace(metrics=told))
+    student.lineage = (*student.lineage[:-1], step.replace(metrics={**step.metrics, **told}))
+    return student
 
 
 def _against(student: Forecaster, control: Forecaster, task: Task) -> dict[str, Any]:
@@ -150,12 +176,17 @@ def _start(student: ModelConfig | Forecaster, task: Task, training: Training) ->
     return copied
 
 
-def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster) -> Forecaster:
-    """Where the control starts: the student's own weights, as long as no teacher has shaped them."""
+def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster, training: Training) -> Forecaster:
+    """Where the control starts: the student's own weights, as long as no teacher has shaped them.
+
+    A student that was cut out of a teacher (`shrink`) is held against one that starts from random weights.
+    """
     if isinstance(student, Forecaster):
         if student.control is not None:
             return copy.deepcopy(student.control)
-        if any("teacher" in step.spec for step in student.lineage):
+        if [step.verb for step in student.lineage] == ["shrink"]:
+            return fresh.config.build(fresh.signature, training.seed)
+        if any("teacher" in step.spec and step.metrics.get("kept") != "control" for step in student.lineage):
             raise OrderError(
                 "`control` must be False for a student that a teacher has shaped and that has no control of its own: "
                 "trained on from here it would not be without a teacher. Distil from a config, or set control=False."

@@ -131,7 +131,7 @@ def refuse_deployed(model: object, verb: str) -> None:
 
     Args:
         model: What the verb was given.
-        verb: Name of the verb: train, distill, prune, export or quantize.
+        verb: Name of the verb: train, shrink, distill, prune, export or quantize.
 
     Raises:
         OrderError: `model` is deployed; the message says which lines to swap.

@@ -1,4 +1,7 @@
-"""Pruning: a pruned model is an ordinary model with a smaller config; `plan_pruning` and `sensitivity` look first."""
+"""Pruning: a pruned model is an ordinary model with a smaller config; `plan_pruning` and `sensitivity` look first.
+
+`shrink` cuts a student out of a teacher by the same groups.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from tsdistill.pruning.planning import Plan, PlanRow, macs_of, plan_pruning
 from tsdistill.pruning.pruner import prune
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.pruning.sensitivities import Sensitivity, sensitivity
+from tsdistill.pruning.shrinking import shrink
 from tsdistill.pruning.spec import Pruning
 
 __all__ = [
@@ -23,4 +27,5 @@ __all__ = [
     "prune",
     "rebuild",
     "sensitivity",
+    "shrink",
 ]

@@ -23,7 +23,7 @@ Criterion = Callable[[Forecaster, WidthGroup, Evidence], Tensor]
 TINY = torch.finfo(torch.float64).tiny
 
 
-def magnitude(model: Forecaster, group: WidthGroup, evidence: Evidence) -> Tensor:
+def magnitude(model: Forecaster, group: WidthGroup, evidence: Evidence | None = None) -> Tensor:
     """L2 norm of everything that produces or consumes a unit.
 
     score(u) = sqrt(sum over the group's slices of |w_u|^2), each slice divided by its mean over units, so that a slice

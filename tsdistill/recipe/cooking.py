@@ -136,6 +136,7 @@ def _make_student(
                 task,
                 losses=spec.losses,
                 training=spec.training,
+                keep=spec.keep,
                 cache=kitchen.cache,
                 checkpoint=checkpoint,
                 progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote_plus
 
 from pydantic import Field, field_serializer, model_validator
@@ -152,11 +152,21 @@ class TeacherSpec(Spec):
 
 
 class StudentSpec(Spec):
-    """Which student, what it imitates, and how it is trained."""
+    """Which student, what it imitates, how it is trained, and which of it and its control is kept.
+
+    Args:
+        model: Its architecture.
+        losses: What it imitates.
+        training: How it is trained, and the same student without a teacher beside it.
+        keep: "better" goes on with whichever of the two validation prefers, "student" with the student in any case.
+    """
+
+    late: ClassVar[frozenset[str]] = frozenset({"keep"})
 
     model: AnyModelConfig = LSTMConfig()
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1)
     training: Training = Training()
+    keep: Literal["student", "better"] = "student"
 
 
 class Recipe(Spec):

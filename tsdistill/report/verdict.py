@@ -61,6 +61,11 @@ def _against_control(report: Report) -> str:
     for found in report.comparisons:
         if found.other not in controls:
             continue
+        if found.relative == 0:
+            return (
+                f"{found.subject} forecasts as the same student trained without a teacher does: the teacher has no "
+                "share in it."
+            )
         text = (
             f"Against the same student trained without a teacher (MSE {error(controls[found.other].mse)}), "
             f"{found.subject} has a {_percent(found.relative)} {'lower' if found.relative < 0 else 'higher'} MSE "

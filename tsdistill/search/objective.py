@@ -99,10 +99,12 @@ class Objective:
                 self.task,
                 losses=recipe.student.losses,
                 training=recipe.student.training,
-                control=False,
+                control=recipe.student.keep == "better",
+                keep=recipe.student.keep,
                 cache=self.cache,
                 progress=False,
             )
+            model.control = None  # it has had its say; what is deployed and scored is the model
             if recipe.pruning is not None:
                 model = prune(model, self.task, recipe.pruning, teacher=self.teacher, cache=self.cache, progress=False)
             if recipe.quantization is None:
@@ -128,7 +130,8 @@ def objective(
 ) -> Objective:
     """A function of a trial for your own `study.optimize(...)`: the validation MSE of the model that would be deployed.
 
-    Each trial is a recipe: it is proposed by the space, its student is distilled (without a control), pruned, exported
+    Each trial is a recipe: it is proposed by the space, its student is distilled (without a control, unless the recipe
+    keeps the better of the two), pruned, exported
     or quantized, and scored on the validation part through the runtime that would serve it. The test part is never
     read. A size budget is a constraint of the trial (`trial.set_constraint`), feasible at or below 0, so that the
     sampler learns to stay inside it. The trial keeps `recipe` (JSON), `size_bytes`, `n_parameters`, `precision` and

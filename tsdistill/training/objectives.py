@@ -150,8 +150,12 @@ class TeacherObjective(Objective):
 
     def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms."""
-        loss = self.sum(self._seen(model, batch), self._lessons.of(batch), batch)
+        loss = self.sum(*self.sides(model, batch), batch)
         return loss, self.sum.breakdown()
+
+    def sides(self, model: Forecaster, batch: Batch) -> tuple[Activations, Activations]:
+        """What the student and the teacher show of a batch of training windows."""
+        return self._seen(model, batch), self._lessons.of(batch)
 
     def _seen(self, model: Forecaster, batch: Batch) -> Activations:
         return model.activations(batch.context, batch.future, batch.past, attention=self.losses.sees_attention)
@@ -168,7 +172,7 @@ class TeacherObjective(Objective):
         index = torch.linspace(0, len(train) - 1, min(BALANCING_WINDOWS, len(train))).long()
         batch = train.batch(index)
         with _at_rest(model):
-            student, teacher = self._seen(model, batch), self._lessons.of(batch)
+            student, teacher = self.sides(model, batch)
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         norms = []
         for bound in self.sum.bound:
