@@ -84,6 +84,7 @@ PUBLIC = [
     "save",
     "search",
     "sensitivity",
+    "solve",
     "statistical",
     "teachers",
     "testing",

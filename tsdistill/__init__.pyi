@@ -48,6 +48,7 @@ from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
+from .solving import solve
 from .teachers import TeacherEnsemble, TrustedTeacher, read_forecasts, wrap
 from .training import Training, train
 
@@ -120,6 +121,7 @@ __all__ = [
     "save",
     "search",
     "sensitivity",
+    "solve",
     "statistical",
     "teachers",
     "testing",

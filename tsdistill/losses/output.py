@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Literal
 
 import torch
@@ -71,7 +70,7 @@ class OutputLoss(Loss):
     def _is_share(cls, value: object) -> float | str:
         if value == "validation":
             return "validation"
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ValueError(must("alpha", 'lie between 0 and 1 or be "validation"', value, "0.5 is the default"))
         return float(value)
 

@@ -78,6 +78,9 @@ class Statistics:
             windows: What to learn from, or to judge by.
             said: What a teacher says of a batch, (batch, horizon, channel).
             individual: Keep channels apart.
+
+        Raises:
+            DivergenceError: the teacher says something infinite or NaN.
         """
         n_rows = len(windows) * (1 if individual else windows.series.shape[1])
         probe, start = windows.batch(torch.arange(1)), int(windows.starts[0])
@@ -88,6 +91,11 @@ class Statistics:
         else:
             gram, cross, power = _by_windows(windows, lambda batch: batch.target, individual)
         taught = None if said is None else _by_windows(windows, said, individual, cross_only=True)[1]
+        if taught is not None and not bool(taught.isfinite().all()):
+            raise DivergenceError(
+                "`teacher` must forecast finite numbers, got infinite or NaN ones for some training windows. Look at "
+                "its forecasts of the training part."
+            )
         return cls(gram, cross, power, n_rows, taught)
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -181,12 +189,7 @@ def choose(learnt: Statistics, judged: Statistics, penalties: Sequence[float], a
     So one eigendecomposition and one product per pair of targets serve all candidates, and only the best is formed.
     Of candidates that are equally good (a teacher that says what happened) the one with less of the teacher is taken.
     """
-    targets = [learnt.cross] if learnt.taught is None else [learnt.cross, learnt.taught]
-    if not all(bool(target.isfinite().all()) for target in targets):
-        raise DivergenceError(
-            "A closed form needs finite numbers, got infinite or NaN ones in the data or in what the teacher says "
-            "of the training windows. Look at its forecasts."
-        )
+    targets = [learnt.cross] if learnt.taught is None or not any(alphas) else [learnt.cross, learnt.taught]
     values, vectors = torch.linalg.eigh(learnt.gram)
     values = values.clamp(min=0)
     # Never zero: a window set whose channels do not move has an empty Gram matrix and the zero solution.
