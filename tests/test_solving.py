@@ -154,6 +154,9 @@ def test_no_candidate_sees_a_test_row(task: td.Task) -> None:
     ]
     assert found[0].digest == found[1].digest
     assert found[0].lineage[-1].metrics == found[1].lineage[-1].metrics
+    solved = [td.solve(td.LinearConfig(), [each], teacher=Wise()) for each in (task, other)]
+    assert solved[0].digest == solved[1].digest
+    assert solved[0].lineage == solved[1].lineage
 
 
 def test_a_student_trained_by_steps_needs_a_number(task: td.Task) -> None:

@@ -31,7 +31,7 @@ def solve(
     *,
     teacher: Teacher | None = None,
     alpha: float | Literal["validation"] = "validation",
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Forecaster:
     """Solve a linear forecaster over many tasks as if they were one, holding one of them at a time.
 
@@ -87,7 +87,7 @@ def solve(
     loss = OutputLoss(alpha=alpha)
     if teacher is not None:
         refuse_deployed(teacher, "solve")
-    sums = _gathered(config, tasks, teacher, checkpoint)
+    sums = _gathered(config, tasks, teacher, None if checkpoint is None else Path(checkpoint))
     if teacher is None:
         return _solved(config, sums, (0.0,), {})
     student = _solved(config, sums, loss.alphas or (0.0,), {"losses": str(loss), "teacher": teacher.digest})
