@@ -114,6 +114,17 @@ def test_a_control_comes_from_the_same_pass(task: td.Task, individual: bool, mon
     assert none.digest == plain.digest
 
 
+@pytest.mark.parametrize("individual", [False, True])
+def test_channels_that_do_not_move_have_the_zero_solution(individual: bool) -> None:
+    """Forecasting the window's mean, whatever a teacher says."""
+    values = np.ones((307, 3))
+    flat = td.Task(Panel((Item("flat", None, values),), channels=("a", "b", "c")), context=CONTEXT, horizon=HORIZON)
+    config = td.LinearConfig(individual=individual)
+    student = td.distill(Wise(), config, flat, losses=[BY_VALIDATION], control=False)
+    assert not student.state_dict()["map.weight"].any()
+    assert student.lineage[-1].metrics["validation_mse"] == 0
+
+
 def test_a_share_chosen_is_the_share_given(task: td.Task) -> None:
     chosen = td.distill(Wise(), td.LinearConfig(), task, losses=[BY_VALIDATION], control=False)
     alpha = chosen.lineage[-1].metrics["alpha"]
@@ -308,6 +319,15 @@ class Lost:
         return torch.where(batch.index[:, None, None] == 7, torch.nan, batch.target)
 
 
+class Short:
+    """A teacher that says one step and would have it count for all."""
+
+    digest = "short"
+
+    def forecast(self, batch: Batch) -> torch.Tensor:
+        return batch.target[:, :1]
+
+
 @pytest.mark.parametrize(
     ("how", "error", "words"),
     [
@@ -319,6 +339,7 @@ class Lost:
         ({"config": td.MLPConfig()}, UnsupportedError, ["td.LinearConfig", "'MLPConfig'", "td.train"]),
         ({"alpha": 2}, ConfigError, ["`alpha`", "between 0 and 1"]),
         ({"teacher": Lost()}, DivergenceError, ["`teacher`", "finite"]),
+        ({"teacher": Short()}, ShapeError, ["`teacher`", "11, 3)", "1, 3)", "horizon"]),
         ({"teacher": "a teacher"}, UnsupportedError, ["`teacher`", "forecast(batch)"]),
         (
             {"teacher": td.LinearConfig().build(toy_task().with_context(43).signature.replace(horizon=7))},

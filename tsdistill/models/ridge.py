@@ -22,6 +22,9 @@ PIECE = 1 << 20
 SHORT = 16
 """Windows in a run, on average, below which products are formed window by window."""
 
+LEAST = 1e-100
+"""Least size of a Gram matrix: its inverse can be squared, and is far beyond that of any data."""
+
 EQUAL = 1e-9
 """Relative difference of validation errors up to which candidates are equally good."""
 
@@ -80,6 +83,7 @@ class Statistics:
             individual: Keep channels apart.
 
         Raises:
+            ShapeError: the teacher says something of another shape.
             DivergenceError: the teacher says something infinite or NaN.
         """
         n_rows = len(windows) * (1 if individual else windows.series.shape[1])
@@ -193,7 +197,7 @@ def choose(learnt: Statistics, judged: Statistics, penalties: Sequence[float], a
     values, vectors = torch.linalg.eigh(learnt.gram)
     values = values.clamp(min=0)
     # Never zero: a window set whose channels do not move has an empty Gram matrix and the zero solution.
-    unit = values.mean().clamp(min=torch.finfo(values.dtype).tiny)
+    unit = values.mean().clamp(min=LEAST)
     left = 1 / (values + torch.tensor(penalties, dtype=values.dtype)[:, None] * unit)  # (penalty, context)
     shares = torch.tensor([[1 - alpha, alpha][: len(targets)] for alpha in alphas], dtype=values.dtype)
     sides = vectors.mT @ torch.stack(targets)  # (side, context, horizon)
@@ -218,6 +222,11 @@ def _by_windows(
     power = torch.zeros(axes, dtype=torch.float64)
     for batch in windows.batches(max(1, ROWS // n_channels)):
         said = target(batch)  # a teacher may use all threads
+        if said.shape != batch.target.shape:
+            raise ShapeError(
+                f"`teacher` must forecast {tuple(batch.target.shape)} (batch, horizon, channel), got "
+                f"{tuple(said.shape)}. Check its horizon and the order of its axes."
+            )
         with one_thread():
             x, y = batch.context.transpose(1, 2).double(), said.transpose(1, 2).double()
             centre = x.mean(dim=-1, keepdim=True)
