@@ -14,7 +14,7 @@ from tsdistill.errors import ConfigError, OrderError, ShapeError, UnsupportedErr
 from tsdistill.exporting import export
 from tsdistill.losses import OutputLoss, TemporalLoss
 from tsdistill.models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, SeasonalNaiveConfig
-from tsdistill.models.linear import Statistics
+from tsdistill.models.ridge import Statistics, choose
 from tsdistill.pruning import Pruning, prune
 from tsdistill.testing import toy_task
 from tsdistill.training import Training, train
@@ -58,7 +58,8 @@ def test_a_linear_student_is_solved_on_the_blended_targets(task: Task, teacher: 
     def blend(batch):  # type: ignore[no-untyped-def]
         return 0.7 * batch.target + 0.3 * teacher.forecast(batch)
 
-    plain = Statistics.of(task.train, blend).solve((1e-3,))[0]
+    found = Statistics.of(task.train, blend)
+    plain = choose(found, found, (1e-3,), (1.0,)).weight
     assert torch.allclose(student.state_dict()["map.weight"].T.double(), plain, atol=1e-3)
 
 

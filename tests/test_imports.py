@@ -85,6 +85,7 @@ PUBLIC = [
     "search",
     "sensitivity",
     "shrink",
+    "solve",
     "statistical",
     "teachers",
     "testing",

@@ -119,10 +119,10 @@ def test_formulas_say_what_is_computed(loss: Any, wanted: str) -> None:
 
 @pytest.mark.parametrize("loss", [OutputLoss(error="absolute"), OutputLoss(last_step_weight=0.5)], ids=str)
 def test_a_linear_student_is_not_solved_for_what_has_no_closed_form(task: Task, loss: Loss) -> None:
-    assert loss.target(torch.zeros(2), torch.ones(2)) is None
+    assert loss.alphas is None
     with pytest.raises(UnsupportedError, match="no closed-form optimum"):
         distill(train(LinearConfig(), task), LinearConfig(), task, losses=[loss], control=False)
-    assert OutputLoss(error="squared").target(torch.zeros(2), torch.ones(2)) is not None
+    assert OutputLoss(error="squared").alphas == (0.5,)
 
 
 def test_weights_of_steps_would_change_a_ridge_so_it_is_rightly_refused() -> None:
@@ -288,6 +288,10 @@ def test_what_follows_from_a_loss_is_no_state_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: OutputLoss(alpha=1.5), ["`alpha`", "between 0 and 1", '"validation"', "1.5"]),
+        (lambda: OutputLoss(alpha="best"), ["`alpha`", "between 0 and 1", '"validation"', "'best'"]),
+        (lambda: OutputLoss(alpha="validation", error="huber"), ["`alpha`", "be a number", "closed form", "`error`"]),
+        (lambda: OutputLoss(alpha="validation", last_step_weight=2), ["`alpha`", "closed form", "last_step_weight"]),
         (lambda: OutputLoss(delta=0.5), ["`delta`", "0.5", 'error="huber"']),
         (lambda: OutputLoss(error="squared", delta=0.5), ["`delta`", "squared"]),
         (lambda: OutputLoss(last_step_weight=0), ["last_step_weight", "greater than 0"]),

@@ -76,20 +76,20 @@ def test_seasonal_naive_repeats_the_last_season() -> None:
 def test_a_linear_model_is_the_ridge_of_scikit_learn() -> None:
     from sklearn.linear_model import Ridge
 
-    from tsdistill.models.linear import Statistics
+    from tsdistill.models.ridge import Statistics, choose
 
     task = toy_task()
-    found = Statistics.of(task.train, lambda batch: batch.target)
+    found = Statistics.of(task.train)
     batch = task.train.batch(torch.arange(len(task.train)))
     x, y = (part.transpose(1, 2).double() for part in (batch.context, batch.target))
     centre = x.mean(-1, keepdim=True)
     x, y = (x - centre).flatten(0, 1).numpy(), (y - centre).flatten(0, 1).numpy()
-    for penalty, weight in zip((1e-3, 1e-1), found.solve((1e-3, 1e-1)), strict=True):
-        alpha = penalty * float(found.gram.trace()) / 47
-        plain = Ridge(alpha=alpha, fit_intercept=False).fit(x, y)
-        assert abs(plain.coef_.T - weight.numpy()).max() < 1e-4
-        error = ((x @ weight.numpy() - y) ** 2).mean()
-        assert float(found.mean_squared_error(weight)) == pytest.approx(error, rel=1e-4)
+    for penalty in (1e-3, 1e-1):
+        chosen = choose(found, found, (penalty,), (0.0,))
+        plain = Ridge(alpha=penalty * float(found.gram.trace()) / 47, fit_intercept=False).fit(x, y)
+        assert abs(plain.coef_.T - chosen.weight.numpy()).max() < 1e-6
+        error = ((x @ plain.coef_.T - y) ** 2).mean()
+        assert float(chosen.errors) == pytest.approx(error, rel=1e-6)
 
 
 IMPOSSIBLE: list[tuple[type[ModelConfig], dict[str, Any], list[str]]] = [

@@ -15,7 +15,7 @@ from tsdistill.data import Batch
 from tsdistill.errors import ConfigError, DataError, ShapeError
 from tsdistill.losses import OutputLoss
 from tsdistill.models import Forecaster, LinearConfig, PatchTSTConfig, SeasonalNaiveConfig
-from tsdistill.models.linear import Statistics
+from tsdistill.models.ridge import Statistics, choose
 from tsdistill.teachers import CachedTeacher, check_teacher, forecast_frame, shown_by
 from tsdistill.teachers.ensemble import simplex_weights
 from tsdistill.testing import toy_panel, toy_task
@@ -172,7 +172,8 @@ def test_alpha_times_trust_reaches_the_closed_form(task: td.Task) -> None:
         share = 0.8 * trusted.trust(batch)[:, None]
         return share * teacher.forecast(batch) + (1 - share) * batch.target
 
-    plain = Statistics.of(task.train, blend).solve((1e-3,))[0]
+    found = Statistics.of(task.train, blend)
+    plain = choose(found, found, (1e-3,), (1.0,)).weight
     torch.testing.assert_close(student.state_dict()["map.weight"].T.double(), plain, rtol=0, atol=1e-3)
 
 

@@ -48,6 +48,7 @@ from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity, shrink
 from .quantization import Quantization, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
+from .solving import solve
 from .teachers import TeacherEnsemble, TrustedTeacher, read_forecasts, wrap
 from .training import Training, train
 
@@ -121,6 +122,7 @@ __all__ = [
     "search",
     "sensitivity",
     "shrink",
+    "solve",
     "statistical",
     "teachers",
     "testing",

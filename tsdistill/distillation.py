@@ -16,7 +16,7 @@ from tsdistill.losses import Loss, OutputLoss
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
-from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
+from tsdistill.training import Objective, TeacherObjective, Training, fit
 
 SIGNIFICANT = 0.05
 """Chance of a difference as large between equally good students, below which it is called one."""
@@ -99,7 +99,7 @@ def distill(
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
         # What a probe chose for the student holds for its control: they are to differ in the teacher only.
         alike = training.replace(precision=fresh.lineage[-1].metrics.get("precision", training.precision))
-        fresh.control = _learn(plain, task, alike, TruthObjective(), beside, progress)
+        fresh.control = _learn(plain, task, alike, objective.untaught(), beside, progress)
         return _kept(fresh, fresh.control, _against(fresh, fresh.control, task), keep)
     return fresh
 

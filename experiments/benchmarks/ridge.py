@@ -30,6 +30,7 @@ import torch
 import tsdistill as td
 from tsdistill.data.task import Batch, Windows
 from tsdistill.evaluation import evaluate
+from tsdistill.models.ridge import NormalEquations
 from tsdistill.report.machine import machine
 
 REPEATS, STRIDE = 5, 8
@@ -51,16 +52,17 @@ def main() -> None:
     task = td.Task(td.datasets.load("ettm1"), context=336, horizon=96)
     windows, judge = task.train, task.validation
 
-    def solved(individual: bool, target: Callable[[Batch], torch.Tensor]) -> tuple[td.Forecaster, dict[str, object]]:
+    def solved(
+        individual: bool, said: Callable[[Batch], torch.Tensor] | None = None
+    ) -> tuple[td.Forecaster, dict[str, object]]:
         model = td.LinearConfig(individual=individual).build(task.signature)
-        found = model.fit_closed_form(windows, judge, target=target)
-        assert found is not None
-        return model, found
+        alphas = (0.0,) if said is None else (0.5,)
+        return model, model.fit_closed_form(NormalEquations(windows, judge, said, alphas))
 
     ways: dict[str, Callable[[], object]] = {
-        "pooled": lambda: solved(False, lambda batch: batch.target),
-        "individual": lambda: solved(True, lambda batch: batch.target),
-        "pooled, soft targets": lambda: solved(False, lambda batch: 0.5 * (batch.target + batch.target.flip(1))),
+        "pooled": lambda: solved(False),
+        "individual": lambda: solved(True),
+        "pooled, soft targets": lambda: solved(False, lambda batch: batch.target.flip(1)),
         "rival": lambda: rival(windows, 3e-3),
     }
     for way in ways.values():
@@ -82,7 +84,7 @@ def main() -> None:
             "per_window_ratio": ratio * counted / STRIDE,
         }
         if name in ("pooled", "individual"):
-            model, found = solved(name == "individual", lambda batch: batch.target)
+            model, found = solved(name == "individual")
             penalties = found["penalty"] if isinstance(found["penalty"], list) else [found["penalty"]]
             row |= {"penalty": " ".join(f"{penalty:g}" for penalty in penalties)}
             row |= {"validation_mse": found["validation_mse"], "test_mse": evaluate(model, task, "test")["mse"]}

@@ -119,8 +119,12 @@ class Loss(Spec):
         """Make the loss ready for a student and a teacher, refusing what they cannot serve."""
         raise NotImplementedError
 
-    def target(self, truth: Tensor, teacher: Tensor) -> Tensor | None:
-        """The target whose plain MSE has the same optimum as this term alone, where there is one."""
+    @property
+    def alphas(self) -> tuple[float, ...] | None:
+        """Shares of the teacher in targets whose plain MSE has the same optimum as this term alone; None: none has.
+
+        Where there are several, validation is to choose one of them.
+        """
         return None
 
     @property

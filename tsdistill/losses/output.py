@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +19,9 @@ from tsdistill.models.base import Forecaster
 DELTA = 1.0
 """Where Huber's error turns straight unless told otherwise, in standard deviations of a channel."""
 
+ALPHAS = tuple(step / 10 for step in range(11))
+"""Shares of the teacher that validation chooses from."""
+
 
 class OutputLoss(Loss):
     """The student's forecast follows the teacher's and the truth, blended.
@@ -29,13 +32,15 @@ class OutputLoss(Loss):
     counts w(t) times, w on a straight line from the first step to the last one, its mean 1.
 
     Use it in every distillation. Lower `alpha` where the teacher is not clearly better than the student; at 0 there is
-    no teacher left in it. Absolute and Huber errors suit data with outliers; do not use them where MSE is what counts,
-    since they aim at the median. Lower the weight of late steps where they are guesswork, raise it where they decide.
-    Only squared errors whose steps weigh alike are solved in closed form: a ridge penalty is shared by all steps, so
-    weights would change each step's optimum.
+    no teacher left in it. A linear student, which is solved, has the best share at no further cost: "validation" tries
+    0, 0.1, ... 1 with every penalty, and the lineage tells the error of each. Absolute and Huber errors suit data with
+    outliers; do not use them where MSE is what counts, since they aim at the median. Lower the weight of late steps
+    where they are guesswork, raise it where they decide. Only squared errors whose steps weigh alike are solved in
+    closed form: a ridge penalty is shared by all steps, so weights would change each step's optimum.
 
     Args:
-        alpha: Share of the teacher, from 0 to 1.
+        alpha: Share of the teacher, from 0 to 1; or "validation", for students that are solved in closed form: the
+            share with which they forecast the validation windows best.
         error: "squared", "absolute" or "huber", of the forecast whatever the head. None is the error of the student's
             head, squared for a point head; with quantiles or bins the teacher's forecast counts as a second truth.
         delta: Size from which on Huber's error grows straight, in standard deviations of a channel; None is 1.
@@ -55,13 +60,25 @@ class OutputLoss(Loss):
     """
 
     kind: Literal["output"] = "output"
-    alpha: float = Field(default=0.5, ge=0, le=1)
+    alpha: float | Literal["validation"] = 0.5
     error: Literal["squared", "absolute", "huber"] | None = None
     delta: float | None = Field(default=None, gt=0)
     last_step_weight: float | None = Field(default=None, gt=0)
 
+    @field_validator("alpha", mode="plain")
+    @classmethod
+    def _is_share(cls, value: object) -> float | str:
+        if value == "validation":
+            return "validation"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError(must("alpha", 'lie between 0 and 1 or be "validation"', value, "0.5 is the default"))
+        return float(value)
+
     @model_validator(mode="after")
     def _check(self) -> OutputLoss:
+        if self.alpha == "validation" and not self._plain:
+            remedy = "Give a number, or leave out `error` and `last_step_weight`"
+            raise ValueError(must("alpha", "be a number for errors that have no closed form", self.alpha, remedy))
         if self.delta is not None and self.error != "huber":
             remedy = 'Set error="huber", or leave it out'
             raise ValueError(must("delta", f"be left out with error={self.error!r}", self.delta, remedy))
@@ -73,20 +90,38 @@ class OutputLoss(Loss):
         notes = [f"delta {self.delta or DELTA:g}"] if self.error == "huber" else []
         notes += [] if self.last_step_weight is None else [f"last step * {self.last_step_weight:g}"]
         note = "".join(f"; {each}" for each in notes)
-        shares = {"teacher": self.alpha, "truth": 1 - self.alpha}
+        if self.alpha == "validation":
+            return "MSE(student, alpha * teacher + (1 - alpha) * truth; alpha by validation)"
+        shares = {"teacher": self.share, "truth": 1 - self.share}
         if self.error in (None, "squared"):
             return f"MSE(student, {' + '.join(f'{share:g} * {name}' for name, share in shares.items())}{note})"
         name = "MAE" if self.error == "absolute" else "Huber"
         return f"({' + '.join(f'{share:g} * {name}(student, {side}{note})' for side, share in shares.items())})"
 
+    @property
+    def share(self) -> float:
+        """The teacher's share where it is known beforehand."""
+        if self.alpha == "validation":
+            raise UnsupportedError(
+                must("alpha", "be a number for a model trained by steps", self.alpha, "Give one, or search for one")
+            )
+        return self.alpha
+
+    @property
+    def _plain(self) -> bool:
+        """Whether a plain MSE to the blend of teacher and truth is all there is."""
+        return self.error in (None, "squared") and self.last_step_weight is None
+
+    @property
+    def alphas(self) -> tuple[float, ...] | None:
+        """The share, or those to choose from, where a plain MSE is all there is."""
+        if not self._plain:
+            return None
+        return ALPHAS if self.alpha == "validation" else (self.alpha,)
+
     def blend(self, truth: Tensor, teacher: Tensor) -> Tensor:
         """The blend of teacher and truth."""
-        return torch.lerp(truth, teacher.detach().to(truth.dtype), self.alpha)
-
-    def target(self, truth: Tensor, teacher: Tensor) -> Tensor | None:
-        """The blend of teacher and truth, where a plain MSE to it is all there is."""
-        plain = self.error in (None, "squared") and self.last_step_weight is None
-        return self.blend(truth, teacher) if plain else None
+        return torch.lerp(truth, teacher.detach().to(truth.dtype), self.share)
 
     def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for any student: only forecasts are compared."""
@@ -147,4 +182,4 @@ class _BlendedError(BoundLoss):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         said = teacher.forecast.detach().to(batch.target.dtype)
-        return torch.lerp(self.error(student, batch.target), self.error(student, said), self.loss.alpha)
+        return torch.lerp(self.error(student, batch.target), self.error(student, said), self.loss.share)

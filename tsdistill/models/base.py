@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -11,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from tsdistill.data.covariates import Covariates
-from tsdistill.data.task import Batch, Signature, Windows
+from tsdistill.data.task import Batch, Signature
 from tsdistill.data.windows import window_units
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
 from tsdistill.inputs import predict_raw
 from tsdistill.models.activations import Activations
 from tsdistill.models.groups import WidthGroup
 from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
+from tsdistill.models.ridge import NormalEquations
 from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
 from tsdistill.spec import LineageStep, Spec
 
@@ -72,7 +72,10 @@ class Forecaster(nn.Module):
         signature: Steps, channels and scaling it was built for.
         lineage: How it came to be, oldest step first.
         control: The same student trained without a teacher, or None.
+        closed_form: Whether it is solved from the normal equations of its windows, and not trained by steps.
     """
+
+    closed_form: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, signature: Signature) -> None:
         super().__init__()
@@ -158,14 +161,12 @@ class Forecaster(nn.Module):
         """Scaled forecasts (batch, horizon, channel) of scaled contexts (batch, context or more, channel)."""
         return self.activations(context, future, past).forecast
 
-    def fit_closed_form(
-        self, train: Windows, validation: Windows, *, target: Callable[[Batch], Tensor]
-    ) -> dict[str, Any] | None:
-        """Solve for the targets of the training windows where the architecture allows it; None: train by steps.
+    def fit_closed_form(self, equations: NormalEquations) -> dict[str, Any]:
+        """Solve for the training windows; written by architectures with `closed_form`.
 
         Returns what to record, such as the penalty that was best on validation.
         """
-        return None
+        raise NotImplementedError
 
     @property
     def n_parameters(self) -> int:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
-from tsdistill.data.task import Batch, Signature, Windows
+from tsdistill.data.task import Signature
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.layers import ChannelLinear
-from tsdistill.models.ridge import Statistics
+from tsdistill.models.ridge import NormalEquations, Statistics, choose
 
 
 class LinearConfig(ModelConfig):
@@ -52,6 +52,7 @@ class Linear(Forecaster):
     """The forecaster a `LinearConfig` builds; its weights are zero until solved, which forecasts the window's mean."""
 
     config: LinearConfig
+    closed_form: ClassVar[bool] = True
 
     def __init__(self, config: LinearConfig, signature: Signature) -> None:
         super().__init__(config, signature)
@@ -76,25 +77,34 @@ class Linear(Forecaster):
         centre = x.mean(dim=-1, keepdim=True)
         return Activations(forecast=(self.map(x - centre) + centre).transpose(1, 2))
 
-    def fit_closed_form(
-        self, train: Windows, validation: Windows, *, target: Callable[[Batch], Tensor]
-    ) -> dict[str, Any]:
-        """Solve for every penalty from one pass over the training windows, keep the best on validation.
+    def fit_closed_form(self, equations: NormalEquations) -> dict[str, Any]:
+        """Solve for every penalty, and every share of a teacher that may be chosen; keep the best on validation."""
+        return self.solve(*equations.statistics(individual=self.config.individual), equations.alphas)
 
-        With `individual`, the penalty recorded is a list, one for every channel.
+    def solve(self, learnt: Statistics, judged: Statistics, alphas: tuple[float, ...]) -> dict[str, Any]:
+        """The same from statistics; with `individual`, penalty and share are chosen, and told, for every channel.
+
+        Where there were several shares, all candidates are told with their errors: mean squared errors on validation,
+        one row per share and one column per penalty (with `individual`, their means over channels).
         """
-        penalties, individual = self.config.penalties, self.config.individual
-        learnt = Statistics.of(train, target, individual=individual)
-        judged = Statistics.of(validation, lambda batch: batch.target, individual=individual)
-        weights = learnt.solve(penalties)
-        found, best = torch.stack([judged.mean_squared_error(weight) for weight in weights]).min(0)
-        weight = weights[0]
-        for number, trial in enumerate(weights):
-            weight = torch.where((best == number)[..., None, None], trial, weight)
+        penalties = self.config.penalties
+        choices = [choose(*pair, penalties, alphas) for pair in zip(learnt.channels(), judged.channels(), strict=True)]
+        weights = torch.stack([choice.weight.T for choice in choices])
         with torch.no_grad():
-            self.map.weight.copy_(weight.mT)
-        chosen = [penalties[number] for number in best.flatten().tolist()]
-        return {"penalty": chosen if individual else chosen[0], "validation_mse": float(found.mean())}
+            self.map.weight.copy_(weights if self.config.individual else weights[0])
+
+        def told(each: list[float]) -> list[float] | float:
+            return each if self.config.individual else each[0]
+
+        found: dict[str, Any] = {
+            "penalty": told([choice.penalty for choice in choices]),
+            "validation_mse": statistics.fmean(float(choice.errors.min()) for choice in choices),
+        }
+        if len(alphas) > 1:
+            errors = torch.stack([choice.errors for choice in choices]).mean(0)
+            found["alpha"] = told([choice.alpha for choice in choices])
+            found["candidates"] = {"alpha": list(alphas), "penalty": list(penalties), "validation_mse": errors.tolist()}
+        return found
 
 
 LinearConfig.forecaster = Linear

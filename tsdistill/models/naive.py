@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from tsdistill.data.task import Signature, Windows
+from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.ridge import NormalEquations
 
 
 class SeasonalNaiveConfig(ModelConfig):
@@ -40,6 +41,7 @@ class SeasonalNaive(Forecaster):
     """The forecaster a `SeasonalNaiveConfig` builds; it has nothing to train."""
 
     config: SeasonalNaiveConfig
+    closed_form: ClassVar[bool] = True
 
     def __init__(self, config: SeasonalNaiveConfig, signature: Signature) -> None:
         super().__init__(config, signature)
@@ -59,7 +61,7 @@ class SeasonalNaive(Forecaster):
         repeats = math.ceil(self.horizon / self.config.period)
         return Activations(forecast=season.repeat(1, 1, repeats)[..., : self.horizon].transpose(1, 2))
 
-    def fit_closed_form(self, train: Windows, validation: Windows, **how: object) -> dict[str, Any]:
+    def fit_closed_form(self, equations: NormalEquations) -> dict[str, Any]:
         """Nothing to solve."""
         return {}
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Windows
+from tsdistill.errors import DivergenceError, ShapeError
 
-CHUNK = 512
-"""Windows whose products are formed at once: bounds memory, changes nothing else."""
+ROWS = 1 << 13
+"""Windows times channels whose products are formed at once: bounds memory, changes nothing else."""
 
 PIECE = 1 << 20
 """Values of a run of windows that are read at once: bounds memory, changes nothing else."""
@@ -21,13 +22,20 @@ PIECE = 1 << 20
 SHORT = 16
 """Windows in a run, on average, below which products are formed window by window."""
 
+LEAST = 1e-100
+"""Least size of a Gram matrix: its inverse can be squared, and is far beyond that of any data."""
+
+EQUAL = 1e-9
+"""Relative difference of validation errors up to which candidates are equally good."""
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let one thread do what is over in milliseconds.
+    """Let one thread do what consists of many short steps, whose threads would wait for each other.
 
-    An eigendecomposition is hundreds of short steps whose threads wait for each other: on two cores that others use as
-    well, two threads took 15 s over what one does in .06 s.
+    On two cores that others use as well, two threads took 15 s over an eigendecomposition that one does in .06 s, and
+    4.6 s over products of windows that one forms in .5 s. Statistics add up, so that many cores are put to use by
+    as many processes, each with a part of a panel.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -39,82 +47,196 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a ridge needs to know of its windows: products of inputs, of inputs and targets, and of targets.
+    """What a ridge needs to know of its windows: sums, so that those of two sets of windows add up to those of both.
 
     Each holds one entry for all channels, or one per channel along a first axis of its own; here that axis is `...`.
+    `sum(parts)` adds many.
 
     Args:
         gram: X'X, (..., context, context), float64.
         cross: X'Y, (..., context, horizon), float64.
         power: Sum of squared targets, (...), float64.
         n_rows: Rows of X behind each entry.
+        taught: X'T, T what a teacher forecasts, shaped like `cross`; None without a teacher. The targets of
+            distillation, (1 - alpha) * Y + alpha * T, are linear in alpha: this serves them all.
     """
 
     gram: Tensor
     cross: Tensor
     power: Tensor
     n_rows: int
+    taught: Tensor | None = None
 
     @classmethod
-    def of(cls, windows: Windows, target: Callable[[Batch], Tensor], *, individual: bool = False) -> Statistics:
+    def of(
+        cls, windows: Windows, said: Callable[[Batch], Tensor] | None = None, *, individual: bool = False
+    ) -> Statistics:
         """One pass over the windows, which are centred by their own mean.
 
         Windows overlap: entry (i + 1, j + 1) of their products is entry (i, j) but for the first and the last window of
-        a run. So a run of windows costs about as much as a correlation of its series, not windows * context^2.
+        a run. So a run of windows costs about as much as a correlation of its series, not windows * context^2, and only
+        for what a teacher said are windows gathered.
 
         Args:
             windows: What to learn from, or to judge by.
-            target: What a batch should be mapped to, (batch, horizon, channel). A function that gives a batch's own
-                target, that very tensor, is not asked again: no window is gathered then.
+            said: What a teacher says of a batch, (batch, horizon, channel).
             individual: Keep channels apart.
+
+        Raises:
+            ShapeError: the teacher says something of another shape.
+            DivergenceError: the teacher says something infinite or NaN.
         """
         n_rows = len(windows) * (1 if individual else windows.series.shape[1])
-        probe = windows.batch(torch.arange(1))
-        start, context = int(windows.starts[0]), windows.context
-        as_stored = torch.equal(probe.context[0], windows.series[start : start + context])
-        if not as_stored or len(windows) < SHORT * len(list(_runs(windows.starts, len(windows)))):
-            gram, cross, power = _by_windows(windows, target, individual)
-        elif target(probe) is probe.target:
-            gram, cross, power = _centred(_moments(windows, context + windows.horizon, individual), context)
+        probe, start = windows.batch(torch.arange(1)), int(windows.starts[0])
+        as_stored = torch.equal(probe.context[0], windows.series[start : start + windows.context])
+        if as_stored and len(windows) >= SHORT * len(list(_runs(windows.starts, len(windows)))):
+            moments = _moments(windows, windows.context + windows.horizon, individual)
+            gram, cross, power = _centred(moments, windows.context)
         else:
-            _, cross, power = _by_windows(windows, target, individual, gram=False)
-            gram, _, _ = _centred(_moments(windows, context, individual), context)
-        return cls(gram, cross, power, n_rows)
+            gram, cross, power = _by_windows(windows, lambda batch: batch.target, individual)
+        taught = None if said is None else _by_windows(windows, said, individual, cross_only=True)[1]
+        if taught is not None and not bool(taught.isfinite().all()):
+            raise DivergenceError(
+                "`teacher` must forecast finite numbers, got infinite or NaN ones for some training windows. Look at "
+                "its forecasts of the training part."
+            )
+        return cls(gram, cross, power, n_rows, taught)
 
-    @one_thread()
-    def solve(self, penalties: tuple[float, ...]) -> list[Tensor]:
-        """One weight matrix (..., context, horizon) per relative penalty, from a single eigendecomposition."""
-        values, vectors = torch.linalg.eigh(self.gram)
-        values, projected = values.clamp(min=0), vectors.mT @ self.cross
-        # Never zero: a window set whose channels do not move has an empty Gram matrix and the zero solution.
-        unit = values.mean(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        return [vectors @ (projected / (values + penalty * unit)[..., None]) for penalty in penalties]
+    def __add__(self, other: Statistics) -> Statistics:
+        """The statistics of the windows of both."""
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        ours, theirs = self.tensors(), other.tensors()
+        shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ShapeError(
+                f"Statistics must have the same entries to be added, got {shapes[0]} and {shapes[1]}. Form both with "
+                "the same context, horizon and channels, both with a teacher or both without."
+            )
+        return Statistics(**{name: ours[name] + theirs[name] for name in ours}, n_rows=self.n_rows + other.n_rows)
 
-    @one_thread()
-    def mean_squared_error(self, weight: Tensor) -> Tensor:
-        """Error (...) of a weight matrix (..., context, horizon) on these windows, without another look at them."""
-        total = (weight * (self.gram @ weight - 2 * self.cross)).sum((-2, -1)) + self.power
-        return total.clamp(min=0) / (self.n_rows * weight.shape[-1])
+    def __radd__(self, other: int) -> Statistics:
+        """Nothing at all is 0, where a sum begins."""
+        return self if other == 0 else NotImplemented
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What it holds, by name."""
+        named = {"gram": self.gram, "cross": self.cross, "power": self.power, "taught": self.taught}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def channels(self) -> Iterator[Statistics]:
+        """The statistics of each channel where they are kept apart, else those of all."""
+        if self.gram.ndim == 2:
+            yield self
+            return
+        for number in range(len(self.gram)):
+            each = {name: tensor[number] for name, tensor in self.tensors().items()}
+            yield Statistics(**each, n_rows=self.n_rows)
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """Statistics of training and validation windows, formed when they are first asked for and then kept.
+
+    Args:
+        train: What to learn from.
+        validation: What to judge by, always with the truth.
+        said: What a teacher says of a batch of training windows, (batch, horizon, channel); None without a teacher.
+        alphas: Shares of the teacher to choose from.
+        kept: What was formed, by whether channels are apart.
+    """
+
+    train: Windows
+    validation: Windows
+    said: Callable[[Batch], Tensor] | None = None
+    alphas: tuple[float, ...] = (0.0,)
+    kept: dict[bool, tuple[Statistics, Statistics]] = field(default_factory=dict, repr=False)
+
+    def statistics(self, *, individual: bool) -> tuple[Statistics, Statistics]:
+        """Those to learn from and those to judge by."""
+        if individual not in self.kept:
+            self.kept[individual] = (
+                Statistics.of(self.train, self.said, individual=individual),
+                Statistics.of(self.validation, individual=individual),
+            )
+        return self.kept[individual]
+
+    def untaught(self) -> NormalEquations:
+        """The same without a teacher, from the same pass over the windows."""
+        return replace(self, alphas=(0.0,))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best of all candidates.
+
+    Args:
+        weight: (context, horizon), float64.
+        alpha: The teacher's share.
+        penalty: Relative to the mean diagonal of X'X.
+        errors: Mean squared error of every candidate on the windows to judge by, (alpha, penalty).
+    """
+
+    weight: Tensor
+    alpha: float
+    penalty: float
+    errors: Tensor
+
+
+@one_thread()
+def choose(learnt: Statistics, judged: Statistics, penalties: Sequence[float], alphas: Sequence[float]) -> Choice:
+    """Solve for every share of the teacher and every penalty, and keep what forecasts the windows to judge by best.
+
+    W(a, p) = V diag(1 / (lambda + p * mean(lambda))) V' ((1 - a) X'Y + a X'T), X'X = V diag(lambda) V'
+
+    In the basis V the error of W is a quadratic form in what the penalty leaves of each direction, and in (1 - a, a).
+    So one eigendecomposition and one product per pair of targets serve all candidates, and only the best is formed.
+    Of candidates that are equally good (a teacher that says what happened) the one with less of the teacher is taken.
+    """
+    targets = [learnt.cross] if learnt.taught is None or not any(alphas) else [learnt.cross, learnt.taught]
+    values, vectors = torch.linalg.eigh(learnt.gram)
+    values = values.clamp(min=0)
+    # Never zero: a window set whose channels do not move has an empty Gram matrix and the zero solution.
+    unit = values.mean().clamp(min=LEAST)
+    left = 1 / (values + torch.tensor(penalties, dtype=values.dtype)[:, None] * unit)  # (penalty, context)
+    shares = torch.tensor([[1 - alpha, alpha][: len(targets)] for alpha in alphas], dtype=values.dtype)
+    sides = vectors.mT @ torch.stack(targets)  # (side, context, horizon)
+    seen, wanted = vectors.mT @ judged.gram @ vectors, vectors.mT @ judged.cross
+    pairs = seen * (sides[:, None] @ sides.mT)  # (side, side, context, context)
+    square = torch.einsum("as,at,stp->ap", shares, shares, ((left @ pairs) * left).sum(-1))
+    product = shares @ (sides * wanted).sum(-1) @ left.mT
+    errors = (square - 2 * product + judged.power).clamp(min=0) / (judged.n_rows * learnt.cross.shape[-1])
+    best = int(torch.nonzero(errors.flatten() <= errors.min() * (1 + EQUAL))[0])
+    alpha, penalty = divmod(best, len(penalties))
+    weight = vectors @ (left[penalty][:, None] * torch.einsum("s,sih->ih", shares[alpha], sides))
+    return Choice(weight, float(alphas[alpha]), float(penalties[penalty]), errors)
 
 
 def _by_windows(
-    windows: Windows, target: Callable[[Batch], Tensor], individual: bool, *, gram: bool = True
+    windows: Windows, target: Callable[[Batch], Tensor], individual: bool, *, cross_only: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The products, formed window by window; without `gram`, zeros stand for it."""
-    context, horizon = windows.context, windows.horizon
-    axes = (windows.series.shape[1],) if individual else ()
-    inputs, both = (torch.zeros(*axes, context, n, dtype=torch.float64) for n in (context, horizon))
+    """Gram, cross and power, formed window by window; with `cross_only`, zeros stand for the other two."""
+    n_channels, context, horizon = windows.series.shape[1], windows.context, windows.horizon
+    axes = (n_channels,) if individual else ()
+    gram, cross = (torch.zeros(*axes, context, n, dtype=torch.float64) for n in (context, horizon))
     power = torch.zeros(axes, dtype=torch.float64)
-    for batch in windows.batches(CHUNK):
-        x, y = batch.context.transpose(1, 2), target(batch).transpose(1, 2)
-        centre = x.mean(dim=-1, keepdim=True)
-        x, y = x - centre, y - centre
-        x, y = (x.transpose(0, 1), y.transpose(0, 1)) if individual else (x.flatten(0, 1), y.flatten(0, 1))
-        if gram:
-            inputs += (x.mT @ x).double()
-        both += (x.mT @ y).double()
-        power += y.double().square().sum((-2, -1))
-    return inputs, both, power
+    for batch in windows.batches(max(1, ROWS // n_channels)):
+        said = target(batch)  # a teacher may use all threads
+        if said.shape != batch.target.shape:
+            raise ShapeError(
+                f"`teacher` must forecast {tuple(batch.target.shape)} (batch, horizon, channel), got "
+                f"{tuple(said.shape)}. Check its horizon and the order of its axes."
+            )
+        with one_thread():
+            x, y = batch.context.transpose(1, 2).double(), said.transpose(1, 2).double()
+            centre = x.mean(dim=-1, keepdim=True)
+            x, y = x - centre, y - centre
+            x, y = (x.transpose(0, 1), y.transpose(0, 1)) if individual else (x.flatten(0, 1), y.flatten(0, 1))
+            cross += x.mT @ y
+            if not cross_only:
+                gram += x.mT @ x
+                power += y.square().sum((-2, -1))
+    return gram, cross, power
 
 
 def _runs(starts: Tensor, longest: int) -> Iterator[tuple[int, int]]:

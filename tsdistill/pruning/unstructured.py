@@ -57,7 +57,7 @@ def held(model: Forecaster, masks: Mapping[str, Tensor]) -> Iterator[None]:
     Raises:
         UnsupportedError: the architecture is solved in closed form, which fills every zero again.
     """
-    if type(model).fit_closed_form is not Forecaster.fit_closed_form:
+    if model.closed_form:
         raise UnsupportedError(
             f"A {model.config.kind!r} model is solved in closed form, which would fill the zeros again. Use "
             "recovery=None."

@@ -168,6 +168,14 @@ class StudentSpec(Spec):
     training: Training = Training()
     keep: Literal["student", "better"] = "student"
 
+    @model_validator(mode="after")
+    def _solved(self) -> Self:
+        # Found out here, before a teacher is trained for it.
+        if not self.model.forecaster.closed_form and any(len(loss.alphas or ()) > 1 for loss in self.losses):
+            rule = f"be a number for a {self.model.kind!r} model, which is trained by steps"
+            raise ValueError(must("alpha", rule, "validation", 'Give one, or take a "linear" model'))
+        return self
+
 
 class Recipe(Spec):
     """Teacher, student, pruning and quantization over one task; `run` cooks it.

@@ -44,12 +44,17 @@ class Progress:
 
 def write(path: Path, progress: Progress, groups: dict[str, dict[str, Tensor]]) -> None:
     """Write groups of tensors and the progress beside `path`, then rename."""
+    put(path, asdict(progress), groups)
+
+
+def put(path: Path, note: dict[str, Any], groups: dict[str, dict[str, Tensor]]) -> None:
+    """Write groups of tensors and a note, plain data, beside `path`, then rename."""
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group, members in groups.items()
         for name, tensor in members.items()
     }
-    content = save(tensors, metadata={"progress": json.dumps(asdict(progress))})
+    content = save(tensors, metadata={"progress": json.dumps(note)})
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,11 +79,29 @@ def read(path: Path, key: str, ranks: Ranks) -> tuple[Progress, dict[str, dict[s
     if content is None:
         return None
     progress = _progress(path, content)
-    if progress.key != key:
+    _check_key(path, progress.key, key)
+    return progress, _groups(path, content)
+
+
+def take(path: Path, key: str) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]] | None:
+    """What `put` has written, or None when there is nothing yet; the note's `key` says whose it is."""
+    content = _content(path)
+    if content is None:
+        return None
+    note = _note(path, content)
+    _check_key(path, note.get("key"), key)
+    return note, _groups(path, content)
+
+
+def _check_key(path: Path, found: object, key: str) -> None:
+    if found != key:
         raise ArtifactError(
-            f"The checkpoint {path} belongs to another run (its key is {progress.key}, this run's is {key}): model, "
+            f"The checkpoint {path} belongs to another run (its key is {found}, this run's is {key}): model, "
             "data, loss or training spec differ. Delete it or name another file."
         )
+
+
+def _groups(path: Path, content: bytes) -> dict[str, dict[str, Tensor]]:
     groups: dict[str, dict[str, Tensor]] = {}
     try:
         for full, tensor in load(content).items():
@@ -86,7 +109,7 @@ def read(path: Path, key: str, ranks: Ranks) -> tuple[Progress, dict[str, dict[s
             groups.setdefault(group, {})[name] = tensor
     except (SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from None
-    return progress, groups
+    return groups
 
 
 def read_progress(path: Path) -> Progress:
@@ -107,10 +130,17 @@ def _content(path: Path) -> bytes | None:
 
 
 def _progress(path: Path, content: bytes) -> Progress:
+    try:
+        return Progress(**_note(path, content))
+    except TypeError as error:
+        raise _unreadable(path, error) from None
+
+
+def _note(path: Path, content: bytes) -> dict[str, Any]:
     """What stands in the header of a safetensors file: eight bytes that tell its length, then JSON."""
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return Progress(**json.loads(header["__metadata__"]["progress"]))
+        return dict(json.loads(header["__metadata__"]["progress"]))
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from None
 

@@ -102,9 +102,8 @@ def fit(
     _check_fits(model, task)
     windows, n_steps = task.train, training.n_steps(len(task.train))
     objective.bind(model, windows)
-    solved = model.fit_closed_form(windows, task.validation, target=objective.target)
-    if solved is not None:
-        return solved
+    if model.closed_form:
+        return model.fit_closed_form(objective.equations(windows, task.validation))
     parameters, device = trainable(model, objective), device_of(training)
     model.to(device)
     objective.to(device)

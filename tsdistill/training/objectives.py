@@ -15,6 +15,7 @@ from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.losses import Example, Loss, LossSum
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+from tsdistill.models.ridge import NormalEquations
 from tsdistill.spec import digest_of
 
 BALANCING_WINDOWS = 256
@@ -41,8 +42,8 @@ class Objective(nn.Module):
     def at(self, progress: float) -> None:
         """Told before every step which share of all steps is done."""
 
-    def target(self, batch: Batch) -> Tensor:
-        """The target whose plain MSE has the same optimum, for models that are solved in closed form."""
+    def equations(self, train: Windows, validation: Windows) -> NormalEquations:
+        """The normal equations with the same optimum, for models that are solved in closed form."""
         raise UnsupportedError(f"{self.formula} has no closed-form optimum. Use it with a model trained by steps.")
 
     def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -54,18 +55,25 @@ class TruthObjective(Objective):
     """The head's own error: MSE(forecast, truth) for a point head, pinball for quantiles, cross-entropy for bins.
 
     What a teacher is trained with, and a student without a teacher.
+
+    Args:
+        equations: Normal equations of the same windows, if another objective has formed them already.
     """
 
     digest = "truth"
     formula = "MSE(model, truth)"
 
+    def __init__(self, equations: NormalEquations | None = None) -> None:
+        super().__init__()
+        self._equations = equations
+
     def bind(self, model: Forecaster, train: Windows) -> None:
         """Name the error after the model's head."""
         self.formula = f"{model.head.measure}(model, truth)"
 
-    def target(self, batch: Batch) -> Tensor:
-        """The truth."""
-        return batch.target
+    def equations(self, train: Windows, validation: Windows) -> NormalEquations:
+        """Those of the truth."""
+        return self._equations or NormalEquations(train, validation)
 
     def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean error over windows, steps and channels."""
@@ -113,19 +121,21 @@ class TeacherObjective(Objective):
         if balance not in ("fixed", "start"):
             raise ConfigError(must("balance", 'be "fixed" or "start"', balance, "Leave it out for the default"))
         self.losses, self.mentor, self.balance = LossSum(losses), mentor, balance
+        self._equations: NormalEquations | None = None
         self.formula = str(self.losses)
         how = [] if balance == "fixed" else [balance]
         self.digest = digest_of([[term.digest for term in self.losses.terms], mentor.digest, *how])
 
     def bind(self, model: Forecaster, train: Windows) -> None:
         """Bind the losses to student and teacher, and look up what the teacher says of every window."""
+        self._check(model)
         example = self._example(model, train)
         with torch.random.fork_rng(devices=[]):
             # Projectors are drawn anew for every student, and alike whenever that student starts.
             torch.manual_seed(int(digest_of([model.digest, self.digest]), 16) % 2**63)
             self.sum = self.losses.bind(model, example)
         self._lessons = self.mentor.lessons(train, self.sum.reads)
-        if self.balance == "start":
+        if self.balance == "start" and not model.closed_form:
             self.sum.balance(self._pulls(model, train))
 
     @property
@@ -137,16 +147,35 @@ class TeacherObjective(Objective):
         """Weights follow their schedules."""
         self.sum.progress = progress
 
-    def target(self, batch: Batch) -> Tensor:
-        """The blend of teacher and truth, if that is all the losses ask for."""
-        said = self._lessons.of(batch).forecast
-        blends = [term.target(batch.target, said) for term in self.losses.terms]
-        if len(blends) != 1 or blends[0] is None:
+    def equations(self, train: Windows, validation: Windows) -> NormalEquations:
+        """Those of the blend of teacher and truth, if that is all the losses ask for."""
+        alphas = self._check_solvable()
+        self._equations = NormalEquations(train, validation, lambda batch: self._lessons.of(batch).forecast, alphas)
+        return self._equations
+
+    def untaught(self) -> TruthObjective:
+        """The objective of the same student without a teacher; what was found out about the windows is shared."""
+        return TruthObjective(self._equations.untaught() if self._equations is not None else None)
+
+    def _check_solvable(self) -> tuple[float, ...]:
+        alphas = self.losses.terms[0].alphas if len(self.losses.terms) == 1 else None
+        if alphas is None:
             raise UnsupportedError(
                 f"{self.formula} has no closed-form optimum: only a single td.OutputLoss of squared errors that weighs "
                 "all steps alike has. Use that alone, or distil into a model that is trained by steps."
             )
-        return blends[0]
+        return alphas
+
+    def _check(self, model: Forecaster) -> None:
+        """Refuse what the student cannot learn by, before the teacher is asked anything."""
+        if model.closed_form:
+            self._check_solvable()
+        elif any(len(term.alphas or ()) > 1 for term in self.losses.terms):
+            raise UnsupportedError(
+                f"`alpha` must be a number for a {model.config.kind!r} model, which is trained by steps, got "
+                'alpha="validation". Give a number or search for one (td.search.Space), or distil into '
+                "td.LinearConfig(), which is solved for every share at once."
+            )
 
     def forward(self, model: Forecaster, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all terms."""

@@ -1,0 +1,175 @@
+"""What distilling in closed form takes: against scikit-learn, against training by steps, and on more data than memory.
+
+    TSDISTILL_DATA=folder python experiments/benchmarks/closed_form.py
+
+On ETTh1 (7 channels, context 336, horizon 96, the literature's borders; without the folder on the bundled data). The
+teacher is an MLP trained for 300 steps; its forecasts are cached beforehand. One thread everywhere:
+
+- `closed form`: `td.distill` into a `LinearConfig` with alpha="validation": 11 shares times 11 penalties, the same
+  student without a teacher, and their comparison on validation;
+- `scikit-learn`: windows laid out in memory, one `Ridge` (float64, Cholesky) per share with the penalty that the closed
+  form has chosen, judged on validation windows: 11 candidates, no control, laying out included;
+- `steps`: the same student trained for `EPOCHS` epochs with the share that was chosen, without a control.
+
+`ratio` is to the closed form of the same turn, the median over `REPEATS` turns; the largest difference of weights
+(relative to the largest weight) and of validation errors (relative) to scikit-learn stands beside it.
+
+- `stream`: `td.solve` over `N_PARTS` parts made one after the other, 2 GB of float64 in all, with context 96 and
+  horizon 24, in a process that is refused more than `LIMIT` bytes for data; `stream, taught` is a sixteenth of it with
+  a linear teacher. `peak_mb` is the largest resident set of the process, libraries included.
+
+`closed_form.csv` beside this file keeps the numbers with the machine's name.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
+
+import tsdistill as td
+from tsdistill.data import Item
+from tsdistill.data.task import Windows
+from tsdistill.errors import TsdistillError
+from tsdistill.models.linear import Linear
+from tsdistill.report.machine import machine
+from tsdistill.teachers import CachedTeacher
+from tsdistill.training import TeacherObjective, fit
+
+REPEATS, EPOCHS = 3, 5
+N_PARTS, PART_ROWS, N_CHANNELS, LIMIT = 32, 1_000_000, 8, 800_000_000
+
+
+class Stepped(Linear):
+    """A linear map that is trained by steps."""
+
+    closed_form = False
+
+
+def laid_out(windows: Windows, said: CachedTeacher | None = None) -> list[np.ndarray]:
+    """Inputs, targets and forecasts of a teacher as matrices, centred by each window's mean."""
+    batch = windows.batch(torch.arange(len(windows)))
+    parts = [batch.context, batch.target] + ([said.lessons(windows).of(batch).forecast] if said else [])
+    flat = [part.transpose(1, 2).flatten(0, 1).numpy().astype(np.float64) for part in parts]
+    centre = flat[0].mean(axis=1, keepdims=True)
+    return [part - centre for part in flat]
+
+
+def rival(
+    task: td.Task, mentor: CachedTeacher, penalty: float, alphas: list[float]
+) -> tuple[list[np.ndarray], list[float]]:
+    """Weights and validation errors of one scikit-learn ridge per share of the teacher."""
+    (x, truth, soft), (seen, wanted) = laid_out(task.train, mentor), laid_out(task.validation)
+    strength = penalty * float(np.einsum("ij,ij->", x, x)) / x.shape[1]
+    weights = [
+        Ridge(alpha=strength, fit_intercept=False, solver="cholesky").fit(x, (1 - alpha) * truth + alpha * soft).coef_
+        for alpha in alphas
+    ]
+    return weights, [float(np.square(seen @ weight.T - wanted).mean()) for weight in weights]
+
+
+def compare(task: td.Task, folder: Path) -> list[dict[str, object]]:
+    """Closed form, scikit-learn and steps, taking turns."""
+    teacher = td.train(td.MLPConfig(width=32), task, td.Training(max_steps=300, precision="float32"))
+    mentor = CachedTeacher(teacher, folder)
+    mentor.lessons(task.train)
+    config, losses = td.LinearConfig(), [td.OutputLoss(alpha="validation")]
+    seconds: dict[str, list[float]] = {"closed form": [], "scikit-learn": [], "steps": []}
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        student = td.distill(teacher, config, task, losses=losses, cache=folder, progress=False)
+        seconds["closed form"].append(time.perf_counter() - began)
+        told = student.lineage[-1].metrics
+        candidates, column = told["candidates"], config.penalties.index(told["penalty"])
+        began = time.perf_counter()
+        weights, errors = rival(task, mentor, told["penalty"], candidates["alpha"])
+        seconds["scikit-learn"].append(time.perf_counter() - began)
+        stepped = Stepped(config, task.signature)
+        objective = TeacherObjective([td.OutputLoss(alpha=told["alpha"])], mentor)
+        training = td.Training(epochs=EPOCHS, patience=None, learning_rate=1e-3, precision="float32")
+        began = time.perf_counter()
+        found = fit(stepped, task, training, objective, progress=False)
+        seconds["steps"].append(time.perf_counter() - began)
+    ours = np.array([row[column] for row in candidates["validation_mse"]])
+    theirs = weights[candidates["alpha"].index(told["alpha"])]
+    off = float(np.abs(student.state_dict()["map.weight"].numpy() - theirs).max() / np.abs(theirs).max())
+    judged = {"closed form": told["validation_mse"], "scikit-learn": min(errors), "steps": found["validation_mse"]}
+    counted = {"closed form": 2 * len(config.penalties) * len(errors), "scikit-learn": len(errors), "steps": 1}
+    rows: list[dict[str, object]] = []
+    for name, taken in seconds.items():
+        pairs = zip(taken, seconds["closed form"], strict=True)
+        row = {"measure": name, "data": task.panel.name, "seconds": statistics.median(taken)}
+        row |= {"ratio": statistics.median(theirs / ours for theirs, ours in pairs), "n_candidates": counted[name]}
+        row |= {"alpha": told["alpha"], "penalty": told["penalty"], "validation_mse": judged[name]}
+        if name == "scikit-learn":
+            row |= {"weights_off": off, "errors_off": float(np.abs(ours / np.array(errors) - 1).max())}
+        rows.append(row)
+    return rows
+
+
+def parts(n_parts: int) -> Iterator[td.Task]:
+    """Noise with a rhythm, each part made when it is asked for."""
+    names = tuple(f"c{number}" for number in range(N_CHANNELS))
+    for seed in range(n_parts):
+        random = np.random.default_rng(seed)
+        values = np.empty((PART_ROWS, N_CHANNELS))
+        random.standard_normal(out=values)
+        values += 5 * np.sin(2 * np.pi * np.arange(PART_ROWS) / 24)[:, None]
+        yield td.Task(
+            td.Panel((Item(f"part {seed}", None, values),), names, "h"), context=96, horizon=24, scaler="item"
+        )
+        del values
+
+
+def stream(n_parts: int, taught: bool) -> None:
+    """Solve within the limit; print seconds, peak and error."""
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+    torch.set_num_threads(1)
+    teacher = td.solve(td.LinearConfig(penalties=(1.0,)), parts(1)) if taught else None
+    began = time.perf_counter()
+    student = td.solve(td.LinearConfig(), parts(n_parts), teacher=teacher)
+    taken = time.perf_counter() - began
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    print(taken, peak / 1e6, student.lineage[-1].metrics["validation_mse"])
+
+
+def streamed(name: str, n_parts: int) -> dict[str, object]:
+    """What a fresh process says of a panel of `n_parts` parts."""
+    command = [sys.executable, __file__, str(n_parts), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, peak, error = (float(word) for word in done.stdout.split()[-3:])
+    size = n_parts * PART_ROWS * N_CHANNELS * 8 / 1e6
+    return {"measure": name, "data": "synthetic", "seconds": taken, "series_mb": size, "peak_mb": peak,
+            "limit_mb": LIMIT / 1e6, "validation_mse": error}  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    torch.set_num_threads(1)
+    try:
+        panel = td.datasets.load("etth1")
+    except TsdistillError as missing:
+        print(f"{missing}\nThe bundled data take its place.")
+        panel = td.datasets.load("nyc-weather")
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        rows = compare(td.Task(panel, context=336, horizon=96), Path(folder))
+    rows += [streamed("stream", N_PARTS), streamed("stream, taught", N_PARTS // 16)]
+    found = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=1)
+    found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    print(found.to_string(index=False))
+
+
+if __name__ == "__main__":
+    stream(int(sys.argv[1]), sys.argv[2] != "stream") if len(sys.argv) > 1 else main()
