@@ -112,6 +112,11 @@ def test_a_plan_finds_the_ratio_of_a_target(task: Task) -> None:
     assert prune(model, task, Pruning(ratio=plan.ratio, recovery=None)).n_parameters == plan.n_parameters[1]
 
 
+def test_a_plan_for_an_error_is_refused(task: Task) -> None:
+    with pytest.raises(UnsupportedError, match="cannot tell how far `max_error_increase`"):
+        plan_pruning(shaken(TST), task, Pruning(max_error_increase=0.01))
+
+
 def test_curves_are_errors_of_cut_models(task: Task) -> None:
     model = shaken(TST)
     before = model.digest

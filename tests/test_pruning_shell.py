@@ -75,11 +75,12 @@ def test_json_says_what_was_reached(folder: Path, tmp_path: Path) -> None:
     [
         (("--ratio", 1.5), "model", ConfigError, "ratio"),
         (("--max-error-increase", 0.1, "--max-bytes", 9), "model", ConfigError, "stand alone"),
+        (("--ratio", 0.5, "--max-bytes", 9), "model", ConfigError, "`ratio` must be None with max_bytes"),
         (("--groups", "hedas"), "model", UnsupportedError, "hedas"),
         (("--max-parameters", 3, "--epochs", 0), "model", UnsupportedError, "closest"),
         (("--ratio", 0.5), "deployed", OrderError, "Swap the two lines"),
     ],
-    ids=["ratio", "targets", "groups", "reach", "order"],
+    ids=["ratio", "targets", "both", "groups", "reach", "order"],
 )
 def test_errors_say_what_is_wrong(
     options: tuple[object, ...], model: str, kind: type[TsdistillError], words: str, folder: Path

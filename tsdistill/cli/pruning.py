@@ -110,13 +110,13 @@ def prune(
 def _spec(base: Any, asked: dict[str, Any], epochs: int | None) -> Any:
     """The recipe's pruning, or the default, with what the shell asks for in place of it."""
     from tsdistill.pruning import Pruning
+    from tsdistill.pruning.spec import TARGETS
     from tsdistill.training import Training
 
     spec = base or Pruning()
     if any(name == "ratio" or name.startswith("max_") for name in asked):
         # Another goal than the recipe's takes the place of it.
-        targets = ("max_parameters", "max_bytes", "max_latency_ms", "max_error_increase")
-        asked = {**dict.fromkeys(targets), **asked}
+        asked = {**dict.fromkeys(("ratio", *TARGETS)), **asked}
     if epochs is not None:
         recovery = (spec.recovery or Training(learning_rate=5e-4)).replace(epochs=epochs) if epochs else None
         asked = {**asked, "recovery": recovery}

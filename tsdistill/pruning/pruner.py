@@ -119,7 +119,8 @@ class _Kitchen:
         elif self.counts is None and pruning.sizes:
             smaller, found, counts = self._within_size(model)
         else:
-            smaller, found, counts = self._cut(model, pruning.ratio, self.checkpoint)
+            # Where another model has set the counts, a target's ratio is not asked for again.
+            smaller, found, counts = self._cut(model, pruning.ratio or 0.0, self.checkpoint)
         return self._finished(model, smaller, found), counts
 
     def _finished(self, model: Forecaster, smaller: Forecaster, found: dict[str, Any]) -> Forecaster:
@@ -247,6 +248,7 @@ class _Kitchen:
         pruning, smaller = self.pruning, model
         found: dict[str, Any] = {}
         for number in range(1, pruning.n_rounds + 1):
+            assert pruning.ratio is not None  # the spec allows no target here
             smaller, masks = cut_weights(smaller, pruning, pruning.share(number, pruning.ratio))
             if pruning.recovery is not None:
                 beside = self.checkpoint
