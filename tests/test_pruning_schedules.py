@@ -45,7 +45,7 @@ def test_a_target_finds_the_ratio_that_it_takes_the_place_of() -> None:
     spec = Pruning(max_bytes=50000)
     assert spec.ratio is None
     assert Pruning.from_json(spec.to_json()) == spec == Pruning().replace(ratio=None, max_bytes=50000)
-    with pytest.raises(ConfigError, match="`ratio` must be None with max_bytes, which finds it, got ratio=0.5"):
+    with pytest.raises(ConfigError, match=r"`ratio` must be None with max_bytes, which finds it, got ratio=0.5"):
         Pruning().replace(max_bytes=50000)
 
 
@@ -196,7 +196,10 @@ def test_a_ratio_that_would_empty_a_group_keeps_one_and_says_so(task: Task, stud
             {"method": "unstructured", "repair": True, "max_bytes": 9, "groups": ("width",), "criterion": "taylor"},
             ["4 problems", "`repair` must be left out", "`max_bytes` must be", "`groups`", "'magnitude'"],
         ),
-        ({"ratio": 0.5, "max_bytes": 9, "max_parameters": 3}, ["`ratio` must be None with max_parameters and max_bytes"]),
+        (
+            {"ratio": 0.5, "max_bytes": 9, "max_parameters": 3},
+            ["`ratio` must be None with max_parameters and max_bytes"],
+        ),
         ({"ratio": None}, ["`ratio` must be a number without a target", "or one of max_parameters"]),
         ({"max_latency_ms": 0.0, "max_parametres": 3}, ["2 problems", "`max_parameters`", "greater than 0"]),
     ],

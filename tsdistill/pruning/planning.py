@@ -120,8 +120,8 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
     ranks = Ranks(forecaster, groups_of(forecaster, pruning), pruning, Evidence(forecaster, task))
     if pruning.max_error_increase is not None:
         raise UnsupportedError(
-            "A plan cannot tell how far `max_error_increase` lets a model be cut, since that takes recoveries. Plan for "
-            "a ratio, or look at `sensitivity`."
+            "A plan cannot tell how far `max_error_increase` lets a model be cut, since that takes recoveries. "
+            "Plan for a ratio, or look at `sensitivity`."
         )
     return planned(ranks, ratio_for(ranks, pruning.sizes) if pruning.ratio is None else pruning.ratio)
 

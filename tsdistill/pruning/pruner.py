@@ -211,7 +211,8 @@ class _Kitchen:
                 share = pruning.share(number, ratio)
                 own = {group.name: sizes[group.name] for group in ranks.groups}
                 counts = ranks.counts(share, own)
-                notes = notes_of([group for group in first if group.name in counts], counts, share)
+                # What has to stay may have become more: layers that were cut to different sizes no longer fit.
+                notes = notes_of([replace(group, size=own[group.name]) for group in ranks.groups], counts, share)
             smaller = self._repaired(smaller, ranks.kept(counts))
             done.append(counts)
             if pruning.recovery is not None:

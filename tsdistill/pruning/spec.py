@@ -32,8 +32,9 @@ class Pruning(Spec):
             divided by their mean.
         groups: What is cut: kinds of groups or names of them, in which * stands for anything ("block*.feedforward").
             Kinds are "units" and "heads", which None stands for, "width" (of residual vectors and embeddings),
-            "layers" (whole blocks) and "context" (the oldest steps or patches; most weights of a `PatchTSTConfig` are
-            there to read those). A context can be as short as one step, patch or period, or a moving average's kernel.
+            "layers" (whole blocks; of an LSTM those that give as many numbers as they read) and "context" (the oldest
+            steps or patches; most weights of a `PatchTSTConfig` are there to read those). A context can be as short as
+            one step, patch or period, or a moving average's kernel.
         method: "structured" removes units and leaves a smaller model; "unstructured" sets single weights to zero by
             their magnitude, in each tensor ("local") or over all ("global"): the textbook row, which makes neither the
             deployed file smaller nor the model faster, only its compressed weights smaller.
@@ -111,7 +112,9 @@ class Pruning(Spec):
             rule = f"be None with {' and '.join(self.targets)}, which finds it"
             problems.append(must("ratio", rule, self.ratio, "Ask for one or the other"))
         if not self.targets and self.ratio is None:
-            problems.append(must("ratio", "be a number without a target", None, f"Give it, or one of {', '.join(TARGETS)}"))
+            problems.append(
+                must("ratio", "be a number without a target", None, f"Give it, or one of {', '.join(TARGETS)}")
+            )
         if self.sizes and self.max_error_increase is not None:
             rule = f"stand alone, without {', '.join(self.sizes)}"
             problems.append(must("max_error_increase", rule, self.max_error_increase, "Ask for one or the other"))
