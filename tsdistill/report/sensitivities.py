@@ -65,7 +65,9 @@ def plot_sensitivity(found: Sensitivity, path: str | Path, *, title: str = "Sens
 
 
 def _growth(found: Sensitivity, error: float) -> str:
-    return f"{error / found.error - 1:+.1%}"
+    growth = error / found.error - 1
+    # No sign before what rounds to nothing, and no tenths of what is several times as much.
+    return "0.0%" if abs(growth) < 0.0005 else f"{growth:+.1%}" if growth < 1 else f"{growth:+,.0%}"
 
 
 def _spare(found: Sensitivity, curve: tuple[float, ...]) -> str:
