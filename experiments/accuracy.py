@@ -41,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     cells = tomllib.loads((arguments.folder / "cells.toml").read_text(encoding="utf-8"))
     panel = td.datasets.load(cells["dataset"])
-    results = Results(arguments.folder / "results.csv")
+    results = Results(arguments.folder / "results.csv", COLUMNS, ["model", "horizon", "context", "seed"])
     for horizon in arguments.horizons or cells["horizons"]:
         for entry in cells["models"]:
             if arguments.only and entry["name"] not in arguments.only:
@@ -53,12 +53,12 @@ def main() -> None:
 class Results:
     """Finished cells, one row each, written whole after every one of them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, columns: list[str], order: list[str]) -> None:
+        self.path, self.columns, self.order = path, columns, order
 
     def frame(self) -> pd.DataFrame:
         """All rows."""
-        return pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
+        return pd.read_csv(self.path) if self.path.exists() else pd.DataFrame(columns=self.columns)
 
     def find(self, key: str) -> dict[str, Any] | None:
         """The row of a key, if that cell is finished."""
@@ -73,8 +73,8 @@ class Results:
         with FileLock(f"{self.path}.lock"):
             rows = self.frame()
             rows = rows[rows["key"] != row["key"]]
-            frame = pd.DataFrame([*rows.to_dict("records"), row], columns=COLUMNS)
-            frame = frame.sort_values(["model", "horizon", "context", "seed"])
+            frame = pd.DataFrame([*rows.to_dict("records"), row], columns=self.columns)
+            frame = frame.sort_values(self.order)
             frame.to_csv(self.path.with_suffix(".part"), index=False, float_format="%.6g")
             self.path.with_suffix(".part").replace(self.path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -189,6 +189,25 @@ def test_layers_that_are_not_silent_without_their_writers_are_found() -> None:
 
     with pytest.raises(ContractError, match="removing silent units"):
         prune_often(broken(MLP, MLPConfig(width=5, depth=3), width_groups=width_groups))
+
+
+def test_recurrent_layers_that_change_places_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = WidthGroup.cut
+
+    def another(self: WidthGroup, tensors: Mapping[str, torch.Tensor], units: torch.Tensor) -> dict[str, torch.Tensor]:
+        return cut(self, tensors, (units + 1) % self.size if self.kind == "layers" else units)
+
+    monkeypatch.setattr(WidthGroup, "cut", another)
+    with pytest.raises(ContractError, match="layers does not keep the weights of"):
+        prune_often(LSTMConfig(widths=(5, 5, 5), patch=11).build(toy_signature()))
+
+
+def test_recurrent_layers_that_do_not_fit_are_found() -> None:
+    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+        return tuple(replace(each, pinned=(), minimum=1) for each in LSTM.width_groups(self))  # type: ignore[arg-type]
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        prune_often(broken(LSTM, LSTM_CONFIG.replace(embedding=3), width_groups=width_groups))
 
 
 def test_a_context_cut_off_at_the_wrong_end_is_found() -> None:

@@ -15,7 +15,7 @@ from tsdistill.data import Task
 from tsdistill.errors import UnsupportedError
 from tsdistill.models import Forecaster, LSTMConfig, MLPConfig, ModelConfig, PatchTSTConfig, TCNConfig, WidthGroup
 from tsdistill.models.mlp import MLP
-from tsdistill.pruning import CRITERIA, Evidence, Pruning, plan_pruning, prune
+from tsdistill.pruning import CRITERIA, Evidence, Pruning, plan_pruning, prune, rebuild
 from tsdistill.testing import toy_task
 
 NET = MLPConfig(width=5, depth=2, hidden=(7, 11), dropout=0.0)
@@ -131,11 +131,23 @@ def test_the_loss_of_blocks_and_of_old_patches_is_what_their_absence_costs(task:
     model = shaken(PatchTSTConfig(depth=3, width=6, heads=2, patch=11, stride=11))
     evidence = Evidence(model, task, n_windows=11)
     for name, kept in (("layers", [0, 2]), ("context", [2, 3])):
-        from tsdistill.pruning import rebuild
-
         scores = CRITERIA["loss"](model, group_of(model, name), evidence)
         without = evidence.error(rebuild(model, {name: kept})) - evidence.error(model)
         assert float(scores[1]) == pytest.approx(without, abs=1e-6)
+
+
+def test_recurrent_layers_are_ranked_by_what_their_absence_costs(task: Task) -> None:
+    model = shaken(LSTMConfig(widths=(5, 5, 3), embedding=5, patch=11))
+    evidence = Evidence(model, task, n_windows=11)
+    scores = CRITERIA["loss"](model, group_of(model, "layers"), evidence)
+    errors = [evidence.error(rebuild(model, {"layers": kept})) for kept in ([1, 2], [0, 2])]
+    assert scores.tolist() == pytest.approx([*(error - evidence.error(model) for error in errors), 0], abs=1e-6)
+    spec = Pruning(ratio=0.34, criterion="loss", groups=("layers",), recovery=None)
+    stay = 1 if errors[0] < errors[1] else 0
+    assert plan_pruning(model, task, spec).kept["layers"] == (stay, 2)
+    for name in ("taylor", "activation"):
+        with pytest.raises(UnsupportedError, match="rank 'layers'"):
+            plan_pruning(model, task, spec.replace(criterion=name))
 
 
 def test_a_global_ranking_takes_from_where_the_least_is(task: Task) -> None:

@@ -21,7 +21,7 @@ from tsdistill.models import (
     TSMixerConfig,
 )
 from tsdistill.pruning import Pruning, prune, rebuild
-from tsdistill.testing import check_forecaster, toy_batch, toy_signature, toy_task
+from tsdistill.testing import check_forecaster, check_pruning, toy_batch, toy_signature, toy_task
 
 TST = PatchTSTConfig(depth=3, width=10, heads=(2, 1, 3), head_width=5, feedforward=(7, 11, 13), patch=7, stride=3)
 
@@ -70,6 +70,64 @@ def test_a_block_of_convolutions_goes_and_the_others_keep_their_reach() -> None:
     assert "dilations" not in TCNConfig().to_dict()
     with pytest.raises(ConfigError, match="hold one number for each of depth = 2"):
         TCNConfig(depth=2, dilations=(1, 2, 4))
+
+
+LAYERS = LSTMConfig(widths=(7, 7, 5, 5), embedding=7, patch=11)
+
+
+def test_a_recurrent_layer_goes_and_the_next_reads_what_it_read() -> None:
+    model = shaken(LAYERS.replace(channel_embedding=False, shortcut=False))
+    smaller = rebuild(model, {"layers": [1, 2], "layer2.units": [0, 2, 3, 6], "layer3.units": [1, 4]})
+    assert smaller.config.to_dict() | {"widths": [4, 2], "embedding": 7} == smaller.config.to_dict()
+    before, after = model.state_dict(), smaller.state_dict()
+    gates = before["layers.2.weight_ih_l0"].unflatten(0, (4, 5))[:, [1, 4]][:, :, [0, 2, 3, 6]].flatten(0, 1)
+    assert torch.equal(after["layers.1.weight_ih_l0"], gates)
+    # By hand: the same layers one after the other, without the first and the last.
+    x, centre, spread = model.norm(toy_batch().context.transpose(1, 2))  # type: ignore[operator]
+    rows = model.embed(model.patches(x)).flatten(0, 1)  # type: ignore[operator]
+    whole = rebuild(model, {"layers": [1, 2]})
+    for depth in (1, 2):
+        rows = model.layers[depth](rows)[0]  # type: ignore[index]
+    raw = model.last(rows[:, -1]).unflatten(0, (-1, 3))  # type: ignore[operator]
+    assert torch.allclose(whole(toy_batch().context), (raw * spread + centre).transpose(1, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "pinned"),
+    [
+        (LAYERS, (2,)),
+        (LAYERS.replace(embedding=3), (0, 2)),
+        (LAYERS.replace(bidirectional=True), (0, 2)),
+        (LAYERS.replace(bidirectional=True, embedding=14), (2,)),
+        (LSTMConfig(widths=(7, 5), embedding=3, patch=11), (0, 1)),
+    ],
+    ids=["equal", "embedding", "bidirectional", "both ways", "unequal"],
+)
+def test_a_recurrent_layer_that_others_need_stays(config: LSTMConfig, pinned: tuple[int, ...]) -> None:
+    model = shaken(config)
+    (group,) = (each for each in model.width_groups() if each.kind == "layers")
+    assert (group.pinned, group.minimum) == (pinned, max(1, len(pinned)))
+    smaller = prune(model, toy_task(), Pruning(ratio=0.99, groups=("layers",), recovery=None))
+    assert smaller.config == config.replace(widths=tuple(config.widths[depth] for depth in pinned))
+    assert smaller.lineage[-1].metrics["notes"] == [
+        f"layers keeps its minimum of {len(pinned)} of {len(config.widths)}, where a ratio of 0.99 leaves 0"
+    ]
+    check_forecaster(smaller)
+    check_pruning(model)
+    if len(pinned) < len(config.widths):
+        with pytest.raises(ConfigError, match="which others do not fit together without"):
+            rebuild(model, {"layers": sorted({0, 1, 2, 3} - {pinned[-1]})})
+
+
+def test_layers_that_were_cut_to_other_sizes_stay() -> None:
+    config = LSTMConfig(widths=(7, 7), patch=11)
+    spec = Pruning(ratio=0.5, groups=("layer1.units", "layers"), recovery=None)
+    once, twice = (prune(shaken(config), toy_task(), spec.replace(n_rounds=n)) for n in (1, 2))
+    assert once.config.to_dict()["widths"] in ([3], [7])
+    assert "notes" not in once.lineage[-1].metrics
+    assert twice.config == config.replace(widths=(3, 7))
+    assert twice.lineage[-1].metrics["kept"] == {"layer1.units": "3 of 7", "layers": "2 of 2"}
+    assert twice.lineage[-1].metrics["notes"] == ["layers keeps its minimum of 2 of 2, where a ratio of 0.5 leaves 1"]
 
 
 def test_the_oldest_patches_go_with_their_positions_and_their_part_of_the_head() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
@@ -21,7 +23,8 @@ from tsdistill.models import (
     PatchTSTConfig,
     TCNConfig,
 )
-from tsdistill.pruning import Evidence, Pruning, macs_of, plan_pruning, prune, rebuild, sensitivity
+from tsdistill.pruning import Evidence, Pruning, Sensitivity, macs_of, plan_pruning, prune, rebuild, sensitivity
+from tsdistill.report import plot_sensitivity
 from tsdistill.testing import toy_signature, toy_task
 
 TST = PatchTSTConfig(depth=2, width=6, heads=2, head_width=5, feedforward=(7, 11), patch=11, stride=11)
@@ -112,6 +115,11 @@ def test_a_plan_finds_the_ratio_of_a_target(task: Task) -> None:
     assert prune(model, task, Pruning(ratio=plan.ratio, recovery=None)).n_parameters == plan.n_parameters[1]
 
 
+def test_a_plan_for_an_error_is_refused(task: Task) -> None:
+    with pytest.raises(UnsupportedError, match="cannot tell how far `max_error_increase`"):
+        plan_pruning(shaken(TST), task, Pruning(max_error_increase=0.01))
+
+
 def test_curves_are_errors_of_cut_models(task: Task) -> None:
     model = shaken(TST)
     before = model.digest
@@ -130,6 +138,31 @@ def test_curves_are_errors_of_cut_models(task: Task) -> None:
     assert [trace.name for trace in drawn.data] == list(found.errors)
     assert list(drawn.data[0].y) == [found.error, *found.errors["block1.feedforward"]]
     assert str(found).splitlines()[0].split() == ["group", "0%", "30%", "90%"]
+
+
+def test_a_page_of_curves_is_whole_and_needs_no_network(tmp_path: Path) -> None:
+    errors = {"<b>one</b>": (0.502, 0.5051, 0.504), "two": (0.503, 0.6, 40.0)}
+    found = Sensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")
+    page = plot_sensitivity(found, tmp_path / "new" / "page.html", title="<i>mine</i>").read_text()
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
+    assert "default-src 'none'" in page
+    body = page.split("<script", 1)[0]
+    assert "<b>one" not in body
+    assert "<i>mine" not in page
+    assert "validation pinball of the whole model: 0.5000" in body.lower()
+    cells = re.findall(r"<td>(.*?)</td>", body)
+    assert cells[:4] == ["25%", "+0.4%", "+1.0%", "+0.8%"]  # 1.02 % is more than 1 %, and less later does not count
+    assert cells[4:] == ["25%", "+0.6%", "+20.0%", "+7,900%"]
+    figures = json.loads(found_in(r"const figures = (.*);", page))
+    drawn = go.Figure(**figures["curves"])
+    assert [list(trace.y) for trace in drawn.data] == [[0.5, *curve] for curve in errors.values()]
+    assert 0.6 < drawn.layout.yaxis.range[1] < 1.1
+
+
+def found_in(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match
+    return match[1]
 
 
 def test_repair_flattens_the_curves(task: Task) -> None:

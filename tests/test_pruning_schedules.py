@@ -41,6 +41,14 @@ def test_a_spec_that_asks_for_nothing_new_is_written_as_before() -> None:
     assert Recipe.from_toml(recipe.to_toml()) == recipe
 
 
+def test_a_target_finds_the_ratio_that_it_takes_the_place_of() -> None:
+    spec = Pruning(max_bytes=50000)
+    assert spec.ratio is None
+    assert Pruning.from_json(spec.to_json()) == spec == Pruning().replace(ratio=None, max_bytes=50000)
+    with pytest.raises(ConfigError, match=r"`ratio` must be None with max_bytes, which finds it, got ratio=0.5"):
+        Pruning().replace(max_bytes=50000)
+
+
 @pytest.mark.parametrize(
     ("schedule", "shares"), [("linear", [0.2, 0.4, 0.6]), ("cubic", [0.6 * 19 / 27, 0.6 * 26 / 27, 0.6])]
 )
@@ -88,7 +96,7 @@ def test_the_unpruned_self_can_teach(task: Task, student: Forecaster) -> None:
 
 def test_a_control_ends_at_the_sizes_of_its_student(task: Task, student: Forecaster) -> None:
     pupil = distill(student, LSTMConfig(widths=(8, 7), patch=11), task, training=QUICK)
-    spec = Pruning(ratio=0.5, n_rounds=2, ranking="global", criterion="taylor", recovery=QUICK, max_parameters=1200)
+    spec = Pruning(n_rounds=2, ranking="global", criterion="taylor", recovery=QUICK, max_parameters=1200)
     smaller = prune(pupil, task, spec, teacher=student)
     assert smaller.n_parameters <= 1200 < pupil.n_parameters
     assert smaller.control is not None
@@ -188,9 +196,14 @@ def test_a_ratio_that_would_empty_a_group_keeps_one_and_says_so(task: Task, stud
             {"method": "unstructured", "repair": True, "max_bytes": 9, "groups": ("width",), "criterion": "taylor"},
             ["4 problems", "`repair` must be left out", "`max_bytes` must be", "`groups`", "'magnitude'"],
         ),
+        (
+            {"ratio": 0.5, "max_bytes": 9, "max_parameters": 3},
+            ["`ratio` must be None with max_parameters and max_bytes"],
+        ),
+        ({"ratio": None}, ["`ratio` must be a number without a target", "or one of max_parameters"]),
         ({"max_latency_ms": 0.0, "max_parametres": 3}, ["2 problems", "`max_parameters`", "greater than 0"]),
     ],
-    ids=["ranges", "targets", "unstructured", "names"],
+    ids=["ranges", "targets", "unstructured", "both", "neither", "names"],
 )
 def test_all_problems_of_a_spec_come_at_once(wrong: dict[str, object], words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:

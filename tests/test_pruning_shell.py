@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import tsdistill as td
 from tests.test_recipe import QUICK, toy_csv, toy_recipe
 from tsdistill.cli import app
 from tsdistill.errors import ConfigError, OrderError, TsdistillError, UnsupportedError
+from tsdistill.recipe import read_recipe
 
 
 def shell(*arguments: object) -> Result:
@@ -32,6 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def toy_recipe_task(folder: Path) -> td.Task:
+    recipe = read_recipe(folder / "recipe.toml")
+    return recipe.task.build(recipe.data.load())
+
+
 def prune(folder: Path, *options: object, model: str = "model") -> Result:
     return shell("prune", folder / model, "--recipe", folder / "recipe.toml", "--quiet", *options)
 
@@ -46,6 +53,22 @@ def test_a_plan_is_shown_and_nothing_is_written(folder: Path, tmp_path: Path) ->
     found = json.loads(prune(folder, "--plan", "--max-parameters", 1400, "--json").output)
     assert found["n_parameters"][1] <= 1400
     assert not (tmp_path / "out").exists()
+
+
+def test_curves_are_shown_and_written_as_a_page(folder: Path, tmp_path: Path) -> None:
+    options = ("--sensitivity", "--groups", "block2.hidden", "--groups", "context", "--criterion", "l1")
+    done = prune(folder, *options, "--html", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines()[1:3]] == ["block2.hidden", "context"]
+    page = (tmp_path / "page.html").read_text()
+    inside = re.search(r'id="sensitivity-data">(.*?)</script>', page)
+    assert inside
+    found = json.loads(prune(folder, *options, "--json").output)
+    assert json.loads(inside[1]) == found
+    spec = td.Pruning(groups=("block2.hidden", "context"), criterion="l1")
+    model, task = td.load(folder / "model"), toy_recipe_task(folder)
+    assert isinstance(model, td.Forecaster)
+    assert found == td.sensitivity(model, task, spec).to_dict()
 
 
 def test_a_smaller_artifact_is_left_and_told_of(folder: Path, tmp_path: Path) -> None:
@@ -75,11 +98,14 @@ def test_json_says_what_was_reached(folder: Path, tmp_path: Path) -> None:
     [
         (("--ratio", 1.5), "model", ConfigError, "ratio"),
         (("--max-error-increase", 0.1, "--max-bytes", 9), "model", ConfigError, "stand alone"),
+        (("--ratio", 0.5, "--max-bytes", 9), "model", ConfigError, "`ratio` must be None with max_bytes"),
+        (("--plan", "--sensitivity"), "model", ConfigError, "Only one of"),
+        (("--html", "page.html"), "model", ConfigError, "must come with --sensitivity"),
         (("--groups", "hedas"), "model", UnsupportedError, "hedas"),
         (("--max-parameters", 3, "--epochs", 0), "model", UnsupportedError, "closest"),
         (("--ratio", 0.5), "deployed", OrderError, "Swap the two lines"),
     ],
-    ids=["ratio", "targets", "groups", "reach", "order"],
+    ids=["ratio", "targets", "both", "looks", "page", "groups", "reach", "order"],
 )
 def test_errors_say_what_is_wrong(
     options: tuple[object, ...], model: str, kind: type[TsdistillError], words: str, folder: Path

@@ -127,6 +127,7 @@ def test_a_space_that_no_recipe_could_use_is_refused(values: dict[str, Any], wor
         (Space(students=(PatchTSTSpace(patch=Range(low=2, high=64)),)), {"context": 47}, ["patchtst", "64"]),
         (Space(temporal=0.1), {"horizon": 1, "context": 64}, ["temporal", "horizon of 1"]),
         (Space(students=None), {"student": td.LinearConfig()}, ["students", "'linear'"]),
+        (Space(), {"pruning": td.Pruning(max_bytes=9)}, ["`ratio` must be None where", "max_bytes, which finds"]),
     ],
 )
 def test_a_space_that_does_not_fit_its_recipe_is_refused(
@@ -134,8 +135,9 @@ def test_a_space_that_does_not_fit_its_recipe_is_refused(
 ) -> None:
     base = default_recipe()
     student = base.student.replace(model=recipe.pop("student", base.student.model))
+    base = base.replace(student=student, pruning=recipe.pop("pruning", base.pruning))
     with pytest.raises(td.ConfigError) as caught:
-        space.check(base.replace(task=TaskSpec(**recipe), student=student))
+        space.check(base.replace(task=TaskSpec(**recipe)))
     assert [word for word in words if word not in str(caught.value)] == []
 
 

@@ -17,6 +17,12 @@ def prune(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the pruned model.")] = Path("tsdistill-pruned"),
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would be cut and what it would save.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Only show how the validation error grows as each group is cut.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --sensitivity: also write a page with the curves.")
+    ] = None,
     ratio: Annotated[float | None, typer.Option(help="Share of units to remove.")] = None,
     max_parameters: Annotated[int | None, typer.Option(help="Weights that may stay.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Bytes the exported model may take.")] = None,
@@ -46,21 +52,28 @@ def prune(
 ) -> None:
     """Remove units, heads, blocks or context from a saved model, which stays as it is; the result is a smaller one.
 
-    Look first with --plan. Of several sizes all have to be met; an error budget stands alone.
+    Look first, with --plan or --sensitivity. Of several sizes all have to be met; an error budget stands alone.
 
     Examples:
       tsdistill prune demo/stages/student --ratio 0.5 --plan
+
+      tsdistill prune student --recipe my.toml --sensitivity --groups context --html sensitivity.html
 
       tsdistill prune student --recipe my.toml --max-bytes 50000 --repair --teacher teacher --out pruned
 
       tsdistill prune student --recipe my.toml --max-error-increase 0.01 --groups units --groups context
     """
     from tsdistill.artifacts import load, save
+    from tsdistill.errors import ConfigError
     from tsdistill.evaluation import evaluate
     from tsdistill.pruning import plan_pruning
     from tsdistill.pruning import prune as cut
     from tsdistill.recipe import read_recipe
 
+    if plan and sensitivity:
+        raise ConfigError("Only one of --plan and --sensitivity must be given. Run it twice for both.")
+    if html is not None and not sensitivity:
+        raise ConfigError("--html must come with --sensitivity, whose curves it shows. Add it, or leave --html out.")
     model: Any = load(artifact)
     chosen = read_recipe(recipe)
     asked = {
@@ -81,6 +94,9 @@ def prune(
     if plan:
         found = plan_pruning(model, task, spec)
         typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+        return
+    if sensitivity:
+        _show_curves(model, task, spec, f"{artifact.resolve().name}: sensitivity", html, as_json=as_json)
         return
     mentor: Any = load(teacher) if teacher is not None and spec.recover_from is None else None
     smaller = cut(model, task, spec, teacher=mentor, progress=False if quiet else None)
@@ -107,16 +123,27 @@ def prune(
     typer.echo(f"\nArtifact  {out}")
 
 
+def _show_curves(model: Any, task: Any, spec: Any, title: str, html: Path | None, *, as_json: bool) -> None:
+    from tsdistill.pruning import sensitivity
+    from tsdistill.report import plot_sensitivity
+
+    found = sensitivity(model, task, spec)
+    page = None if html is None else plot_sensitivity(found, html, title=title)
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    if page is not None and not as_json:
+        typer.echo(f"\nPage  {page}")
+
+
 def _spec(base: Any, asked: dict[str, Any], epochs: int | None) -> Any:
     """The recipe's pruning, or the default, with what the shell asks for in place of it."""
     from tsdistill.pruning import Pruning
+    from tsdistill.pruning.spec import TARGETS
     from tsdistill.training import Training
 
     spec = base or Pruning()
     if any(name == "ratio" or name.startswith("max_") for name in asked):
         # Another goal than the recipe's takes the place of it.
-        targets = ("max_parameters", "max_bytes", "max_latency_ms", "max_error_increase")
-        asked = {**dict.fromkeys(targets), **asked}
+        asked = {**dict.fromkeys(("ratio", *TARGETS)), **asked}
     if epochs is not None:
         recovery = (spec.recovery or Training(learning_rate=5e-4)).replace(epochs=epochs) if epochs else None
         asked = {**asked, "recovery": recovery}

@@ -90,9 +90,11 @@ class WidthGroup:
         exact: Whether that holds to the last bit but rounding: not where a norm looks at the units together, nor for
             a context, whose mean and spread are those of fewer steps.
         minimum: Units that have to stay.
+        pinned: Units that have to stay whatever they are worth, because others do not fit together without them.
         steps: Past steps in a unit of kind "context".
         stack: Of kind "layers", the module list whose entries are the units.
         per_unit: Of kind "layers", config fields that hold an entry for each, and those entries.
+        inside: Of kind "layers", what the names of groups within a block begin with, {} being its number from 1 on.
     """
 
     name: str
@@ -103,9 +105,11 @@ class WidthGroup:
     kind: Kind = "units"
     exact: bool = True
     minimum: int = 1
+    pinned: tuple[int, ...] = ()
     steps: int = 1
     stack: str = ""
     per_unit: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    inside: str = "block{}"
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -128,8 +132,19 @@ class WidthGroup:
             return config, signature.replace(context=signature.context - (self.size - len(units)) * self.steps)
         if self.kind == "layers":
             entries = {name: tuple(values[unit] for unit in units.tolist()) for name, values in self.per_unit}
-            return config.replace(**{self.field[0]: len(units)}, **entries), signature
+            return config.replace(**{self.field[0]: len(units)} | entries), signature
         return config.resized(self.field, len(units)), signature
+
+    def follow(self, name: str, units: Tensor) -> str | None:
+        """What another group is called once only these `units` are left; None if it goes with a block."""
+        if self.kind != "layers":
+            return name
+        begins, _, rest = name.partition(".")
+        numbers = {self.inside.format(unit + 1): unit for unit in range(self.size)}
+        if not rest or begins not in numbers:
+            return name
+        left = units.tolist()
+        return f"{self.inside.format(left.index(numbers[begins]) + 1)}.{rest}" if numbers[begins] in left else None
 
     def cut(self, tensors: Mapping[str, Tensor], units: Tensor) -> dict[str, Tensor]:
         """A state with `units` left of this group."""

@@ -146,10 +146,11 @@ class LSTM(Forecaster):
         return self.conclude(raw, centre, spread, hidden=tuple(hidden))
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
-        """The units of every layer, the embedding of a patch, and the oldest patches.
+        """The units of every layer, the embedding of a patch, layers, and the oldest patches.
 
         A unit is four gate rows, a recurrent column and a column of the next layer; one of two directions goes or stays
-        as a pair.
+        as a pair. A layer can go if what it gives is as wide as what it reads; there is no residual connection to take
+        its place, so that a model without it says something else.
         """
         ways = ("", "_reverse") if self.config.bidirectional else ("",)
         groups = []
@@ -184,9 +185,30 @@ class LSTM(Forecaster):
             outgoing=tuple(Slice(f"layers.0.weight_ih_l0{way}", 1) for way in ways),
             kind="width",
         )
+        inputs = (self.config.embedding, *(len(ways) * width for width in self.config.widths[:-1]))
+        sizes = enumerate(zip(inputs, self.config.widths, strict=True))
+        pinned = tuple(depth for depth, (before, width) in sizes if before != len(ways) * width)
+        layers = WidthGroup(
+            name="layers",
+            size=len(self.config.widths),
+            field=("widths", None),
+            incoming=tuple(
+                Slice(f"layers.{{}}.{name}_l0{way}", None)
+                for way in ways
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            ),
+            outgoing=(),
+            kind="layers",
+            exact=False,
+            minimum=max(1, len(pinned)),
+            pinned=pinned,
+            stack="layers",
+            per_unit=(("widths", self.config.widths),),
+            inside="layer{}",
+        )
         size, steps = self.patches.n_tokens, self.config.patch
         shortcut = columns_of_steps("shortcut.weight", self.shortcut, n_steps=self.context, size=size, steps=steps)
-        return (*groups, embedding, context_group(size, shortcut, steps=steps))
+        return (*groups, embedding, layers, context_group(size, shortcut, steps=steps))
 
 
 LSTMConfig.forecaster = LSTM

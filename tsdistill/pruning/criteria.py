@@ -53,6 +53,11 @@ def taylor(model: Forecaster, group: WidthGroup, evidence: Evidence) -> Tensor:
     Source: P. Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equations 8 and 10.
     Differs from the source: gates are put on what a unit hands on, not on its own weights, and roots are taken.
     """
+    if not group.outgoing:
+        raise UnsupportedError(
+            f"`criterion` must be one that can rank {group.name!r}, whose units have no gates to put on what they hand "
+            'on. Use "loss", or leave the group out.'
+        )
     total = torch.zeros(group.size, dtype=torch.float64)
     parameters = dict(model.named_parameters())
     for gradient in evidence.gradients:
@@ -111,7 +116,8 @@ def loss(model: Forecaster, group: WidthGroup, evidence: Evidence) -> Tensor:
     """What the error on validation windows gains when a unit is silenced, all others in place.
 
     score(u) = error with the outgoing weights of u at zero - error. Of a context it is the error without a unit and all
-    older ones. Use it for heads, blocks and contexts; of hidden units there are many, and each takes a pass.
+    older ones, of layers without residual connections that of the model without one. Use it for heads, blocks and
+    contexts; of hidden units there are many, and each takes a pass.
 
     Source: the brute-force criterion of P. Molchanov et al., "Pruning Convolutional Neural Networks for Resource
     Efficient Inference", ICLR 2017, section 2.1 ("oracle"). Differs from the source: validation windows, and the signed
@@ -120,8 +126,13 @@ def loss(model: Forecaster, group: WidthGroup, evidence: Evidence) -> Tensor:
     scores, base = torch.zeros(group.size, dtype=torch.float64), evidence.error(model)
     for unit in range(group.size):
         if group.ordered:
-            left = range(min(unit + 1, group.size - group.minimum), group.size)
+            left = list(range(min(unit + 1, group.size - group.minimum), group.size))
             scores[unit] = evidence.error(rebuild(model, {group.name: left})) - base
+            continue
+        if not group.outgoing:
+            if unit not in group.pinned and group.size > group.minimum:
+                left = [other for other in range(group.size) if other != unit]
+                scores[unit] = evidence.error(rebuild(model, {group.name: left})) - base
             continue
         silent = copy.deepcopy(model)
         group.silence(dict(silent.named_parameters()), torch.tensor([unit]))

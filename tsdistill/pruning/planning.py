@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsdistill.data.task import Task
+from tsdistill.errors import UnsupportedError
 from tsdistill.exporting import refuse_deployed
 from tsdistill.models.base import Forecaster
 from tsdistill.pruning.evidence import Evidence
@@ -103,8 +104,8 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
 
     Raises:
         OrderError: the model was already exported or quantized.
-        UnsupportedError: there is nothing to cut, a name fits no group, a criterion cannot rank one, or a target is out
-            of reach.
+        UnsupportedError: there is nothing to cut, a name fits no group, a criterion cannot rank one, a target is out of
+            reach, or it is one for the error, which is only known after recovery.
 
     Example:
         >>> from tsdistill.models import MLPConfig
@@ -117,7 +118,12 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
     refuse_deployed(forecaster, "prune")
     pruning = pruning or Pruning()
     ranks = Ranks(forecaster, groups_of(forecaster, pruning), pruning, Evidence(forecaster, task))
-    return planned(ranks, ratio_for(ranks, pruning.sizes) if pruning.sizes else pruning.ratio)
+    if pruning.max_error_increase is not None:
+        raise UnsupportedError(
+            "A plan cannot tell how far `max_error_increase` lets a model be cut, since that takes recoveries. "
+            "Plan for a ratio, or look at `sensitivity`."
+        )
+    return planned(ranks, ratio_for(ranks, pruning.sizes) if pruning.ratio is None else pruning.ratio)
 
 
 def planned(ranks: Ranks, ratio: float) -> Plan:

@@ -119,7 +119,8 @@ class _Kitchen:
         elif self.counts is None and pruning.sizes:
             smaller, found, counts = self._within_size(model)
         else:
-            smaller, found, counts = self._cut(model, pruning.ratio, self.checkpoint)
+            # Where another model has set the counts, a target's ratio is not asked for again.
+            smaller, found, counts = self._cut(model, pruning.ratio or 0.0, self.checkpoint)
         return self._finished(model, smaller, found), counts
 
     def _finished(self, model: Forecaster, smaller: Forecaster, found: dict[str, Any]) -> Forecaster:
@@ -210,7 +211,8 @@ class _Kitchen:
                 share = pruning.share(number, ratio)
                 own = {group.name: sizes[group.name] for group in ranks.groups}
                 counts = ranks.counts(share, own)
-                notes = notes_of([group for group in first if group.name in counts], counts, share)
+                # What has to stay may have become more: layers that were cut to different sizes no longer fit.
+                notes = notes_of([replace(group, size=own[group.name]) for group in ranks.groups], counts, share)
             smaller = self._repaired(smaller, ranks.kept(counts))
             done.append(counts)
             if pruning.recovery is not None:
@@ -247,6 +249,7 @@ class _Kitchen:
         pruning, smaller = self.pruning, model
         found: dict[str, Any] = {}
         for number in range(1, pruning.n_rounds + 1):
+            assert pruning.ratio is not None  # the spec allows no target here
             smaller, masks = cut_weights(smaller, pruning, pruning.share(number, pruning.ratio))
             if pruning.recovery is not None:
                 beside = self.checkpoint

@@ -89,7 +89,7 @@ class Ranks:
         running = []
         for place, group in enumerate(self.groups):
             scores = self.scores(group) / self.scores(group).abs().mean().clamp(min=TINY)
-            free = torch.sort(scores).values[: group.size - group.minimum]
+            free = torch.sort(scores[_free(group)]).values[: group.size - group.minimum]
             running += [(float(score), place) for score in free]
         counts = {group.name: group.size for group in self.groups}
         for _, place in sorted(running)[: max(n_gone, 0)]:
@@ -104,8 +104,14 @@ class Ranks:
             if group.ordered or n_kept == group.size:
                 found[group.name] = torch.arange(group.size - n_kept, group.size)
             else:
-                found[group.name] = torch.sort(self.scores(group).topk(n_kept).indices).values
+                scores = self.scores(group).clone()
+                scores[list(group.pinned)] = torch.inf
+                found[group.name] = torch.sort(scores.topk(n_kept).indices).values
         return found
+
+
+def _free(group: WidthGroup) -> list[int]:
+    return [unit for unit in range(group.size) if unit not in group.pinned]
 
 
 def notes_of(groups: list[WidthGroup], counts: Mapping[str, int], ratio: float) -> list[str]:

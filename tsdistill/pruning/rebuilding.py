@@ -11,8 +11,9 @@ from tsdistill.errors import ConfigError, listed
 from tsdistill.models.base import Forecaster
 from tsdistill.models.groups import WidthGroup
 
-WAVES = (("units", "heads"), ("width",), ("context",), ("layers",))
-"""Kinds of groups that are cut one after the other, because they share axes or rename each other's parameters."""
+WAVES = (("layers",), ("units", "heads"), ("width",), ("context",))
+"""Kinds of groups that are cut one after the other, because they share axes or rename each other's parameters. Layers
+come first: what is left has to fit together while all its sizes are those of the whole."""
 
 
 Mend = Callable[[Forecaster, Mapping[WidthGroup, Tensor]], Forecaster]
@@ -42,6 +43,9 @@ def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor], *, me
         if any(len(units[group.name]) < group.size for group in now):
             left = {group: units[group.name] for group in now}
             smaller = _cut(smaller if mend is None else mend(smaller, left), left)
+            for group, stay in left.items():
+                named = {group.follow(name, stay): kept for name, kept in units.items()}
+                units = {name: kept for name, kept in named.items() if name is not None}
     if smaller is model:
         smaller = _cut(model, {})
     smaller.lineage = model.lineage
@@ -72,6 +76,9 @@ def _check(groups: Mapping[str, WidthGroup], keep: Mapping[str, Tensor], model: 
         if not inside:
             rule = f"hold {minimum} or more of the units 0 to {size - 1} of {name}, ascending"
             problems.append(f"`keep` must {rule}, got {units.tolist()}. Sort them and name each once.")
+        elif not set(groups[name].pinned) <= set(units.tolist()):
+            rule = f"hold the units {list(groups[name].pinned)} of {name}, which others do not fit together without"
+            problems.append(f"`keep` must {rule}, got {units.tolist()}. Drop others.")
         elif groups[name].ordered and int(units[0]) + len(units) != size:
             problems.append(
                 f"`keep` must hold the last units of {name}, without gaps, got {units.tolist()} of {size}. Drop the "

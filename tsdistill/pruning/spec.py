@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,13 +14,16 @@ from tsdistill.training import Training
 SIZES = ("max_parameters", "max_bytes", "max_latency_ms")
 """Targets that a model is measured by before it has recovered."""
 
+TARGETS = (*SIZES, "max_error_increase")
+"""All that can be asked for instead of a ratio."""
+
 
 class Pruning(Spec):
     """What to remove, and how to recover from it.
 
     Args:
         ratio: Share of units removed, 0 = nothing. Every group keeps a documented minimum, one unit in most, and the
-            lineage says where it did. With a target below the ratio is found, and this one is not looked at.
+            lineage says where it did. None with a target below, which finds the ratio.
         criterion: How units are ranked: "magnitude" (L2 norm) and "l1" of their weights; "taylor" (what the loss on
             training windows would lose with them, to first order); "activation" (their weights times what passes
             through them); "redundancy" (those that others can stand in for go first); "loss" (what the error on
@@ -29,8 +32,9 @@ class Pruning(Spec):
             divided by their mean.
         groups: What is cut: kinds of groups or names of them, in which * stands for anything ("block*.feedforward").
             Kinds are "units" and "heads", which None stands for, "width" (of residual vectors and embeddings),
-            "layers" (whole blocks) and "context" (the oldest steps or patches; most weights of a `PatchTSTConfig` are
-            there to read those). A context can be as short as one step, patch or period, or a moving average's kernel.
+            "layers" (whole blocks; of an LSTM those that give as many numbers as they read) and "context" (the oldest
+            steps or patches; most weights of a `PatchTSTConfig` are there to read those). A context can be as short as
+            one step, patch or period, or a moving average's kernel.
         method: "structured" removes units and leaves a smaller model; "unstructured" sets single weights to zero by
             their magnitude, in each tensor ("local") or over all ("global"): the textbook row, which makes neither the
             deployed file smaller nor the model faster, only its compressed weights smaller.
@@ -58,10 +62,10 @@ class Pruning(Spec):
     """
 
     late: ClassVar[frozenset[str]] = frozenset(
-        {"ranking", "groups", "method", "repair", "recover_from", "n_rounds", "schedule", *SIZES, "max_error_increase"}
+        {"ranking", "groups", "method", "repair", "recover_from", "n_rounds", "schedule", *TARGETS}
     )
 
-    ratio: float = Field(default=0.5, ge=0, lt=1)
+    ratio: float | None = Field(default=0.5, ge=0, lt=1)
     criterion: Literal["magnitude", "l1", "taylor", "activation", "redundancy", "loss"] = "magnitude"
     ranking: Literal["local", "global"] = "local"
     groups: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -82,21 +86,42 @@ class Pruning(Spec):
         """The targets for sizes, by name."""
         return {name: value for name in SIZES if (value := getattr(self, name)) is not None}
 
+    @property
+    def targets(self) -> dict[str, float]:
+        """All targets, by name: those for sizes, or the one for the error."""
+        error = self.max_error_increase
+        return self.sizes | ({} if error is None else {"max_error_increase": error})
+
     def share(self, done: int, ratio: float) -> float:
         """Share removed after `done` rounds of `n_rounds`, of a whole `ratio`."""
         left = 1 - done / self.n_rounds
         return ratio * (1 - (left**3 if self.schedule == "cubic" else left))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_ratio_to_target(cls, values: Any) -> Any:
+        """A spec that gives a target alone has no ratio."""
+        if isinstance(values, dict) and any(values.get(name) is not None for name in TARGETS):
+            return {"ratio": None, **values}
+        return values
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = []
+        if self.targets and self.ratio is not None:
+            rule = f"be None with {' and '.join(self.targets)}, which finds it"
+            problems.append(must("ratio", rule, self.ratio, "Ask for one or the other"))
+        if not self.targets and self.ratio is None:
+            problems.append(
+                must("ratio", "be a number without a target", None, f"Give it, or one of {', '.join(TARGETS)}")
+            )
         if self.sizes and self.max_error_increase is not None:
             rule = f"stand alone, without {', '.join(self.sizes)}"
             problems.append(must("max_error_increase", rule, self.max_error_increase, "Ask for one or the other"))
         if self.recover_from is not None and self.recovery is None:
             problems.append(must("recover_from", "be None with recovery=None", "self", "Give a td.Training"))
         if self.method == "unstructured":
-            asked = {name: getattr(self, name) for name in (*SIZES, "max_error_increase", "groups")}
+            asked = {name: getattr(self, name) for name in (*TARGETS, "groups")}
             for name, value in (asked | {"repair": self.repair or None}).items():
                 if value is not None:
                     rule = "be left out with method='unstructured', which makes nothing smaller"

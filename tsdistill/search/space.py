@@ -151,7 +151,7 @@ class Space(Spec):
         students: Architectures to choose from, each with its own sizes; None keeps the recipe's student.
         alpha: Share of the teacher in the `OutputLoss`, from 0 to 1.
         temporal: Weight of the `TemporalLoss`; 0 leaves the term out.
-        ratio: Share of units to prune, below 1; 0 leaves the step out.
+        ratio: Share of units to prune, below 1; 0 leaves the step out. None over a recipe that prunes to a target.
         learning_rate: Highest step size of the student's training.
 
     Raises:
@@ -214,6 +214,9 @@ class Space(Spec):
             problems.append(
                 must("temporal", f"be 0 with a horizon of {horizon}", self.temporal, "There are no moves to imitate")
             )
+        if self.ratio is not None and recipe.pruning is not None and recipe.pruning.targets:
+            rule = f"be None where the recipe prunes to {' and '.join(recipe.pruning.targets)}, which finds the ratio"
+            problems.append(must("ratio", rule, self.ratio, "Leave out one of the two"))
         if problems:
             raise ConfigError(listed(problems, "the space over this recipe"))
 

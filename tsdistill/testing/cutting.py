@@ -67,12 +67,17 @@ def _check_loose_cut(model: Forecaster, group: WidthGroup, seed: int) -> None:
     state, left = model.state_dict(), smaller.state_dict()
     for each in group.slices:
         # What stays is copied, not drawn anew: the norm of the kept entries is that of the new tensor.
+        if each.axis is None:
+            squares = [{name: x.double().square() for name, x in tensors.items()} for tensors in (state, left)]
+            power, after = each.sums(squares[0], group.size)[kept], each.sums(squares[1], len(kept))
+            near(after, power, f"{group.name} does not keep the weights of {each.parameter}", 1e-9)
+            continue
         before, after = (tensors[each.parameter].double().square() for tensors in (state, left))
         at = each.positions(kept, group.size).flatten()
-        others = [at, torch.arange(before.shape[each.axis or 0] - each.rest, before.shape[each.axis or 0])]
+        others = [at, torch.arange(before.shape[each.axis] - each.rest, before.shape[each.axis])]
         alone = sum(each.parameter == other.parameter for other in group.slices) == 1
         if alone:
-            power = before.index_select(each.axis or 0, torch.cat(others)).sum()
+            power = before.index_select(each.axis, torch.cat(others)).sum()
             near(after.sum(), power, f"{group.name} does not keep the weights of {each.parameter}", 1e-9)
 
 
@@ -81,6 +86,8 @@ def _drawn(group: WidthGroup, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1000 * seed + sum(group.name.encode()))
     n_kept = int(torch.randint(group.minimum, group.size + 1, (1,), generator=generator))
     order = torch.arange(group.size).flip(0) if group.ordered else torch.randperm(group.size, generator=generator)
+    pinned = torch.isin(order, torch.tensor(group.pinned, dtype=torch.long))
+    order = torch.cat([order[pinned], order[~pinned]])
     return torch.sort(order[:n_kept]).values, order[n_kept:]
 
 

@@ -1,0 +1,98 @@
+"""How much a model minds losing some of each group, as one page with curves."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+from tsdistill.pruning import Sensitivity
+from tsdistill.report import words
+from tsdistill.report.figures import PALETTE, plain_layout
+from tsdistill.report.page import environment, put
+
+TEMPLATE = "sensitivity.html.j2"
+
+ALLOWED = 0.01
+"""Growth of the error up to which a share cut counts as spare."""
+
+TOP = 2.0
+"""Errors beyond so many times that of the whole model leave the plot, which would show nothing else with them."""
+
+
+def plot_sensitivity(found: Sensitivity, path: str | Path, *, title: str = "Sensitivity") -> Path:
+    """Write one self-contained page with an error curve for every group, and a table of them.
+
+    Args:
+        found: What `td.sensitivity` gave.
+        path: The HTML file to write; its folder is made.
+        title: What stands above it, such as the model's name.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArtifactError: The page cannot be written.
+
+    Example:
+        >>> from tsdistill.models import MLPConfig
+        >>> from tsdistill.pruning import sensitivity
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> model = MLPConfig(width=5, depth=1).build(task.signature)
+        >>> plot_sensitivity(sensitivity(model, task, ratios=(0.5,)), "sensitivity.html").name
+        'sensitivity.html'
+    """
+    import plotly.offline
+
+    page = (
+        environment()
+        .get_template(TEMPLATE)
+        .render(
+            title=title,
+            headline=f"Validation {found.measure} of the whole model: {words.error(found.error)}",
+            measure=found.measure,
+            shares=[f"{ratio:.0%}" for ratio in found.ratios],
+            rows=[(name, _spare(found, curve), [_growth(found, error) for error in curve])
+                  for name, curve in found.errors.items()],
+            allowed=f"{ALLOWED:.0%}",
+            figures={"curves": _figure(found)},
+            data=found.to_dict(),
+            plotly=plotly.offline.get_plotlyjs(),
+        )
+    )  # fmt: skip
+    return put(page, Path(path), "sensitivity")
+
+
+def _growth(found: Sensitivity, error: float) -> str:
+    growth = error / found.error - 1
+    # No sign before what rounds to nothing, and no tenths of what is several times as much.
+    return "0.0%" if abs(growth) < 0.0005 else f"{growth:+.1%}" if growth < 1 else f"{growth:+,.0%}"
+
+
+def _spare(found: Sensitivity, curve: tuple[float, ...]) -> str:
+    """The largest share cut up to which the error has grown by no more than is allowed."""
+    spare = 0.0
+    for ratio, error in sorted(zip(found.ratios, curve, strict=True)):
+        if error > (1 + ALLOWED) * found.error:
+            break
+        spare = ratio
+    return f"{spare:.0%}"
+
+
+def _figure(found: Sensitivity) -> dict[str, Any]:
+    """The curves in the page's colours; groups of one kind that are many differ by their dashes."""
+    traces = found.figure()["data"]
+    for number, trace in enumerate(traces):
+        dash = ("solid", "dash", "dot")[number // len(PALETTE) % 3]
+        trace |= {
+            "name": html.escape(trace["name"]),
+            "line": {"color": PALETTE[number % len(PALETTE)], "width": 2, "dash": dash},
+            "marker": {"size": 5},
+        }
+    layout = plain_layout("share of the group cut", f"validation {found.measure}", {"tickformat": ".0%"})
+    errors = [found.error, *(error for curve in found.errors.values() for error in curve)]
+    low, high = min(errors), min(max(errors), TOP * found.error)
+    room = 0.05 * max(high - low, 0.01 * found.error)
+    layout["yaxis"]["range"] = [low - room, high + room]
+    return {"data": traces, "layout": {**layout, "hovermode": "closest", "showlegend": True}}
