@@ -1,6 +1,6 @@
 """Prune trained forecasters cell by cell (data set x model x seed), beside the dense models they have to beat.
 
-    python experiments/pruning.py experiments/007-pruning [--only patchtst lstm] [--datasets etth1] [--seeds 0]
+    python experiments/pruning.py experiments/008-pruning [--only patchtst lstm] [--datasets etth1] [--seeds 0]
 
 A folder holds `cells.toml`: data sets, models with their training and pruning, shares of *parameters* to remove, and
 sizes of dense models. Per data set, model and seed:

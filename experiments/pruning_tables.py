@@ -1,4 +1,4 @@
-"""What experiment 007 chooses on validation, and what it says of the test part."""
+"""What experiment 008 chooses on validation, and what it says of the test part."""
 
 from __future__ import annotations
 
