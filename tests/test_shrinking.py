@@ -74,6 +74,7 @@ def test_every_model_shrinks_or_says_why_not(config: ModelConfig) -> None:
 
 def test_blocks_are_picked_from_the_first_to_the_last() -> None:
     assert _spread("depth", 6, 12).tolist() == [0, 2, 4, 7, 9, 11]  # DistilBERT's own
+    assert _spread("widths", 3, 5, pinned=(1,)).tolist() == [0, 1, 4]
     teacher = shaken(TST)
     student = shrink(teacher, depth=2)
     assert student.config == TST.replace(depth=2, heads=(2, 3), feedforward=(7, 13))
@@ -160,7 +161,7 @@ def wrong_dilations() -> Forecaster:
         (lambda: shrink(shaken(TST), context=23.0), ["`context`", "context=23.0"]),
         (lambda: shrink(shaken(TST), TST, width=5), ["`config` must stand alone, without width"]),
         (lambda: shrink(shaken(TST), MLPConfig()), ["`config` must be a PatchTSTConfig", "MLPConfig"]),
-        (lambda: shrink(shaken(LSTMConfig(widths=(5, 3), patch=11)), widths=(5,)), ["`widths`", "2 entries"]),
+        (lambda: shrink(shaken(LSTMConfig(widths=(5, 3), patch=11)), widths=(5,)), ["`widths[0]`", "teacher's 3"]),
         (lambda: shrink(shaken(SparseTSFConfig(period=7, hidden=5)), hidden=0), ["`hidden`", "from 1 to"]),
         (lambda: shrink(shaken(SparseTSFConfig(period=7)), hidden=3), ["`hidden` must be the teacher's 0"]),
         (wrong_dilations, ["`dilations`", "(1, 4)"]),

@@ -24,9 +24,10 @@ def shrink(
 ) -> Forecaster:
     """Start a smaller student of the teacher's class from layers and units picked out of the teacher's weights.
 
-    Of N blocks, the n at round(i * (N - 1) / (n - 1)) for i = 0 ... n - 1 stay, from the first to the last one, and of
-    each width, in each block, the units of the largest weights (the "magnitude" of `Pruning`); of the context the last
-    steps. What a unit is and which slices of weights belong to it is what pruning goes by.
+    Of N blocks, the n at round(i * (N - 1) / (n - 1)) for i = 0 ... n - 1 stay, from the first to the last one (LSTM
+    layers without which others do not fit together stay anyway), and of each width, in each block, the units of the
+    largest weights (the "magnitude" of `Pruning`); of the context the last steps. What a unit is and which slices of
+    weights belong to it is what pruning goes by.
 
     Use it where student and teacher are relatives and data or epochs are few: the student starts near to where it is
     going. It is not trained yet: give it to `td.distill` as the student. Its control then starts from random weights,
@@ -70,7 +71,7 @@ def shrink(
     if layers is not None:
         name = layers.field[0]
         asked = sizes.get(name, layers.size) if config is None else getattr(config, name)
-        picked = _spread(name, asked, layers.size)
+        picked = _spread(name, asked, layers.size, layers.pinned)
         whole = rebuild(teacher, {layers.name: picked})
     if config is None:
         own = {name: getattr(whole.config, name) for name in type(whole.config).model_fields}
@@ -115,12 +116,15 @@ def _check_kind(teacher: Forecaster, config: ModelConfig | None, sizes: dict[str
         raise ConfigError(must("config", f"be a {kind.__name__}, as the teacher's is", type(config).__name__, remedy))
 
 
-def _spread(name: str, asked: Any, size: int) -> Tensor:
-    """As many blocks as asked for, or as there are entries, as far apart as can be."""
-    n_kept = len(asked) if isinstance(asked, tuple | list) else asked
-    if not isinstance(n_kept, int) or isinstance(n_kept, bool) or not 1 <= n_kept <= size:
-        raise ConfigError(must(name, f"ask for 1 to {size} blocks, which the teacher has", asked, "Take fewer"))
-    return torch.linspace(0, size - 1, n_kept, dtype=torch.float64).round().long()
+def _spread(name: str, asked: Any, size: int, pinned: tuple[int, ...] = ()) -> Tensor:
+    """As many blocks as asked for, or as there are entries, as far apart as can be; those that must stay among them."""
+    n_kept, least = len(asked) if isinstance(asked, tuple | list) else asked, max(1, len(pinned))
+    if not isinstance(n_kept, int) or isinstance(n_kept, bool) or not least <= n_kept <= size:
+        rule = f"ask for {least} to {size} blocks, which the teacher has"
+        raise ConfigError(must(name, rule, asked, "Take fewer" if least == 1 else "The others do not fit together"))
+    free = torch.tensor([block for block in range(size) if block not in pinned], dtype=torch.long)
+    places = torch.linspace(0, len(free) - 1, n_kept - len(pinned), dtype=torch.float64).round().long()
+    return torch.cat([torch.tensor(pinned, dtype=torch.long), free[places]]).sort().values
 
 
 def _kept(model: Forecaster, config: ModelConfig, context: int) -> dict[str, Tensor]:
