@@ -14,9 +14,9 @@ teacher is an MLP trained for 300 steps; its forecasts are cached beforehand. On
 `ratio` is to the closed form of the same turn, the median over `REPEATS` turns; the largest difference of weights
 (relative to the largest weight) and of validation errors (relative) to scikit-learn stands beside it.
 
-- `stream`: `td.solve` over `N_PARTS` parts made one after the other, 2 GB of float64 in all, with context 96 and
-  horizon 24, in a process that is refused more than `LIMIT` bytes for data; `stream, taught` is a sixteenth of it with
-  a linear teacher. `peak_mb` is the largest resident set of the process, libraries included.
+- `stream`: `td.solve` over 32 parts made one after the other, 2 GB of float64 in all, with context 96 and
+  horizon 24, in a process that is refused more than `LIMIT` bytes for data; `stream, taught` is 64 MB of it with a
+  linear teacher. `peak_mb` is the largest resident set of the process, libraries included.
 
 `closed_form.csv` beside this file keeps the numbers with the machine's name.
 """
@@ -48,7 +48,9 @@ from tsdistill.teachers import CachedTeacher
 from tsdistill.training import TeacherObjective, fit
 
 REPEATS, EPOCHS = 3, 5
-N_PARTS, PART_ROWS, N_CHANNELS, LIMIT = 32, 1_000_000, 8, 800_000_000
+N_CHANNELS, LIMIT = 8, 800_000_000
+STREAMS = {"stream": (32, 1_000_000), "stream, taught": (8, 125_000)}
+"""Parts and rows in each."""
 
 
 class Stepped(Linear):
@@ -118,39 +120,41 @@ def compare(task: td.Task, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
-def parts(n_parts: int) -> Iterator[td.Task]:
+def parts(n_parts: int, n_rows: int) -> Iterator[td.Task]:
     """Noise with a rhythm, each part made when it is asked for."""
     names = tuple(f"c{number}" for number in range(N_CHANNELS))
     for seed in range(n_parts):
         random = np.random.default_rng(seed)
-        values = np.empty((PART_ROWS, N_CHANNELS))
+        values = np.empty((n_rows, N_CHANNELS))
         random.standard_normal(out=values)
-        values += 5 * np.sin(2 * np.pi * np.arange(PART_ROWS) / 24)[:, None]
+        values += 5 * np.sin(2 * np.pi * np.arange(n_rows) / 24)[:, None]
         yield td.Task(
             td.Panel((Item(f"part {seed}", None, values),), names, "h"), context=96, horizon=24, scaler="item"
         )
         del values
 
 
-def stream(n_parts: int, taught: bool) -> None:
+def stream(name: str) -> None:
     """Solve within the limit; print seconds, peak and error."""
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     torch.set_num_threads(1)
-    teacher = td.solve(td.LinearConfig(penalties=(1.0,)), parts(1)) if taught else None
+    n_parts, n_rows = STREAMS[name]
+    teacher = td.solve(td.LinearConfig(penalties=(1.0,)), parts(1, n_rows)) if "taught" in name else None
     began = time.perf_counter()
-    student = td.solve(td.LinearConfig(), parts(n_parts), teacher=teacher)
+    student = td.solve(td.LinearConfig(), parts(n_parts, n_rows), teacher=teacher)
     taken = time.perf_counter() - began
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     print(taken, peak / 1e6, student.lineage[-1].metrics["validation_mse"])
 
 
-def streamed(name: str, n_parts: int) -> dict[str, object]:
-    """What a fresh process says of a panel of `n_parts` parts."""
-    command = [sys.executable, __file__, str(n_parts), name]
+def streamed(name: str) -> dict[str, object]:
+    """What a fresh process says of a panel in parts."""
+    command = [sys.executable, __file__, name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     taken, peak, error = (float(word) for word in done.stdout.split()[-3:])
-    size = n_parts * PART_ROWS * N_CHANNELS * 8 / 1e6
+    n_parts, n_rows = STREAMS[name]
+    size = n_parts * n_rows * N_CHANNELS * 8 / 1e6
     return {"measure": name, "data": "synthetic", "seconds": taken, "series_mb": size, "peak_mb": peak,
             "limit_mb": LIMIT / 1e6, "validation_mse": error}  # fmt: skip
 
@@ -165,11 +169,11 @@ def main() -> None:
         panel = td.datasets.load("nyc-weather")
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         rows = compare(td.Task(panel, context=336, horizon=96), Path(folder))
-    rows += [streamed("stream", N_PARTS), streamed("stream, taught", N_PARTS // 16)]
+    rows += [streamed(name) for name in STREAMS]
     found = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=1)
     found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
     print(found.to_string(index=False))
 
 
 if __name__ == "__main__":
-    stream(int(sys.argv[1]), sys.argv[2] != "stream") if len(sys.argv) > 1 else main()
+    stream(sys.argv[1]) if len(sys.argv) > 1 else main()
