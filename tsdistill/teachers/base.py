@@ -75,8 +75,8 @@ def check_teacher(teacher: Teacher, task: Task) -> None:
         if isinstance(teacher, Forecaster) and not same_scaling(theirs, ours):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was trained on other rows or with "
-                "another scaler. Give td.teachers.RescaledTeacher(teacher, task) in its place, which brings values to "
-                "its scale and its forecasts back."
+                "another scaler. Give td.teachers.RescaledTeacher(teacher, task) in its place; or, for a student of "
+                "the newest rows only, take the teacher's own task.latest(share), which keeps its scale."
             )
     check = getattr(teacher, "check", None)
     if check is not None:
