@@ -29,9 +29,9 @@ def exported_once() -> Iterator[None]:
     real, kept = exporting.export, {}
 
     def remembered(model: Forecaster, task: Task) -> Any:
-        return (
-            kept.setdefault(model.digest, None) or kept.update({model.digest: real(model, task)}) or kept[model.digest]
-        )
+        if model.digest not in kept:
+            kept[model.digest] = real(model, task)
+        return kept[model.digest]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "export", remembered)

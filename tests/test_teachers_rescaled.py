@@ -84,7 +84,7 @@ def test_scalers_that_differ_by_rounding_are_one(every: Task) -> None:
 def test_covariates_are_rescaled_too(every: Task) -> None:
     known = td.Covariates(calendar=("time-of-day",), future=("price",), past=("wind",))
     whole, part = task_of(covariates=known), task_of(181, covariates=known)
-    teacher = td.train(td.MLPConfig(width=5, depth=1), whole, QUICK.replace(learning_rate=0.05))
+    teacher = td.train(td.MLPConfig(width=5, depth=1), whole, QUICK.replace(max_steps=23, learning_rate=0.05))
     with pytest.raises(ShapeError, match="scaled as those"):
         check_teacher(teacher, part)
     # The validation parts hold the same hours, scaled otherwise.
@@ -94,8 +94,8 @@ def test_covariates_are_rescaled_too(every: Task) -> None:
         for each in (RescaledTeacher(teacher, part), teacher)
     )
     expected = teacher.forecast(theirs).double().numpy() * whole.scale + whole.mean
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert np.abs(naively / expected - 1).max() > 1e-2
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    assert np.abs(naively - expected).max() > 5e-3
     with pytest.raises(ShapeError, match=r"must have the covariates \['time-of-day"):
         RescaledTeacher(teacher, Task(part.panel, context=47, horizon=11, split=part.split, covariates=td.Covariates(
             past=("wind", "price"))))  # fmt: skip
