@@ -418,7 +418,7 @@ def test_a_job_whose_table_has_not_grown_fails_and_serves_what_it_served(data: P
     )
     job = Job.from_file(data / "job.toml")
     assert job.recipe.paths["teacher.path"] == str(data / "forecasts.csv")
-    forecasts(ridge, 281).to_csv(data / "forecasts.csv", index=False)
+    forecasts(ridge, 251).to_csv(data / "forecasts.csv", index=False)
     assert run_job(job, as_of=nights.FIRST).decision == "promoted"
     served = (data / "store" / "current").resolve()
     with pytest.raises(DataError, match=r"forecasts\.csv: The table must cover all .* and lacks \d+ cutoffs: 2024-01-"):
