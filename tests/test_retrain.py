@@ -39,6 +39,7 @@ from tsdistill.retrain.judging import Served, judge
 from tsdistill.training import train
 
 COOK = importlib.import_module("tsdistill.recipe.cooking")  # the package shows the function of this name
+MENTOR = importlib.import_module("tsdistill.recipe.mentor")
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "retrain.md"
 
 
@@ -167,7 +168,7 @@ def test_every_verdict_is_in_the_history_and_in_its_run(after: Nights) -> None:
 
 
 def test_a_finished_run_is_not_trained_again(after: Nights, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(COOK, "train", None)
+    monkeypatch.setattr(MENTOR, "train", None)
     monkeypatch.setattr(COOK, "distill", None)
     assert run_job(same_job(after, copy), as_of=SECOND).decision == "kept"
 

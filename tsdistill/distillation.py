@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import Loss, OutputLoss
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
+from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, told_of
 from tsdistill.training import Objective, TeacherObjective, Training, fit
 
 SIGNIFICANT = 0.05
@@ -65,7 +65,8 @@ def distill(
         A new forecaster.
 
     Raises:
-        ShapeError: the teacher forecasts other channels or another horizon than the task's.
+        ShapeError: the teacher forecasts other channels or another horizon than the task's, or is a forecaster that was
+            trained on another scale (see `td.teachers.RescaledTeacher`).
         UnsupportedError: a loss that this teacher or this student cannot serve.
         ConfigError: `keep` asks for the better of two where there is no control.
         OrderError: an exported or quantized model was given where a trainable one is needed.
@@ -94,7 +95,7 @@ def distill(
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
     plain = _start_control(student, fresh, training) if control else None
     objective = TeacherObjective(losses, CachedTeacher(teacher, cache, progress=progress), balance=balance)
-    _learn(fresh, task, training, objective, checkpoint, progress)
+    _learn(fresh, task, training, objective, checkpoint, progress, told_of(teacher))
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
         # What a probe chose for the student holds for its control: they are to differ in the teacher only.
@@ -148,13 +149,14 @@ def _learn(
     objective: Objective,
     checkpoint: Path | None,
     progress: bool | None,
+    teacher: Mapping[str, str] | None = None,
 ) -> Forecaster:
-    """Train in place and write the lineage."""
+    """Train in place and write the lineage, with what it says of the teacher."""
     found = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress)
     spec: dict[str, Any] = {"config": model.config.to_dict(), "training": training.to_dict()}
     taught = isinstance(objective, TeacherObjective)
     if isinstance(objective, TeacherObjective):
-        spec |= {"losses": str(objective.losses), "teacher": objective.mentor.digest}
+        spec |= {"losses": str(objective.losses), **(teacher or {})}
         spec |= {} if objective.balance == "fixed" else {"balance": objective.balance}
     step = LineageStep(
         verb="distill" if taught else "train",

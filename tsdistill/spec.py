@@ -226,8 +226,7 @@ def _sentence(item: ErrorDetails, cls: type[BaseModel]) -> str:
     if item["type"] == "value_error":
         # Raised by our own validators, which already speak in house style.
         return message.removeprefix("Value error, ")
-    for lead in ("Input should ", "Value should "):
-        message = message.removeprefix(lead)
+    message = re.sub(r"^\w+ should ", "", message)
     return f"`{name}` must {message}, got {name}={_without_password(repr(item['input']))}."
 
 

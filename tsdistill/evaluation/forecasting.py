@@ -36,7 +36,12 @@ class Said:
 
 
 def forecasts(
-    model: Model, windows: Windows, signature: Signature | None = None, *, batch_size: int = 256
+    model: Model,
+    windows: Windows,
+    signature: Signature | None = None,
+    *,
+    batch_size: int = 256,
+    order: torch.Tensor | None = None,
 ) -> np.ndarray:
     """Scaled forecasts of every window, whatever the model is.
 
@@ -45,6 +50,7 @@ def forecasts(
         windows: What to forecast.
         signature: How the windows are scaled (`task.signature`). None: as the model was trained.
         batch_size: Windows forecast at once.
+        order: (window,), positions of the windows to forecast; every one in time order if not given.
 
     Returns:
         (window, horizon, channel), float32, in the order of the windows.
@@ -62,7 +68,7 @@ def forecasts(
         >>> forecasts(SeasonalNaiveConfig(period=24).build(task.signature), task.validation, task.signature).shape
         (91, 11, 3)
     """
-    found = [said.forecast for _, said in said_of(model, windows, signature, batch_size)]
+    found = [said.forecast for _, said in said_of(model, windows, signature, batch_size, order)]
     shape = (0, windows.horizon, windows.series.shape[1])
     return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
 
@@ -76,7 +82,7 @@ def quantile_levels(model: Model) -> tuple[float, ...]:
 
 
 def said_of(
-    model: Model, windows: Windows, signature: Signature | None, batch_size: int
+    model: Model, windows: Windows, signature: Signature | None, batch_size: int, order: torch.Tensor | None = None
 ) -> Iterator[tuple[Batch, Said]]:
     """Batches and what was said of them, checked, both scaled as the windows are."""
     if not isinstance(batch_size, int) or batch_size < 1:
@@ -84,7 +90,7 @@ def said_of(
     check_fits(model, windows, signature)
     ask = _asker(model, windows, signature)
     n_levels = len(quantile_levels(model))
-    for batch in windows.batches(batch_size):
+    for batch in windows.batches(batch_size, order):
         said = ask(batch)
         shape = tuple(batch.target.shape)
         wanted = [("forecast", "(window, step, channel)", said.forecast, shape)]

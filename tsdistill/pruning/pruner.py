@@ -21,7 +21,7 @@ from tsdistill.pruning.spec import Pruning
 from tsdistill.pruning.targets import MEASURES, STEPS, ratio_for
 from tsdistill.pruning.unstructured import cut_weights, found_in, held
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
+from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, told_of
 from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
 
 ATTEMPTS = 6
@@ -128,7 +128,7 @@ class _Kitchen:
         recovery = self.pruning.recovery
         step = LineageStep(
             verb="prune",
-            spec=self.pruning.to_dict() | ({"teacher": mentor.digest} if mentor is not None else {}),
+            spec=self.pruning.to_dict() | (told_of(mentor) if mentor is not None else {}),
             seed=recovery.seed if recovery else None,
             data=self.task.fingerprint if recovery or _looks_at_data(self.pruning) else None,
             metrics=found,

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from tsdistill.recipe.cooking import Run, make_models, make_report, make_teacher, run
-from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, TeacherSpec, default_recipe, read_recipe
+from tsdistill.recipe.cooking import Run, from_anywhere, make_models, make_report, run
+from tsdistill.recipe.mentor import make_teacher
+from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, default_recipe, read_recipe
+from tsdistill.recipe.teacher import (
+    EnsembleTeacherSpec,
+    HuggingFaceTeacherSpec,
+    RegressorTeacherSpec,
+    SavedTeacherSpec,
+    TableTeacherSpec,
+    TeacherSpec,
+)
 from tsdistill.recipe.workspace import Workspace, write_text
 
 __all__ = [
+    "EnsembleTeacherSpec",
+    "HuggingFaceTeacherSpec",
     "Recipe",
+    "RegressorTeacherSpec",
     "Run",
+    "SavedTeacherSpec",
     "Source",
     "StudentSpec",
+    "TableTeacherSpec",
     "TaskSpec",
     "TeacherSpec",
     "Workspace",
     "default_recipe",
+    "from_anywhere",
     "make_models",
     "make_report",
     "make_teacher",

@@ -15,20 +15,24 @@ from tsdistill.exporting import Deployed, export
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import prune
 from tsdistill.quantization import quantize
+from tsdistill.recipe.mentor import make_teacher, shown_digest
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.workspace import Workspace, write_text
 from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
-from tsdistill.training import train
+from tsdistill.teachers import Teacher
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a cooked recipe left: models in the order they were made, the report, and where they are on disk."""
+    """What a cooked recipe left: models in the order they were made, the report, and where they are on disk.
+
+    The teacher is a `td.Forecaster` where the recipe trains it or reads a saved one, else what the recipe says.
+    """
 
     recipe: Recipe
     task: Task
-    teacher: Forecaster
+    teacher: Teacher
     student: Forecaster
     pruned: Forecaster | None
     deployed: Deployed
@@ -69,6 +73,8 @@ def run(
     Raises:
         DataError: the data cannot be used; every problem is listed.
         ConfigError: a part of the recipe does not fit the data.
+        ShapeError: the teacher forecasts other steps or channels than the task's.
+        ArtifactError: a saved or Hugging Face teacher that cannot be read.
         UnsupportedError: a step that the models cannot take, or INT8 that was demanded and does not pay.
         OrderError: another run holds the folder.
         DivergenceError: training met an infinite or NaN loss.
@@ -80,7 +86,7 @@ def run(
     """
     kitchen = Workspace(out, cache=cache, say=say)
     with kitchen.locked():
-        write_text(kitchen.folder / "recipe.toml", _from_anywhere(recipe).to_toml())
+        write_text(kitchen.folder / "recipe.toml", from_anywhere(recipe).to_toml())
         task = recipe.task.build(recipe.data.load())
         for name in recipe.baselines:
             statistical(name, task)  # refused, if at all, before anything is trained
@@ -88,14 +94,12 @@ def run(
         report = make_report(task, models, kitchen, progress, baselines=recipe.baselines)
         deployed = _deployed(list(models.values())[-1])
         save(deployed, kitchen.folder / "artifact", metrics=evaluate(deployed, task, split="validation"))
-    teacher, student = (_trainable(models[name]) for name in ("teacher", "student"))
+    student = _trainable(models["student"])
     pruned = _trainable(models["pruned"]) if "pruned" in models else None
-    return Run(recipe, task, teacher, student, pruned, deployed, report, kitchen.folder)
+    return Run(recipe, task, models["teacher"], student, pruned, deployed, report, kitchen.folder)
 
 
-def make_models(
-    recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None
-) -> dict[str, Forecaster | Deployed]:
+def make_models(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None) -> dict[str, Any]:
     """Every model of a recipe in the order they are made, the deployed one last; finished stages are kept.
 
     The test part is not read. `run` compares the models afterwards; a retraining job judges the last one.
@@ -104,26 +108,14 @@ def make_models(
     student = _make_student(recipe, task, teacher, kitchen, progress)
     pruned = _make_pruned(recipe, task, teacher, student, kitchen, progress)
     deployed = _make_deployed(recipe, task, pruned or student, kitchen)
-    models: dict[str, Forecaster | Deployed] = {"teacher": teacher, "student": student}
+    models: dict[str, Any] = {"teacher": teacher, "student": student}
     if pruned is not None:
         models["pruned"] = pruned
     return {**models, "int8" if deployed.precision == "int8" else "deployed": deployed}
 
 
-def make_teacher(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None) -> Forecaster:
-    """The recipe's teacher, trained in this workspace or kept from an earlier run; trials of a search share it so."""
-    spec = recipe.teacher
-    return _trainable(
-        kitchen.stage(
-            "teacher",
-            {"task": task.fingerprint, **spec.to_dict()},
-            lambda checkpoint: train(spec.model, task, spec.training, checkpoint=checkpoint, progress=progress),
-        )
-    )
-
-
 def _make_student(
-    recipe: Recipe, task: Task, teacher: Forecaster, kitchen: Workspace, progress: bool | None
+    recipe: Recipe, task: Task, teacher: Teacher, kitchen: Workspace, progress: bool | None
 ) -> Forecaster:
     spec = recipe.student
     return _trainable(
@@ -146,17 +138,18 @@ def _make_student(
 
 
 def _make_pruned(
-    recipe: Recipe, task: Task, teacher: Forecaster, student: Forecaster, kitchen: Workspace, progress: bool | None
+    recipe: Recipe, task: Task, teacher: Teacher, student: Forecaster, kitchen: Workspace, progress: bool | None
 ) -> Forecaster | None:
     spec = recipe.pruning
     if spec is None:
         return None
+    mentor = teacher if spec.recover_from is None else None
     return _trainable(
         kitchen.stage(
             "pruned",
             {"task": task.fingerprint, "teacher": teacher.digest, **_of(student), **spec.to_dict()},
             lambda checkpoint: prune(
-                student, task, spec, teacher=teacher, cache=kitchen.cache, checkpoint=checkpoint, progress=progress
+                student, task, spec, teacher=mentor, cache=kitchen.cache, checkpoint=checkpoint, progress=progress
             ),
         )
     )
@@ -198,25 +191,24 @@ def make_report(
     return report
 
 
-def _from_anywhere(recipe: Recipe) -> Recipe:
-    """The recipe with the full path of its data file: it is going to lie in another folder."""
-    if recipe.data.path is None:
-        return recipe
-    return recipe.replace(data=recipe.data.replace(path=str(Path(recipe.data.path).resolve())))
+def from_anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with full paths: it is going to lie in another folder."""
+    return recipe.moved(lambda path: str(Path(path).resolve()))
 
 
-def _of(model: Forecaster | Deployed) -> dict[str, str | None]:
+def _of(model: Any) -> dict[str, str | None]:
     """A model and its control, by digest."""
-    return {"model": model.digest, "control": model.control.digest if model.control is not None else None}
+    control = getattr(model, "control", None)
+    return {"model": shown_digest(model), "control": None if control is None else control.digest}
 
 
-def _trainable(model: Forecaster | Deployed) -> Forecaster:
+def _trainable(model: Any) -> Forecaster:
     if not isinstance(model, Forecaster):
         raise TypeError(f"expected a trainable model, got {type(model).__name__}")
     return model
 
 
-def _deployed(model: Forecaster | Deployed) -> Deployed:
+def _deployed(model: Any) -> Deployed:
     if not isinstance(model, Deployed):
         raise TypeError(f"expected a deployed model, got {type(model).__name__}")
     return model

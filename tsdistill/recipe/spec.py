@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote_plus
@@ -11,12 +12,13 @@ from urllib.parse import quote_plus
 from pydantic import Field, field_serializer, model_validator
 
 from tsdistill.data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
-from tsdistill.errors import ConfigError, must
+from tsdistill.errors import ConfigError, listed, must
 from tsdistill.evaluation import Method
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
-from tsdistill.models import AnyModelConfig, LSTMConfig, PatchTSTConfig
+from tsdistill.models import AnyModelConfig, LSTMConfig
 from tsdistill.pruning import Pruning
 from tsdistill.quantization import Quantization
+from tsdistill.recipe.teacher import AnyTeacherSpec, TeacherSpec
 from tsdistill.spec import Spec
 from tsdistill.training import Training
 
@@ -144,13 +146,6 @@ class TaskSpec(Spec):
         return Task(panel, **{name: getattr(self, name) for name in type(self).model_fields})
 
 
-class TeacherSpec(Spec):
-    """Which teacher, and how it is trained."""
-
-    model: AnyModelConfig = PatchTSTConfig()
-    training: Training = Training()
-
-
 class StudentSpec(Spec):
     """Which student, what it imitates, how it is trained, and which of it and its control is kept.
 
@@ -184,7 +179,8 @@ class Recipe(Spec):
         name: What reports call it.
         data: Where the panel comes from.
         task: Context, horizon, split.
-        teacher: The large model.
+        teacher: Who teaches: a model to train or, by its `kind`, a table of forecasts, a Hugging Face folder, a saved
+            forecaster, a regressor of scikit-learn, or an ensemble of these.
         student: The small one.
         pruning: What to cut from the student; None leaves the step out.
         quantization: How to bring it to INT8; None deploys float32.
@@ -199,7 +195,7 @@ class Recipe(Spec):
     name: str = "recipe"
     data: Source
     task: TaskSpec = TaskSpec()
-    teacher: TeacherSpec = TeacherSpec()
+    teacher: AnyTeacherSpec = TeacherSpec()
     student: StudentSpec = StudentSpec()
     pruning: Pruning | None = None
     quantization: Quantization | None = Quantization(method="auto")
@@ -209,6 +205,17 @@ class Recipe(Spec):
         """The recipe as plain data; baselines that nobody asked for are left out, so that old recipes stay the same."""
         written = super().to_dict()
         return {name: value for name, value in written.items() if name != "baselines" or value}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Files and folders that the recipe reads, by field."""
+        data = {} if self.data.path is None else {"data.path": self.data.path}
+        return data | {f"teacher.{field}": path for field, path in self.teacher.paths.items()}
+
+    def moved(self, move: Callable[[str], str]) -> Recipe:
+        """The same recipe with every path replaced by what `move` makes of it."""
+        data = self.data if self.data.path is None else self.data.replace(path=move(self.data.path))
+        return self.replace(data=data, teacher=self.teacher.moved(move))
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with every random draw taken from another seed."""
@@ -220,7 +227,7 @@ class Recipe(Spec):
         if pruning is not None and pruning.recovery is not None:
             pruning = pruning.replace(recovery=seeded(pruning.recovery))
         return self.replace(
-            teacher=self.teacher.replace(training=seeded(self.teacher.training)),
+            teacher=self.teacher.with_seed(seed),
             student=self.student.replace(training=seeded(self.student.training)),
             pruning=pruning,
         )
@@ -238,13 +245,16 @@ def default_recipe() -> Recipe:
 
 
 def read_recipe(path: str | Path | None) -> Recipe:
-    """A recipe from a TOML or JSON file, its data paths relative to that file; None gives the default recipe."""
+    """A recipe from a TOML or JSON file, its paths relative to that file; None gives the default recipe."""
     if path is None:
         return default_recipe()
-    recipe = Recipe.from_file(path)
-    if recipe.data.path is None or Path(recipe.data.path).is_absolute():
-        return recipe
-    beside = Path(path).resolve().parent / recipe.data.path
-    if not beside.exists():
-        raise ConfigError(must("data.path", "name a file that exists", str(beside), "Paths are relative to the recipe"))
-    return recipe.replace(data=recipe.data.replace(path=str(beside)))
+    written, home = Recipe.from_file(path), Path(path).resolve().parent
+    recipe = written.moved(lambda each: str(home / each))
+    lacking = [
+        must(field, "name something that exists", place, "Paths are relative to the recipe")
+        for field, place in recipe.paths.items()
+        if not Path(written.paths[field]).is_absolute() and not Path(place).exists()
+    ]
+    if lacking:
+        raise ConfigError(listed(lacking, str(path)))
+    return recipe

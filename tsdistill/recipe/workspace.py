@@ -37,7 +37,7 @@ class Workspace:
     ) -> None:
         self.folder = Path(folder)
         self.cache = cache or self.folder / "cache"
-        self._say = say or (lambda line: None)
+        self.say = say or (lambda line: None)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -67,7 +67,7 @@ class Workspace:
         found = self._kept(name, key, home, mark)
         if found is not None:
             return found
-        self._say(f"{name} ...")
+        self.say(f"{name} ...")
         began = time.perf_counter()
         checkpoint = self.folder / "checkpoints" / f"{name}-{key}.safetensors"
         mark.unlink(missing_ok=True)
@@ -80,7 +80,7 @@ class Workspace:
             left.unlink()
         seconds = time.perf_counter() - began
         self.log(stage=name, key=key, seconds=round(seconds, 2))
-        self._say(f"{name} done in {seconds:.0f} s")
+        self.say(f"{name} done in {seconds:.0f} s")
         return model
 
     def _kept(self, name: str, key: str, home: Path, mark: Path) -> Model | None:
@@ -92,11 +92,11 @@ class Workspace:
             model = load(home)
             control = load(_control(home)) if len(words) > 1 else None
         except ArtifactError as error:
-            self._say(f"{name} was damaged and is made again: {error}")
+            self.say(f"{name} was damaged and is made again: {error}")
             self.log(stage=name, key=key, damaged=str(error))
             return None
         self.log(stage=name, key=key, kept=True)
-        self._say(f"{name} kept from an earlier run")
+        self.say(f"{name} kept from an earlier run")
         if isinstance(model, Deployed):
             return dataclasses.replace(model, control=control)  # type: ignore[arg-type]
         model.control = control  # type: ignore[assignment]

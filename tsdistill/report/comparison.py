@@ -26,6 +26,7 @@ from tsdistill.evaluation import baselines as make_baselines
 from tsdistill.evaluation.forecasting import raw_inputs
 from tsdistill.progress import open_bar
 from tsdistill.report.examples import examples
+from tsdistill.report.foreign import RUNTIME, chosen_reference, is_foreign, refuse_misfit, silence, unwrapped
 from tsdistill.report.machine import machine, versions
 from tsdistill.report.pairing import paired, spread
 from tsdistill.report.report import Comparison, Report, Row
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
+    from tsdistill.teachers import Teacher
 
 BASELINES = ("seasonal naive", "ridge")
 SAME = 1e-6
@@ -44,7 +46,7 @@ METRICS = ("mse", "mae", "mse_raw", "mae_raw", "mase", "wql", "coverage", "nomin
 
 @dataclass
 class _Entry:
-    """One row in the making: the model as it will be measured, and what was measured."""
+    """One row in the making: the model as it will be measured, and what was measured; `silent` ones cannot be asked."""
 
     name: str
     role: str
@@ -54,6 +56,7 @@ class _Entry:
     positions: np.ndarray | None = None
     scores: Scores = field(init=False)
     remark: str | None = None
+    silent: bool = False
 
     @property
     def title(self) -> str:
@@ -61,7 +64,7 @@ class _Entry:
 
 
 def compare(
-    models: Mapping[str, Forecaster | Deployed],
+    models: Mapping[str, Forecaster | Deployed | Teacher],
     task: Task,
     *,
     split: Part = "test",
@@ -78,6 +81,10 @@ def compare(
     (the teacher) gets a second row, run by torch, and that is what ratios refer to. Rows for a seasonal naive forecast,
     a ridge regression and, where there is one, the same student without a teacher are always added.
 
+    Any other teacher is a row too, with its accuracy and nothing that would have to be invented: no bytes, no latency.
+    One that cannot be asked about the part (a table that does not cover it, an oracle) has an empty row that says why,
+    and is no reference. Of a `TrustedTeacher` the teacher inside is measured.
+
     Use it once, at the end, on the test part. To choose between models use `evaluate` on the validation part.
 
     Args:
@@ -85,7 +92,7 @@ def compare(
             one is what the verdict is about.
         task: Data, context and horizon.
         split: The part to score.
-        reference: Name of the model that ratios refer to; the first one if not given.
+        reference: Name of the model that ratios refer to; if not given, the first one that can be scored.
         baselines: Statistical methods to add: "ets", "theta", "stl" (see `td.statistical`).
         n_baseline_windows: Windows that these are scored on, evenly spread over the part: they are refitted to each, at
             tens of milliseconds per channel. Whatever compares them with another row looks at the same windows.
@@ -99,7 +106,8 @@ def compare(
     Raises:
         ConfigError: No models, a name that is empty or belongs to an added row, an unknown reference, part or baseline,
             or "stl" where the context does not hold a season twice.
-        UnsupportedError: A statistical forecaster is among the models: ask for it by `baselines`.
+        UnsupportedError: A statistical forecaster is among the models: ask for it by `baselines`. Or the reference or
+            the last model cannot be asked about the part, or a model is nothing that forecasts.
         ShapeError: A model's channels, horizon or context do not fit the task; all of them are listed.
         DataError: A model forecast something that is not finite.
         ArtifactError: An exported graph does not agree with its model.
@@ -113,18 +121,27 @@ def compare(
         >>> [(row.name, row.runtime) for row in report.rows][:2]
         [('teacher', 'torch fp32'), ('teacher', 'onnx fp32')]
     """
-    reference = _check(models, task, split, reference, baselines, n_baseline_windows)
+    models, remarks = unwrapped(models)
+    _check(models, task, split, reference, baselines, n_baseline_windows)
+    asked = {name: silence(model, task, split) for name, model in models.items() if is_foreign(model)}
+    silent = {name: why for name, why in asked.items() if why is not None}
+    reference = chosen_reference(models, reference, silent)
     with_control = [name for name, model in models.items() if getattr(model, "control", None) is not None]
     n_steps = 2 * (len(models) + len(BASELINES) + len(baselines) + 1 + bool(with_control)) + 2
     with open_bar("compare", n_steps, progress) as bar:
         positions = spread(len(task.windows(split)), n_baseline_windows)
         rivals = make_baselines(task, baselines)
-        entries = _entries(models, task, reference, with_control[-1] if with_control else None, rivals, positions, bar)
+        every = _entries(models, task, reference, with_control[-1] if with_control else None, rivals, positions, bar)
+        for entry in every:
+            entry.silent = entry.name in silent
+            entry.remark = silent.get(entry.name, remarks.get(entry.name))
+        entries = [entry for entry in every if not entry.silent]
         levels = _common_levels(entries)
         for entry in entries:
             bar.note(f"score {entry.title}")
             entry.scores = score(entry.model, task, split, levels=levels, positions=entry.positions)
-            entry.remark = entry.model.remark if isinstance(entry.model, StatisticalForecaster) else None
+            if isinstance(entry.model, StatisticalForecaster):
+                entry.remark = entry.model.remark
             bar.advance()
         bar.note("latency")
         times = _latencies(entries, task, split, n_latency_runs) if latency else {}
@@ -146,7 +163,7 @@ def compare(
         fingerprint=task.fingerprint,
         reference=reference,
         subject=subject,
-        rows=_rows(entries, times, task.horizon),
+        rows=_rows(every, times, task.horizon),
         comparisons=_comparisons(entries, subject, task.horizon),
         levels=levels,
         examples=shown,
@@ -162,8 +179,8 @@ def _check(
     reference: str | None,
     asked: Sequence[str],
     n_baseline_windows: int,
-) -> str:
-    """Every problem of the call in one error; gives the reference's name."""
+) -> None:
+    """Every problem of the call in one error."""
     problems = []
     if not models:
         raise ConfigError(must("models", "hold at least one forecaster", {}, 'Pass {"teacher": teacher, ...}'))
@@ -195,11 +212,11 @@ def _check(
     for name, model in models.items():
         try:
             check_fits(model, task.windows(split), task.signature)  # type: ignore[arg-type]
+            refuse_misfit(model, task)
         except ShapeError as error:
             misfits.append(f"{name!r}: {error}")
     if misfits:
         raise ShapeError(listed(misfits, "compare"))
-    return next(iter(models)) if reference is None else reference
 
 
 def _entries(
@@ -228,7 +245,10 @@ def _entries(
     order = [reference, *(name for name in models if name != reference)]
     for name in order:
         model = models[name]
-        if name == reference and not isinstance(model, Deployed):
+        if is_foreign(model):
+            bar.advance()
+            entries.append(_Entry(name, "reference" if name == reference else "model", model, RUNTIME, None))
+        elif name == reference and not isinstance(model, Deployed):
             from tsdistill.artifacts import size_bytes
 
             entries.append(_Entry(name, "reference", model, "torch fp32", size_bytes(model)))
@@ -266,40 +286,48 @@ def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> d
         known = {name: raw[name][:, -n_steps:] for name, n_steps in steps.items() if getattr(model.signature, name)}
         return lambda: model.predict(raw["context"], **known)
 
-    slow = {entry.title: call(entry.model) for entry in entries if isinstance(entry.model, StatisticalForecaster)}
-    quick = {entry.title: call(entry.model) for entry in entries if entry.title not in slow}
+    timed = {entry.title: entry.model for entry in entries if entry.runtime != RUNTIME}
+    slow = {title: call(model) for title, model in timed.items() if isinstance(model, StatisticalForecaster)}
+    quick = {title: call(model) for title, model in timed.items() if title not in slow}
     # Apart from the others, whose turns would be few if they waited for fits.
     return {**measure_latency(quick, n_runs=n_runs), **measure_latency(slow, n_runs=min(n_runs, 3), warmup=1)}
 
 
-def _rows(entries: list[_Entry], times: Mapping[str, Any], horizon: int) -> tuple[Row, ...]:
-    base = entries[0]
+def _rows(every: list[_Entry], times: Mapping[str, Any], horizon: int) -> tuple[Row, ...]:
+    base, entries = every[0], [entry for entry in every if not entry.silent]
     numbers = {entry.title: entry.scores.to_dict() for entry in entries}
     tests = {entry.title: _tested(entry, base, horizon) for entry in entries[1:]}
     adjusted = holm({title: None if test is None else test.p_value for title, test in tests.items()})
     rows = []
-    for entry in entries:
-        found, time, test = numbers[entry.title], times.get(entry.title), tests.get(entry.title)
+    for entry in every:
+        foreign = entry.runtime == RUNTIME
         row = Row(
             name=entry.name,
             runtime=entry.runtime,
             role=entry.role,
-            kind=getattr(entry.model.config, "kind", None),
-            **{name: found.get(name) for name in METRICS},
-            n_parameters=entry.model.n_parameters,
+            kind=type(entry.model).__name__ if foreign else getattr(entry.model.config, "kind", None),
+            n_parameters=None if foreign else entry.model.n_parameters,
             size_bytes=entry.size_bytes,
+            remark=entry.remark,
+        )
+        if entry.silent:
+            rows.append(row)
+            continue
+        found, time, test = numbers[entry.title], times.get(entry.title), tests.get(entry.title)
+        row = row.replace(
+            **{name: found.get(name) for name in METRICS},
             mse_ratio=_ratio(found["mse"], base.scores.mse_on(_places(entry))),
             size_ratio=_ratio(entry.size_bytes, base.size_bytes),
             mse_by_step=entry.scores.mse_by_step.tolist(),
             n_windows=None if entry.positions is None else len(entry.positions),
-            remark=entry.remark,
         )
         if time is not None:
+            first = times.get(base.title)
             row = row.replace(
                 latency_p50_ms=time.p50_ms,
                 latency_p95_ms=time.p95_ms,
                 n_latency_runs=time.n_runs,
-                speedup=_ratio(times[base.title].p50_ms, time.p50_ms),
+                speedup=_ratio(None if first is None else first.p50_ms, time.p50_ms),
             )
         if test is not None:
             row = row.replace(

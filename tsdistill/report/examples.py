@@ -26,7 +26,7 @@ def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[Exampl
     batch = windows.batch(index)
     context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
     found = {
-        title: forecasts(model, windows.subset(index), task.signature) * scale + mean for title, model in models.items()
+        title: forecasts(model, windows, task.signature, order=index) * scale + mean for title, model in models.items()
     }
     starts = _stamps(task, split)
     shown = min(task.context, max(3 * task.horizon, 48))

@@ -47,11 +47,13 @@ def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
     shades = colours(report)
     rows = [row for row in _whole(report) if getattr(row, column) is not None]
     low, high = _span([math.log10(max(getattr(row, column), 1e-9)) for row in rows], least=0.3)
-    bottom, top = _span([row.mse for row in rows if not _far(row, report)], least=max(0.02 * report.rows[0].mse, 1e-9))
+    base = report.rows[0].measured_mse
+    near = [base, *(row.measured_mse for row in rows if not _far(row, report))]
+    bottom, top = _span(near, least=max(0.02 * base, 1e-9))
     places = [
         (
             (math.log10(max(getattr(row, column), 1e-9)) - low) / (high - low),
-            _TOP if _far(row, report) else (row.mse - bottom) / (top - bottom),
+            _TOP if _far(row, report) else (row.measured_mse - bottom) / (top - bottom),
         )
         for row in rows
     ]
@@ -86,13 +88,13 @@ def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
 
 def _whole(report: Report) -> list[Row]:
     """Rows that were scored on every window: an error on some of them does not belong on one axis with the others."""
-    return [row for row in report.rows if row.n_windows is None]
+    return [row for row in report.rows if row.n_windows is None and row.mse is not None]
 
 
 def _far(row: Row, report: Report) -> bool:
     """Whether a baseline or control is so bad that showing it to scale would press all others into one line."""
-    worst = max(other.mse for other in report.rows if other.role in ("reference", "model"))
-    return row.role in ("baseline", "control") and row.mse > 1.25 * worst
+    worst = max(other.measured_mse for other in _whole(report) if other.role in ("reference", "model"))
+    return row.role in ("baseline", "control") and row.measured_mse > 1.25 * worst
 
 
 def _span(values: list[float], least: float) -> tuple[float, float]:

@@ -19,10 +19,12 @@ class Row(Spec):
 
     Args:
         name: As given to `compare`, or of a baseline or control that was added.
-        runtime: What ran it: "torch fp32", "onnx fp32", "onnx int8" or "statsmodels".
+        runtime: What ran it: "torch fp32", "onnx fp32", "onnx int8", "statsmodels", or "foreign" for a teacher that is
+            no forecaster of ours, whose size and speed are not known.
         role: "reference", "model", "baseline" or "control".
-        kind: Its architecture.
-        mse: Mean squared error, scaled, as the literature reports it.
+        kind: Its architecture; the class of a foreign teacher.
+        mse: Mean squared error, scaled, as the literature reports it; None for a teacher that cannot be asked about the
+            part, of which `remark` says why.
         mae: Mean absolute error, scaled.
         mse_raw: Mean squared error in the data's own units.
         mae_raw: Mean absolute error in the data's own units.
@@ -32,8 +34,9 @@ class Row(Spec):
         coverage: Share of targets within the row's outermost symmetric pair of levels; None without quantiles.
         nominal_coverage: What that share should be.
         crossing_rate: Share of neighbouring quantiles that cross.
-        n_parameters: Weights, each counted once.
-        size_bytes: Every file it needs to forecast; None for a statistical method, which is fitted to each window.
+        n_parameters: Weights, each counted once; None for a foreign teacher.
+        size_bytes: Every file it needs to forecast; None for a foreign teacher, and for a statistical method, which is
+            fitted to each window.
         latency_p50_ms: Median time of one forecast from raw values to raw values, one window, one thread.
         latency_p95_ms: 95th percentile of it.
         n_latency_runs: Forecasts timed.
@@ -55,16 +58,16 @@ class Row(Spec):
     runtime: str
     role: Literal["reference", "model", "baseline", "control"] = "model"
     kind: str | None = None
-    mse: float
-    mae: float
-    mse_raw: float
-    mae_raw: float
+    mse: float | None = None
+    mae: float | None = None
+    mse_raw: float | None = None
+    mae_raw: float | None = None
     mase: float | None = None
     wql: float | None = None
     coverage: float | None = None
     nominal_coverage: float | None = None
     crossing_rate: float | None = None
-    n_parameters: int
+    n_parameters: int | None = None
     size_bytes: int | None = None
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
@@ -85,6 +88,11 @@ class Row(Spec):
     def title(self) -> str:
         """Name and runtime, which together name a row."""
         return f"{self.name} ({self.runtime})"
+
+    @property
+    def measured_mse(self) -> float:
+        """The MSE as a number to calculate with: NaN where the row was not scored."""
+        return float("nan") if self.mse is None else self.mse
 
 
 class Comparison(Spec):

@@ -27,8 +27,9 @@ def verdict(report: Report) -> tuple[str, ...]:
 
 def _against_reference(about: Row, base: Row, report: Report) -> str:
     if about.name == base.name:
+        cost = "" if about.size_bytes is None else f" in {size(about.size_bytes)}"
         time = "" if about.latency_p50_ms is None else f", and one forecast takes {_ms(about)}"
-        return f"{about.title} has a {report.split} MSE of {error(about.mse)} in {size(about.size_bytes)}{time}."
+        return f"{about.title} has a {report.split} MSE of {error(about.mse)}{cost}{time}."
     parts = [f"{about.title} {_accuracy(about, base, report.split)}"]
     if about.size_ratio is not None:
         smaller = about.size_ratio <= 1
@@ -49,7 +50,7 @@ def _accuracy(about: Row, base: Row, split: str) -> str:
     if about.mse_ratio is None:
         return f"has a {split} MSE of {error(about.mse)}, {base.name} of {error(base.mse)}"
     if about.low is not None and about.high is not None:
-        low, high = (change(1 + end / base.mse) for end in (about.low, about.high))
+        low, high = (change(1 + end / base.measured_mse) for end in (about.low, about.high))
         numbers += f"; 95 % interval {low} to {high}, {_significance(about.p_value)}"
     word = "higher" if about.mse_ratio >= 1 else "lower"
     return f"has a {_percent(about.mse_ratio - 1)} {word} {split} MSE than {base.name} ({numbers})"
@@ -111,7 +112,7 @@ def _reference_against_baselines(about: Row, base: Row, report: Report) -> str:
 
 def _ratio(row: Row, base: Row) -> float:
     """Error of a row over that of the reference, on the same windows."""
-    return row.mse_ratio if row.mse_ratio is not None else float(row.mse > base.mse) + 0.5
+    return row.mse_ratio if row.mse_ratio is not None else float(row.measured_mse > base.measured_mse) + 0.5
 
 
 def _standing(row: Row) -> str:

@@ -24,9 +24,9 @@ def size(value: int | None) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.95 else f"{amount:.1f} {unit}"
 
 
-def count(value: int) -> str:
+def count(value: int | None) -> str:
     """A whole number with its thousands apart."""
-    return f"{value:,}"
+    return "-" if value is None else f"{value:,}"
 
 
 def milliseconds(value: float | None) -> str:

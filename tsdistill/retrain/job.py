@@ -32,8 +32,9 @@ class Job(Spec):
     """What a scheduled retraining does each time: fresh data, a recipe, a gate and a store.
 
     Paths (`store`, `data.path`, `recipe`) are relative to the job's file, or to the working folder for a job made in
-    Python. The recipe's own `data` and `task.split` are replaced: the job says where data comes from, and cuts it so
-    that the newest `judge` steps are seen by neither training nor selection.
+    Python; those of a teacher are relative to the file that the recipe is written in. The recipe's own `data` and
+    `task.split` are replaced: the job says where data comes from, and cuts it so that the newest `judge` steps are seen
+    by neither training nor selection.
 
     Use it for a model that is served and has to follow its data. To cook a recipe once, use `tsdistill.run`.
 
@@ -79,7 +80,8 @@ class Job(Spec):
         if recipe is None:
             recipe = default_recipe()
         if isinstance(recipe, str | Path):
-            recipe = Recipe.from_file((_beside.get() or Path()) / recipe)
+            place = (_beside.get() or Path()) / recipe
+            recipe = Recipe.from_file(place).moved(lambda path: str(place.parent / path))
         if isinstance(recipe, Recipe):
             recipe = {name: getattr(recipe, name) for name in Recipe.model_fields}
         if isinstance(recipe, Mapping):
@@ -116,7 +118,8 @@ class Job(Spec):
         data = job.data
         if data.path is not None:
             data = data.replace(path=str(beside / data.path))
-        return job.replace(store=str(beside / job.store), data=data)
+        recipe = job.recipe.moved(lambda path: str(beside / path))
+        return job.replace(store=str(beside / job.store), data=data, recipe=recipe)
 
     def load(self, as_of: str | dt.datetime | pd.Timestamp | None = None) -> Panel:
         """The fresh data, with rows up to and including `as_of` and nothing learnt from later ones."""

@@ -85,7 +85,11 @@ class Objective:
 
     def agree(self, study: optuna.Study) -> None:
         """Refuse a study whose trials answer another question; a new study learns which question it is."""
-        ours = {**question(self.recipe, self.task, self.space, self.max_size_bytes), "teacher": _origin(self.teacher)}
+        trained = isinstance(self.recipe.teacher, TeacherSpec)
+        ours = {
+            **question(self.recipe, self.task, self.space, self.max_size_bytes),
+            "teacher": _origin(self.teacher) if trained else self.teacher.digest,
+        }
         check_question(study, ours)
         if study.user_attrs.get(SEARCHED) != ours:
             study.set_user_attr(SEARCHED, ours)
@@ -106,7 +110,8 @@ class Objective:
             )
             model.control = None  # it has had its say; what is deployed and scored is the model
             if recipe.pruning is not None:
-                model = prune(model, self.task, recipe.pruning, teacher=self.teacher, cache=self.cache, progress=False)
+                mentor = self.teacher if recipe.pruning.recover_from is None else None
+                model = prune(model, self.task, recipe.pruning, teacher=mentor, cache=self.cache, progress=False)
             if recipe.quantization is None:
                 return export(model, self.task)
             return quantize(model, self.task, recipe.quantization)
@@ -144,8 +149,8 @@ def objective(
         space: What varies.
         teacher: Who teaches; trained once, by you.
         task: Data, context and horizon; training and validation part are used.
-        recipe: What does not vary, with this task, and with this teacher if it came from `td.train`; no recipe can
-            describe another. By default the bundled recipe over this task, if its panel is one of the catalogue's.
+        recipe: What does not vary, with this task, and with this teacher if it came from `td.train`; others are taken
+            as they are. By default the bundled recipe over this task, if its panel is one of the catalogue's.
         max_size_bytes: Bytes the deployed artifact may take.
         cache: Folder of the teacher's forecasts, shared by trials and processes; by default one per process.
 
@@ -165,7 +170,9 @@ def objective(
 
 def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | None) -> dict[str, Any]:
     """What all trials of a study have in common, as far as it is known before there is a teacher."""
-    parts = (recipe.task, recipe.teacher, recipe.student, recipe.pruning, recipe.quantization)
+    # What lies there is asked about when the teacher is; where it lies may differ between machines.
+    teacher = recipe.teacher.moved(lambda path: ".")
+    parts = (recipe.task, teacher, recipe.student, recipe.pruning, recipe.quantization)
     return {
         "task (data, context, horizon)": task.fingerprint,
         "recipe": digest_of([None if part is None else part.to_dict() for part in parts]),
@@ -224,11 +231,14 @@ def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
     }
     remedies = {"task": "Make the task with recipe.task.build(panel)"}
     lineage = teacher.lineage if isinstance(teacher, Forecaster) else ()
-    if [step.verb for step in lineage] == ["train"]:  # what became of others, no recipe can say
+    if lineage:
+        asked["teacher.trust"] = (recipe.teacher.trust, None)
+        remedies["teacher"] = "Give the recipe the model and training of the teacher"
+    # What became of others, or what lies in a folder, no recipe can say.
+    if [step.verb for step in lineage] == ["train"] and isinstance(recipe.teacher, TeacherSpec):
         training = Training.from_dict(lineage[0].spec["training"])
         asked["teacher.model"] = (recipe.teacher.model, teacher.config)  # type: ignore[attr-defined]
         asked["teacher.training"] = (recipe.teacher.training, training)
-        remedies["teacher"] = "Give the recipe the model and training of the teacher"
     problems = [
         must(f"recipe.{name}", f"be the {name.split('.')[0]}'s ({ours!r})", theirs, remedies[name.split(".")[0]])
         for name, (theirs, ours) in asked.items()

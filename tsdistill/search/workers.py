@@ -24,13 +24,13 @@ from optuna.trial import TrialState
 from tsdistill import errors
 from tsdistill.data import Panel, Task
 from tsdistill.errors import ConfigError, TsdistillError, must
-from tsdistill.models import Forecaster
 from tsdistill.progress import open_bar
-from tsdistill.recipe import Recipe, Workspace, make_teacher, write_text
+from tsdistill.recipe import Recipe, Workspace, from_anywhere, make_teacher, write_text
 from tsdistill.search.objective import check_question, question
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, serves_one_process
 from tsdistill.search.study import best_recipe, n_finished, optimize, standing
+from tsdistill.teachers import Teacher
 
 LOOK_SECONDS = 1.0
 """How often the progress of workers is looked at."""
@@ -157,7 +157,7 @@ def run(
                 recipe, panel, space, study.study_name, storage, n_trials, max_size_bytes, seed, folder, n_threads
             )
             _watch(study, job, workers, progress, say)
-    found, path = best_recipe(study, max_size_bytes=max_size_bytes), folder / "best.toml"
+    found, path = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes)), folder / "best.toml"
     write_text(path, found.to_toml())
     return Found(study, found, path)
 
@@ -169,18 +169,20 @@ def shared_teacher(
     *,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
-) -> Forecaster:
+) -> Teacher:
     """A recipe's teacher, trained once per folder: of several processes one trains it, the others wait and load it.
 
+    One that is not trained by the recipe is read by each of them.
+
     Args:
-        recipe: Says which teacher, and how it is trained.
+        recipe: Says which teacher, and how it is trained or where it is read from.
         task: The recipe's task.
         folder: Where it is kept.
         progress: Show a progress bar; None shows one in a terminal only.
         say: Called with a line for people.
 
     Returns:
-        The trained teacher.
+        The teacher.
 
     Raises:
         TsdistillError: What training raises; another process may then try.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsdistill.teachers.base import Teacher, check_teacher, shown_by
+from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, told_of
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
 from tsdistill.teachers.hooks import Tap
@@ -10,6 +10,7 @@ from tsdistill.teachers.huggingface import from_huggingface
 from tsdistill.teachers.keeping import CacheEntry, Cleaning, cached, clean
 from tsdistill.teachers.refitted import RefittedTeacher, from_function, from_statsmodels
 from tsdistill.teachers.regressor import RegressorTeacher, from_sklearn
+from tsdistill.teachers.rescaled import RescaledTeacher
 from tsdistill.teachers.table import ForecastTable, read_forecasts
 from tsdistill.teachers.trust import TrustedTeacher
 from tsdistill.teachers.wrapped import WrappedTeacher, wrap
@@ -22,6 +23,7 @@ __all__ = [
     "ForecastTable",
     "RefittedTeacher",
     "RegressorTeacher",
+    "RescaledTeacher",
     "Tap",
     "Teacher",
     "TeacherEnsemble",
@@ -36,7 +38,9 @@ __all__ = [
     "from_sklearn",
     "from_statsmodels",
     "read_forecasts",
+    "same_scaling",
     "shown_by",
+    "told_of",
     "wrap",
     "write_forecasts",
 ]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
+
+SAME = 1e-6
+"""Part of a standard deviation by which two scalers may differ and still be one: other machines round otherwise."""
 
 
 @runtime_checkable
@@ -51,8 +56,14 @@ def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Acti
             teacher.train()
 
 
+def told_of(teacher: Teacher) -> dict[str, str]:
+    """What a lineage says of who taught: the digest, and the class of one that is no forecaster of ours."""
+    kind = {} if isinstance(teacher, Forecaster) else {"teacher_kind": type(teacher).__name__}
+    return {"teacher": teacher.digest, **kind}
+
+
 def check_teacher(teacher: Teacher, task: Task) -> None:
-    """Refuse a teacher that answers another question than the task asks."""
+    """Refuse a teacher that answers another question than the task asks, or a forecaster that scales otherwise."""
     if not (hasattr(teacher, "forecast") and isinstance(getattr(teacher, "digest", None), str)):
         raise UnsupportedError(
             f"`teacher` must have forecast(batch) and a digest, got a {type(teacher).__name__}. Train one with "
@@ -60,13 +71,35 @@ def check_teacher(teacher: Teacher, task: Task) -> None:
         )
     theirs, ours = getattr(teacher, "signature", None), task.signature
     if isinstance(theirs, Signature):
-        _check_question(theirs, ours)
+        check_question(theirs, ours)
+        if isinstance(teacher, Forecaster) and not same_scaling(theirs, ours):
+            raise ShapeError(
+                "`teacher` must see values scaled as those of the task, but it was trained on other rows or with "
+                "another scaler. Give td.teachers.RescaledTeacher(teacher, task) in its place; or, for a student of "
+                "the newest rows only, take the teacher's own task.latest(share), which keeps its scale."
+            )
     check = getattr(teacher, "check", None)
     if check is not None:
         check(task)
 
 
-def _check_question(theirs: Signature, ours: Signature) -> None:
+def same_scaling(theirs: Signature, ours: Signature) -> bool:
+    """Whether two signatures scale alike what the first one looks at, but for rounding."""
+    if theirs.normalisation != ours.normalisation:
+        return False
+    sides = ["", *(f"{side}_" for side in ("future", "past") if getattr(theirs, side))]
+    for side in sides:
+        mean, scale = (np.asarray(getattr(theirs, f"{side}{what}")) for what in ("mean", "scale"))
+        other, unit = (np.asarray(getattr(ours, f"{side}{what}")) for what in ("mean", "scale"))
+        if mean.shape != other.shape or (np.abs(mean - other) > SAME * scale).any():
+            return False
+        if (np.abs(unit - scale) > SAME * scale).any():
+            return False
+    return True
+
+
+def check_question(theirs: Signature, ours: Signature) -> None:
+    """Refuse other steps or channels than the task's, and more context than it has."""
     if (theirs.horizon, theirs.channels) != (ours.horizon, ours.channels):
         raise ShapeError(
             f"`teacher` must forecast the task's {ours.horizon} steps of {len(ours.channels)} channels, got "

@@ -94,9 +94,9 @@ class TeacherEnsemble:
 
     def check(self, task: Task) -> None:
         """Refuse a task that a member cannot teach, or whose training windows are others."""
+        self._places.check(task, "an ensemble of teachers")
         for teacher in self.teachers:
             check_teacher(teacher, task)
-        self._places.check(task, "an ensemble of teachers")
 
     def forecast(self, batch: Batch) -> Tensor:
         """Scaled forecasts (batch, horizon, channel).

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tsdistill.data.task import Batch, Task, Windows
+from tsdistill.data.task import Batch, Part, Task, Windows
 from tsdistill.errors import DataError, ShapeError
 
 Learnt = Literal["train", "validation"]
@@ -18,7 +18,7 @@ Learnt = Literal["train", "validation"]
 
 @dataclass(frozen=True)
 class Places:
-    """The training and validation windows of a task, recognised in a batch by position and content.
+    """The windows of a task, recognised in a batch by position and content.
 
     A batch says at which positions its windows stand, but not in what. Whoever looks something up by position asks
     here first: were the windows others than expected, everything would be off by some steps and nothing would say so.
@@ -26,14 +26,13 @@ class Places:
 
     task: Task
 
-    def windows(self, part: Learnt) -> Windows:
+    def windows(self, part: Part) -> Windows:
         """The windows of a part."""
         return self.task.windows(part)
 
-    def locate(self, batch: Batch) -> Learnt | None:
-        """The part that a batch was taken from; None if its windows are not where they would have to be."""
+    def locate(self, batch: Batch, parts: tuple[Part, ...] = ("train", "validation")) -> Part | None:
+        """Which of the parts a batch was taken from; None if its windows are not where they would have to be."""
         context, target = batch.context.cpu(), batch.target.cpu()
-        parts: tuple[Learnt, ...] = ("train", "validation")
         for part in parts:
             ours = self.windows(part)
             if len(batch.index) and int(batch.index.max()) >= len(ours):
@@ -73,7 +72,7 @@ class Places:
         """Row of the stacked series at which each item begins, (item,)."""
         return np.cumsum([0, *[len(item) for item in self.task.panel.items[:-1]]])
 
-    def cutoffs(self, part: Learnt) -> np.ndarray:
+    def cutoffs(self, part: Part) -> np.ndarray:
         """Row of the stacked series at which the context of each window ends, (window,)."""
         return self.windows(part).starts.numpy().astype(np.int64) + self.task.context - 1
 

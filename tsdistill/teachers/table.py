@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from tsdistill.data.task import Batch, Signature, Task
+from tsdistill.data.task import PARTS, Batch, Part, Signature, Task
 from tsdistill.errors import DataError, UnsupportedError, listed, must
 from tsdistill.spec import digest_of
-from tsdistill.teachers.places import Learnt, Places
+from tsdistill.teachers.places import Places
 from tsdistill.teachers.tabulating import Columns, Reading
 
 
@@ -23,16 +23,16 @@ class ForecastTable:
 
     Attributes:
         task: The task it was read for.
-        n_unused: Rows of the table that concern no training or validation window, or steps beyond the horizon.
-        parts: Parts whose every window it covers: "train" always, "validation" where the table does.
+        n_unused: Rows of the table that concern no window of the task, or steps beyond the horizon.
+        parts: Parts whose every window it covers: "train" always, "validation" and "test" where the table does.
     """
 
-    def __init__(self, task: Task, forecasts: dict[Learnt, Tensor], n_unused: int = 0) -> None:
+    def __init__(self, task: Task, forecasts: dict[Part, Tensor], n_unused: int = 0) -> None:
         self.task, self.n_unused, self._forecasts = task, n_unused, forecasts
         self._places = Places(task)
 
     @property
-    def parts(self) -> tuple[Learnt, ...]:
+    def parts(self) -> tuple[Part, ...]:
         """Parts of the task that are covered."""
         return tuple(self._forecasts)
 
@@ -43,11 +43,20 @@ class ForecastTable:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of every forecast and of the windows they are for."""
+        """Sixteen hex digits of the forecasts that can teach, and of their windows: not of those of the test part."""
+        return self._digest("train", "validation")
+
+    @property
+    def shown_digest(self) -> str:
+        """Sixteen hex digits of every forecast, the test part's too: what a report about this table depends on."""
+        return self._digest(*self.parts)
+
+    def _digest(self, *parts: Part) -> str:
         found = hashlib.sha256()
-        for part, forecasts in self._forecasts.items():
-            found.update(f"{part}{self._places.windows(part).fingerprint}".encode())
-            found.update(forecasts.contiguous().numpy().tobytes())
+        for part in parts:
+            if part in self._forecasts:
+                found.update(f"{part}{self._places.windows(part).fingerprint}".encode())
+                found.update(self._forecasts[part].contiguous().numpy().tobytes())
         return digest_of(["forecast table", found.hexdigest()])
 
     def check(self, task: Task) -> None:
@@ -60,7 +69,7 @@ class ForecastTable:
         Raises:
             DataError: the batch was not taken from them.
         """
-        part = self._places.locate(batch)
+        part = self._places.locate(batch, PARTS)
         if part not in self._forecasts:
             asked = "others" if part is None else f"those of the {part} part"
             raise DataError(
@@ -127,8 +136,9 @@ def read_forecasts(
 
     Every training window must be covered: one cutoff for each step of the training part that has a whole context before
     it and a whole horizon after it. A table that covers the validation part as well can be weighed by a
-    `td.TeacherEnsemble`. Rows about other cutoffs and steps beyond the horizon are left, and counted (`n_unused`). Use
-    it for foundation models and whatever else cannot be called from here.
+    `td.TeacherEnsemble`, and one that covers the test part can be scored by `td.compare`, which is all that those
+    forecasts are for. Rows about other cutoffs and steps beyond the horizon are left, and counted (`n_unused`). Use it
+    for foundation models and whatever else cannot be called from here.
 
     Args:
         path: A CSV (also gzipped) or Parquet file.

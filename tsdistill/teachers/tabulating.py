@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tsdistill.data.rows import SHOWN, rows_of, several
 from tsdistill.data.stamps import parse
-from tsdistill.data.task import Task
+from tsdistill.data.task import PARTS, Part, Task
 from tsdistill.errors import nearest
-from tsdistill.teachers.places import Learnt, Places, on_time_line
+from tsdistill.teachers.places import Places, on_time_line
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Reading:
     Attributes:
         problems: All that is wrong with it.
         forecasts: Scaled forecasts (window, horizon, channel) of the parts that it covers, if nothing is wrong.
-        n_unused: Rows that concern no window of these parts, or steps beyond the horizon.
+        n_unused: Rows that concern no window of the task, or steps beyond the horizon.
     """
 
     def __init__(self, df: pd.DataFrame, task: Task, names: Columns) -> None:
         self.task, self.names, self.places = task, names, Places(task)
         self.problems: list[str] = []
-        self.forecasts: dict[Learnt, Tensor] = {}
+        self.forecasts: dict[Part, Tensor] = {}
         self.n_unused = 0
         values = self._values(df)
         if values is None:
@@ -152,11 +152,10 @@ class Reading:
             problems.append(f"`{self.names.time}` must be after `{self.names.cutoff}`, and is not in "
                             f"{rows_of(bad)}. The cutoff is the last step that a forecast has seen.")  # fmt: skip
         usable = known & (ahead >= 1) & (ahead <= task.horizon) & (steps < lengths)
-        used, parts = np.zeros(len(item), dtype=bool), ("train", "validation")
-        filled: dict[Learnt, np.ndarray] = {}
-        for part in parts:
+        used, filled = np.zeros(len(item), dtype=bool), dict[Part, np.ndarray]()
+        for part in PARTS:
             window_at = np.full(task.panel.n_rows, -1)
-            cutoffs = self.places.cutoffs(part)  # type: ignore[arg-type]
+            cutoffs = self.places.cutoffs(part)
             window_at[cutoffs] = np.arange(len(cutoffs))
             stacked = np.where(usable, self.places.offsets[item] + ends, 0)
             window = np.where(usable, window_at[stacked], -1)
@@ -175,7 +174,7 @@ class Reading:
             if part == "train" and lacking.any():
                 problems.append(self._uncovered(lacking, counts.reshape(shape)))
             if not lacking.any():
-                filled[part] = found  # type: ignore[index]
+                filled[part] = found
         self.n_unused = int((~used).sum())
         if not problems:
             self.forecasts = {part: self._scaled(found, part) for part, found in filled.items()}
@@ -201,7 +200,7 @@ class Reading:
             "move the start of the training part."
         )
 
-    def _scaled(self, found: np.ndarray, part: Learnt) -> Tensor:
+    def _scaled(self, found: np.ndarray, part: Part) -> Tensor:
         """Raw forecasts as the part's windows are scaled."""
         windows = self.places.windows(part)
         scaled = np.empty(found.shape, dtype=np.float32)

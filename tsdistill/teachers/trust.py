@@ -93,8 +93,8 @@ class TrustedTeacher:
 
     def check(self, task: Task) -> None:
         """Refuse a task that the teacher cannot teach, or whose training windows are others."""
-        check_teacher(self.teacher, task)
         self._places.check(task, "a trusted teacher")
+        check_teacher(self.teacher, task)
 
     def trust(self, batch: Batch) -> Tensor:
         """How far the teacher is believed, (batch, channel), from 0 to 1; takes and raises what `forecast` does."""

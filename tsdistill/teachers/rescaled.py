@@ -1,0 +1,114 @@
+"""A forecaster as the teacher of a task that scales otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsdistill.data.task import Batch, Signature, Task
+from tsdistill.errors import ShapeError, UnsupportedError
+from tsdistill.models.activations import Activations
+from tsdistill.models.base import Forecaster
+from tsdistill.spec import digest_of
+from tsdistill.teachers.base import check_question, same_scaling, shown_by
+
+
+class RescaledTeacher:
+    """A forecaster that teaches a task whose values are scaled otherwise than those it was trained on.
+
+    seen = (context * s + m - m_f) / s_f; forecast = (forecaster(seen) * s_f + m_f - m) / s, with mean m and scale s of
+    the task, m_f and s_f of the forecaster, per channel; covariates likewise.
+
+    Use it where teacher and student have other training rows, and therefore other scalers: a teacher trained on all
+    rows and a student on the last ones only, or a saved teacher and data that has grown. The forecaster says what it
+    would say of the same raw values. Hidden states and attention are its own, as they are. Quantiles are not shown.
+
+    Args:
+        forecaster: Who teaches.
+        task: The task it teaches.
+
+    Attributes:
+        forecaster: Who teaches, in its own units.
+        signature: Steps, channels and scaling of the task, with the forecaster's context.
+
+    Raises:
+        ShapeError: it forecasts other steps or channels, or looks at covariates that the task does not have.
+        UnsupportedError: one of the two has a scaler per item, or this is no forecaster.
+
+    Example:
+        >>> import tsdistill as td
+        >>> from tsdistill.testing import toy_panel
+        >>> tasks = [td.Task(toy_panel(), context=47, horizon=11, split=td.Split.rows(n, 101, 67)) for n in (331, 151)]
+        >>> every, few = tasks
+        >>> teacher = td.train(td.LinearConfig(), every)
+        >>> td.distill(RescaledTeacher(teacher, few), td.LinearConfig(), few, control=False).lineage[-1].verb
+        'distill'
+    """
+
+    def __init__(self, forecaster: Forecaster, task: Task) -> None:
+        if not isinstance(forecaster, Forecaster):
+            raise UnsupportedError(
+                f"`forecaster` must be a trainable forecaster, got a {type(forecaster).__name__}. Make other teachers "
+                "for this task."
+            )
+        theirs, ours = forecaster.signature, task.signature
+        check_question(theirs, ours)
+        for side in ("future", "past"):
+            if (wanted := getattr(theirs, side)) and wanted != getattr(ours, side):
+                raise ShapeError(
+                    f"`task` must have the covariates {list(wanted)} that the teacher looks at, got "
+                    f"{list(getattr(ours, side))}. Give the task's covariates=..."
+                )
+        if not same_scaling(theirs, ours) and "window" in (theirs.normalisation, ours.normalisation):
+            raise UnsupportedError(
+                "`forecaster` and `task` must both have one scaler for all items where the teacher is rescaled, and "
+                "one has a scaler per item. Write the teacher's forecasts into a table (td.teachers.write_forecasts)."
+            )
+        self.forecaster, self._task = forecaster, ours
+        looked_at = ours if theirs.covariates is not None else ours.without_covariates()
+        self.signature: Signature = looked_at.replace(context=theirs.context)
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of the forecaster and of the task's scaling."""
+        return digest_of(["rescaled", self.forecaster.digest, self._task.digest])
+
+    def check(self, task: Task) -> None:
+        """Refuse a task that scales otherwise than the one it was made for."""
+        if not same_scaling(self._task, task.signature):
+            raise ShapeError("`teacher` was rescaled for a task of another scaling. Rescale it for this task.")
+
+    def forecast(self, batch: Batch) -> Tensor:
+        """Scaled forecasts (batch, horizon, channel), without gradients."""
+        return self.show(batch).forecast
+
+    def show(self, batch: Batch, *, attention: bool = False) -> Activations:
+        """The forecast, and the forecaster's own hidden states and attention."""
+        theirs = self.forecaster.signature
+
+        def seen(values: Tensor | None, side: str) -> Tensor | None:
+            if values is None or (side and not getattr(theirs, side)):
+                return None
+            return self._moved(values, f"{side}_" if side else "", self._task, theirs)
+
+        context = seen(batch.context, "")
+        assert context is not None  # every batch has one
+        inputs: dict[str, Any] = {name: seen(getattr(batch, name), name) for name in ("future", "past")}
+        told = shown_by(self.forecaster, Batch(context, batch.target, batch.index, **inputs), attention=attention)
+        forecast = self._moved(told.forecast.float(), "", theirs, self._task)
+        return replace(told, forecast=forecast, distribution=None, support=None, levels=())
+
+    @staticmethod
+    def _moved(values: Tensor, side: str, source: Signature, target: Signature) -> Tensor:
+        """Values scaled as one signature says, scaled as another one says; in double precision, as raw units need."""
+        mean, scale = (np.asarray(getattr(source, f"{side}{what}")) for what in ("mean", "scale"))
+        centre, unit = (np.asarray(getattr(target, f"{side}{what}")) for what in ("mean", "scale"))
+        factor, shift = (torch.from_numpy(each).to(values.device) for each in (scale / unit, (mean - centre) / unit))
+        return (values.double() * factor + shift).float()
+
+    def __repr__(self) -> str:
+        return f"<RescaledTeacher {type(self.forecaster).__name__}>"
