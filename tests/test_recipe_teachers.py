@@ -63,7 +63,7 @@ def exported_once() -> Iterator[None]:
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (exporting, COOK):
+        for module in (td, exporting, COOK):  # td too, which keeps what it was asked for
             patch.setattr(module, "export", remembered)
         yield
 
