@@ -54,12 +54,14 @@ class Deployment:
         isolate: Run one window at a time, so that batch mates cannot move a forecast.
         n_parameters: Weights of the trained model the graph was made from.
         parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.
+        float_operators: Operators that compute in floating point, and how many of each; absent in older artifacts.
     """
 
     precision: str
     isolate: bool
     n_parameters: int
     parity: dict[str, Any]
+    float_operators: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,13 +249,14 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
 
 
 def _check_deployment(values: Any, problems: list[str]) -> None:
-    types = {"precision": str, "isolate": bool, "n_parameters": int, "parity": dict}
+    types = {"precision": str, "isolate": bool, "n_parameters": int, "parity": dict, "float_operators": dict}
     if not isinstance(values, dict):
         problems.append(must("deployment", "be a JSON object", values, "Save the model again"))
         return
     unknown = sorted(values.keys() - set(types))
     problems += [f"`deployment.{name}` is not a known field. {nearest(name, types)}" for name in unknown]
-    wrong = [name for name, kind in types.items() if not isinstance(values.get(name), kind)]
+    told: dict[str, Any] = {"float_operators": {}, **values}
+    wrong = [name for name, kind in types.items() if not isinstance(told.get(name), kind)]
     problems += [
         must(f"deployment.{name}", f"be a {types[name].__name__}", values.get(name), "Save again") for name in wrong
     ]

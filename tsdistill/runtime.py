@@ -191,8 +191,8 @@ def verify(folder: str | Path) -> dict[str, Any]:
         folder: The artifact.
 
     Returns:
-        `precision`, `n_windows`, `max_difference`, `tolerance`, `n_files`, and `unlisted`: names of files in the folder
-        that the manifest does not list.
+        `precision`, `n_windows`, `max_difference`, `tolerance`, `float_operators` (what computes in floating point, and
+        how many of each), `n_files`, and `unlisted`: names of files in the folder that the manifest does not list.
 
     Raises:
         ArtifactError: A digest or a forecast does not agree, or the artifact cannot be read.
@@ -219,6 +219,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
         "n_windows": len(golden["context"]),
         "max_difference": found,
         "tolerance": tolerance,
+        "float_operators": manifest.deployment.float_operators if manifest.deployment else {},
         "n_files": len(contents) + 1,
         "unlisted": manifests.unlisted(folder, manifest),
     }

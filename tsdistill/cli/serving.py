@@ -71,7 +71,8 @@ def verify(
         typer.echo(json.dumps(found))
         return
     for name, value in found.items():
-        typer.echo(f"{name:24} {value}")
+        told = ", ".join(f"{n} {op}" for op, n in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{name:24} {told}")
 
 
 def _load(artifact: Path) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from tsdistill import manifest as manifests
 from tsdistill.data.task import Signature
 from tsdistill.errors import OrderError
+from tsdistill.exporting.operators import float_operators
 from tsdistill.manifest import Deployment, Manifest
 from tsdistill.models.base import ModelConfig, levels_of
 from tsdistill.runtime import Predictor
@@ -86,6 +87,11 @@ class Deployed:
         return self.predictor.predict(x, future, past, quantiles=quantiles)
 
     @functools.cached_property
+    def float_operators(self) -> dict[str, int]:
+        """Operators that compute in floating point, and how many of each; of INT8, what quantizing left."""
+        return float_operators(self.onnx)
+
+    @functools.cached_property
     def files(self) -> dict[str, bytes]:
         """Every file of its artifact beside the manifest, by name."""
         from safetensors.numpy import save
@@ -103,7 +109,9 @@ class Deployed:
             lineage=[step.to_dict() for step in self.lineage],
             files={name: manifests.entry(content) for name, content in self.files.items()},
             metrics=dict(metrics or {}),
-            deployment=Deployment(self.precision, self.isolate, self.n_parameters, dict(self.parity)),
+            deployment=Deployment(
+                self.precision, self.isolate, self.n_parameters, dict(self.parity), self.float_operators
+            ),
         )
 
     @functools.cached_property
