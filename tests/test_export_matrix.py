@@ -1,7 +1,7 @@
 """Every architecture as it is served: exported, loaded without torch, of any batch size, and equal to torch.
 
-The signatures have mean 0 and scale 1, so that what is compared is the forecast before its final scaling: raw values far
-from zero cannot be written down to 2e-6 of a deviation in float32, whoever forecasts them.
+The signatures have mean 0 and scale 1, so that what is compared is the forecast before its final scaling: raw values
+far from zero cannot be written down to 2e-6 of a deviation in float32, whoever forecasts them.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ MAX_BYTES = 16 * 2**20
 ATTEMPTS = 20
 """Times a folder is read again because another one took its place in the middle."""
 
+_KNOWN = ("calendar", "holidays", "future", "past")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -238,7 +239,7 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
         channels = ()
     for name in ("mean", "scale"):
         numbers: Any = values.get(name)
-        sound = _is_list(numbers, (int, float)) and len(numbers) == len(channels) and all(map(math.isfinite, numbers))
+        sound = _is_list(numbers, (int, float)) and len(numbers) == len(channels) and all(map(_is_number, numbers))
         if not sound or (name == "scale" and min(numbers) <= 0):
             above = " above 0" if name == "scale" else ""
             problems.append(
@@ -246,6 +247,12 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
             )
     if not isinstance(values.get("frequency"), str | None):
         problems.append(must("signature.frequency", "be a name or absent", values.get("frequency"), "Save again"))
+    for name in ("future", "past"):
+        if not _is_list(values.get(name, []), str):
+            problems.append(must(f"signature.{name}", "be a list of names", values.get(name), "Save again"))
+    known = values.get("covariates")
+    if known is not None and not (isinstance(known, dict) and all(_is_list(known.get(n, []), str) for n in _KNOWN)):
+        problems.append(must("signature.covariates", f"hold lists of names: {', '.join(_KNOWN)}", known, "Save again"))
 
 
 def _check_deployment(values: Any, problems: list[str]) -> None:
@@ -263,6 +270,15 @@ def _check_deployment(values: Any, problems: list[str]) -> None:
     if "precision" not in wrong and values["precision"] not in PRECISIONS:
         rule = f"be one of {', '.join(PRECISIONS)}"
         problems.append(must("deployment.precision", rule, values["precision"], "Save the model again"))
+    if "parity" in wrong:
+        return
+    unit, tolerance = values["parity"].get("unit", [1.0]), values["parity"].get("tolerance", 1.0)
+    if not _is_list(unit, (int, float)) or not unit or not all(_is_number(each) and each > 0 for each in unit):
+        rule = "hold a finite number above 0 per channel"
+        problems.append(must("deployment.parity.unit", rule, unit, "Save the model again"))
+    if not _is_number(tolerance) or tolerance < 0:
+        rule = "be a finite number of at least 0"
+        problems.append(must("deployment.parity.tolerance", rule, tolerance, "Save the model again"))
 
 
 def _check_files(files: Mapping[str, Any], required: list[str], problems: list[str]) -> None:
@@ -332,6 +348,16 @@ def _finite(value: Any) -> Any:
 
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_number(value: object) -> bool:
+    """Whether this is a finite number that float64 can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _is_list(value: object, kinds: type | tuple[type, ...]) -> bool:

@@ -78,13 +78,14 @@ class Deployed:
         past: np.ndarray | None = None,
         *,
         quantiles: bool = False,
+        rolling: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames.
 
-        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels. See
-        `tsdistill.inputs.predict_raw`.
+        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels; `rolling`
+        forecasts again every so many steps of a long history. See `tsdistill.inputs.predict_raw`.
         """
-        return self.predictor.predict(x, future, past, quantiles=quantiles)
+        return self.predictor.predict(x, future, past, quantiles=quantiles, rolling=rolling)
 
     @functools.cached_property
     def float_operators(self) -> dict[str, int]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections import Counter
 
 MOVES = frozenset(
-    "Cast Concat Constant ConstantOfShape Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ScatterND "
-    "Shape Size Slice Split Squeeze Tile Transpose Unsqueeze Where".split()
+    {
+        *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+        *("Identity", "Pad", "Reshape", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose"),
+        *("Unsqueeze", "Where"),
+    }
 )
 """Operators that move, repeat or name values and compute none."""
 
 INTEGERS = frozenset(
-    "ConvInteger DequantizeLinear DynamicQuantizeLSTM DynamicQuantizeLinear DynamicQuantizeMatMul MatMulInteger "
-    "MatMulIntegerToFloat QAttention QGemm QLinearAdd QLinearConv QLinearMatMul QLinearMul QuantizeLinear".split()
+    {
+        *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"),
+        *("MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearAdd", "QLinearConv", "QLinearMatMul"),
+        *("QLinearMul", "QuantizeLinear"),
+    }
 )
 """Operators whose products are of integers, or that lead into and out of them."""
 
@@ -20,9 +26,9 @@ INTEGERS = frozenset(
 def float_operators(graph: bytes) -> dict[str, int]:
     """Operators that compute in floating point, and how many of each, in the order of their names.
 
-    Of an fp32 graph these are all that compute. Of an INT8 graph they are what stayed in float, such as softmax and layer
-    norms, and the scaling around integer products. An operator whose inputs all come out of `DequantizeLinear` counts as
-    integer: that is how static quantization writes it down, and the runtime fuses the two.
+    Of an fp32 graph these are all that compute. Of an INT8 graph they are what stayed in float, such as softmax and
+    layer norms, and the scaling around integer products. An operator whose inputs all come out of `DequantizeLinear`
+    counts as integer: that is how static quantization writes it down, and the runtime fuses the two.
 
     Args:
         graph: An ONNX file.
