@@ -10,6 +10,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -118,23 +119,31 @@ def test_a_graph_with_flipped_bits_and_a_good_digest_never_ends_the_process(whol
     """In a process of its own, as a fault in the library below would take the tests along."""
     folder = Path(shutil.copytree(whole / "deployed", tmp_path / "m"))
     code = (
-        "import sys, numpy as np, pathlib, contextlib\nsys.path[:0] = sys.argv[2:]\n"
-        "from test_artifacts import replace_file, MODEL, GOLDEN\n"
+        "import contextlib, json, pathlib, sys\nimport numpy as np\n"
+        "from tsdistill import manifest as manifests\n"
         "from tsdistill.errors import ArtifactError\nfrom tsdistill.runtime import verify\n"
         "random, folder = np.random.default_rng(0), pathlib.Path(sys.argv[1])\n"
-        "for name in (MODEL, GOLDEN):\n"
+        "def write(name, content):\n"
+        "    (folder / name).write_bytes(content)\n"
+        "    values = json.loads((folder / manifests.NAME).read_text())\n"
+        "    del values['sha256']\n"
+        "    values['files'][name] = manifests.entry(content)._asdict()\n"
+        "    values['sha256'] = manifests._digest(values)\n"
+        "    (folder / manifests.NAME).write_text(json.dumps(values))\n"
+        "for name in (manifests.MODEL, manifests.GOLDEN):\n"
         "    whole = (folder / name).read_bytes()\n"
         "    for position in random.integers(len(whole), size=61):\n"
         "        content = bytearray(whole)\n"
         "        content[position] ^= 1 << int(random.integers(8))\n"
-        "        replace_file(folder, name, bytes(content))\n"
+        "        write(name, bytes(content))\n"
         "        with contextlib.suppress(ArtifactError):\n"
         "            verify(folder)\n"
-        "    replace_file(folder, name, whole)\n"
+        "    write(name, whole)\n"
         "print('alive')\n"
     )
-    command = [sys.executable, "-c", code, str(folder), *sys.path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-c", code, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.stdout.strip() == "alive", done.stderr
 
 

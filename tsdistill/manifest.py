@@ -335,7 +335,7 @@ def _regular_file(folder: Path, name: str, limit: int) -> bytes:
     if found.st_size > limit:
         raise ValueError(f"it has {found.st_size} bytes, more than the {limit} allowed")
     with open(path, "rb") as file:
-        return file.read(limit + 1)
+        return file.read(found.st_size + 1)
 
 
 def _finite(value: Any) -> Any:
