@@ -37,6 +37,7 @@ def bench(
     from tsdistill import artifacts
     from tsdistill.evaluation import bench as measure
     from tsdistill.evaluation import peak_bytes
+    from tsdistill.exporting import Deployed
     from tsdistill.pruning import macs_of
 
     folders = list(dict.fromkeys([artifact, *(against or [])]))
@@ -44,10 +45,9 @@ def bench(
     rows = measure(models, batches=batch or (1, 64), n_runs=runs)
     costs: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
-        deployed = hasattr(model, "precision")
-        trainable = model.config.build(model.signature) if deployed else model
+        trainable = model.config.build(model.signature) if isinstance(model, Deployed) else model
         costs[name] = {
-            "runtime": f"onnx {model.precision}" if deployed else "torch fp32",
+            "runtime": f"onnx {model.precision}" if isinstance(model, Deployed) else "torch fp32",
             "size_bytes": artifacts.size_bytes(model),
             "peak_bytes": peak_bytes(name),
             "macs": macs_of(trainable),

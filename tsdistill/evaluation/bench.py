@@ -73,7 +73,7 @@ def bench(
     """
     if not batches or any(not isinstance(batch, int) or batch < 1 for batch in batches):
         raise ConfigError(must("batches", "be whole numbers of at least 1", list(batches), "Use 1 for the latency"))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for batch in batches:
         calls = {name: _call(model, batch) for name, model in models.items()}
         taken = measure_latency(calls, n_runs=n_runs, max_seconds=max_seconds)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pandas.api import types
+from pandas.tseries.frequencies import to_offset
 
 from tsdistill import clock
 from tsdistill.errors import DataError, ShapeError, listed, must, nearest
@@ -182,7 +183,7 @@ def _steps(rows: pd.DataFrame, time: str | None, signature: SignatureLike, label
         if frequency is None or not frequency > pd.Timedelta(0):
             raise DataError(f"the stamps of {label} must be sorted and regular to be continued. Pass an array instead.")
     try:
-        pd.tseries.frequencies.to_offset(frequency)
+        to_offset(frequency)
     except ValueError as error:
         raise DataError(f"`frequency` of the model must be an offset of pandas, got {frequency!r}: {error}.") from None
     regular = pd.date_range(end=stamps[-1], periods=len(stamps), freq=frequency) if not stamps.hasnans else stamps[:0]
