@@ -73,6 +73,20 @@ def test_predict_continues_the_file(folder: Path) -> None:
     assert (folder / "forecast.csv").read_text() == done.stdout
 
 
+def test_predict_rolls_through_the_file(folder: Path) -> None:
+    once = shell("predict", folder / "out" / "artifact", folder / "toy.csv").stdout.splitlines()
+    done = shell("predict", folder / "out" / "artifact", folder / "toy.csv", "--rolling", 24)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    place = lines[0].split(",").index("cutoff")
+    cutoffs = list(dict.fromkeys(line.split(",")[place] for line in lines[1:]))
+    assert len(lines) == 1 + 11 * len(cutoffs)
+    assert cutoffs == sorted(cutoffs)
+    last = [",".join(cell for number, cell in enumerate(line.split(",")) if number != place) for line in lines[-11:]]
+    stamps = [line.split(",")[:-3] for line in once[1:]]
+    assert [line.split(",")[:-3] for line in last] == stamps
+
+
 def test_predict_takes_the_channels_of_the_model_and_no_other_column(tmp_path: Path) -> None:
     """Also for a model of one channel `y`, whose table may be wide or long."""
     rows = pd.read_csv(toy_csv(tmp_path))[["ds", "load"]].rename(columns={"load": "y"})

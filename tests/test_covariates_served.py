@@ -213,3 +213,30 @@ def test_a_model_without_covariates_takes_none() -> None:
         model.predict(frame, planned())
     with pytest.raises(DataError, match="`past` must be None"):
         model.predict(arrays()["x"], past=arrays()["past"])
+
+
+def test_rolling_forecasts_know_the_plans_of_each_moment() -> None:
+    _, deployed = made()
+    rows = history()
+    rolled = deployed.predict(rows, planned(), rolling=47)
+    assert rolled["cutoff"].nunique() == 5
+    for cutoff, part in rolled.groupby("cutoff"):
+        seen = rows[rows["ds"] <= cutoff]
+        ahead = pd.concat([rows, planned()])[["ds", "price"]]
+        ahead = ahead[ahead["ds"] > cutoff].iloc[:HORIZON]
+        one = deployed.predict(seen, ahead)
+        pd.testing.assert_frame_equal(part.drop(columns="cutoff").reset_index(drop=True), one, rtol=1e-4)
+
+
+def test_arrays_roll_with_their_covariates() -> None:
+    _, deployed = made()
+    random = np.random.default_rng(0)
+    sizes = {"x": (61, 2), "future": (61 + HORIZON, 4), "past": (61, 1)}
+    given = {name: random.normal(size=shape) for name, shape in sizes.items()}
+    rolled = deployed.predict(**given, rolling=19)
+    assert rolled.shape == (3, HORIZON, 2)
+    for number, end in enumerate((23, 42, 61)):
+        seen = {"x": given["x"][:end], "future": given["future"][: end + HORIZON], "past": given["past"][:end]}
+        np.testing.assert_allclose(rolled[number], deployed.predict(**seen), rtol=1e-4, atol=1e-3)
+    with pytest.raises(ShapeError, match=r"`future` must have shape \(\[batch,\] 66 or more, 4\)"):
+        deployed.predict(**{**given, "future": given["future"][:-1]}, rolling=19)

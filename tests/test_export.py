@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deployables import CHANNELS, CONTEXT, HORIZON, KINDS, contexts, exported, forecaster, fresh, in_deviations, task
+from deployables import (
+    CHANNELS,
+    CONTEXT,
+    HORIZON,
+    KINDS,
+    contexts,
+    exported,
+    forecaster,
+    fresh,
+    in_deviations,
+    int8,
+    task,
+)
+from onnx import helper
 
 from tsdistill.data.panel import Panel
 from tsdistill.data.task import Signature, Task
 from tsdistill.errors import ArtifactError, OrderError, ShapeError
-from tsdistill.exporting import Deployed, export, exporter, refuse_deployed
+from tsdistill.exporting import Deployed, export, exporter, float_operators, refuse_deployed
 from tsdistill.models import LinearConfig, SeasonalNaiveConfig
 from tsdistill.runtime import TOLERANCE, Predictor, difference
 from tsdistill.spec import LineageStep
@@ -95,7 +109,41 @@ def test_a_graph_tells_its_ports_channels_and_units() -> None:
     assert shapes == {"context": ["batch", CONTEXT, 3], "forecast": ["batch", HORIZON, 3]}
     facts = {item.key.removeprefix("tsdistill."): item.value for item in model.metadata_props}
     assert json.loads(facts["channels"]) == list(CHANNELS)
-    assert (facts["frequency"], facts["units"]) == ("h", "raw")
+    assert (facts["frequency"], facts["units"], facts["kind"]) == ("h", "raw", "mlp")
+
+
+@pytest.mark.parametrize("make", [exported, int8])
+def test_a_graph_says_whose_it_is_and_what_its_ports_hold(make: Callable[[str], Deployed]) -> None:
+    model = onnx.load_from_string(make("lstm").onnx)
+    facts = {item.key.removeprefix("tsdistill."): item.value for item in model.metadata_props}
+    ours = forecaster("lstm")
+    assert [facts[name] for name in ("model", "config", "signature")] == [
+        ours.digest, ours.config.digest, ours.signature.digest,
+    ]  # fmt: skip
+    told = {port.name: port.doc_string for port in (*model.graph.input, *model.graph.output)}
+    assert told["context"].startswith(
+        "(batch, 29 past steps, channel: load, pressure, wind), float32, in the raw units"
+    )
+    assert told["forecast"].startswith("(batch, 7 coming steps, channel: load, pressure, wind)")
+
+
+def test_operators_left_in_float_are_listed() -> None:
+    assert exported("linear").float_operators == {"Add": 3, "MatMul": 1, "Mul": 1, "ReduceMean": 1, "Sub": 3, "Div": 1}
+    full, small = exported("lstm").float_operators, int8("lstm").float_operators
+    assert full["LSTM"] == 2
+    assert not {"LSTM", "MatMul", "Gemm"} & set(small)
+    assert small["Sqrt"] == full["Sqrt"] == 1
+    assert exported("lstm").manifest().deployment.float_operators == full  # type: ignore[union-attr]
+
+
+def test_an_operator_between_restored_integers_counts_as_integer() -> None:
+    def graph(*restored: str) -> bytes:
+        nodes = [helper.make_node("DequantizeLinear", [f"q{name}", "scale"], [name], name=name) for name in restored]
+        nodes.append(helper.make_node("Conv", ["x", "w", "bias"], ["y"]))
+        return helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString()
+
+    assert float_operators(graph("x", "w")) == {}
+    assert float_operators(graph("w")) == float_operators(graph()) == {"Conv": 1}
 
 
 def test_channels_far_from_zero_keep_their_precision() -> None:

@@ -19,7 +19,7 @@ import tsdistill
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "tsdistill").rglob("*.py"))
 MAX_LINES = 400
-FOLDERS = ("tsdistill", "tests", "docs", "datasets", "experiments", ".ci")
+FOLDERS = ("tsdistill", "tests", "docs", "datasets", "experiments", "packages", "examples", ".ci")
 TEXTS = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".j2", ".json", ".csv", ".cfg", ""}
 
 # What could run a stranger's code while reading a file.

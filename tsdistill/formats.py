@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 MAX_HEADER_BYTES = 8 * 2**20
+MAX_AXES = 8
 
 _ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _ITEM_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1}
@@ -27,9 +28,10 @@ class TensorEntry(NamedTuple):
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
-    """Strict JSON object: no NaN, no doubled keys; ValueError otherwise."""
+    """Strict JSON object: no NaN, no doubled keys, no text that cannot be written; ValueError otherwise."""
     try:
         values = json.loads(text.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        json.dumps(values, ensure_ascii=False).encode("utf-8")  # halves of surrogate pairs cannot
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):
@@ -91,7 +93,7 @@ def _tensor(name: str, values: Any, start: int, size: int) -> TensorEntry:
         raise ValueError(f"its tensor {name!r} has no known type")
     shape: Any = values.get("shape")
     offsets: Any = values.get("data_offsets")
-    counts = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+    counts = isinstance(shape, list) and len(shape) <= MAX_AXES and isinstance(offsets, list) and len(offsets) == 2
     if not counts or not all(is_count(number) for number in (*shape, *offsets)):
         raise ValueError(f"its tensor {name!r} has no sound shape and offsets")
     begin, end = start + offsets[0], start + offsets[1]

@@ -34,6 +34,7 @@ MAX_BYTES = 16 * 2**20
 ATTEMPTS = 20
 """Times a folder is read again because another one took its place in the middle."""
 
+_KNOWN = ("calendar", "holidays", "future", "past")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -54,12 +55,14 @@ class Deployment:
         isolate: Run one window at a time, so that batch mates cannot move a forecast.
         n_parameters: Weights of the trained model the graph was made from.
         parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.
+        float_operators: Operators that compute in floating point, and how many of each; absent in older artifacts.
     """
 
     precision: str
     isolate: bool
     n_parameters: int
     parity: dict[str, Any]
+    float_operators: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,7 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
         channels = ()
     for name in ("mean", "scale"):
         numbers: Any = values.get(name)
-        sound = _is_list(numbers, (int, float)) and len(numbers) == len(channels) and all(map(math.isfinite, numbers))
+        sound = _is_list(numbers, (int, float)) and len(numbers) == len(channels) and all(map(_is_number, numbers))
         if not sound or (name == "scale" and min(numbers) <= 0):
             above = " above 0" if name == "scale" else ""
             problems.append(
@@ -244,22 +247,38 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
             )
     if not isinstance(values.get("frequency"), str | None):
         problems.append(must("signature.frequency", "be a name or absent", values.get("frequency"), "Save again"))
+    for name in ("future", "past"):
+        if not _is_list(values.get(name, []), str):
+            problems.append(must(f"signature.{name}", "be a list of names", values.get(name), "Save again"))
+    known = values.get("covariates")
+    if known is not None and not (isinstance(known, dict) and all(_is_list(known.get(n, []), str) for n in _KNOWN)):
+        problems.append(must("signature.covariates", f"hold lists of names: {', '.join(_KNOWN)}", known, "Save again"))
 
 
 def _check_deployment(values: Any, problems: list[str]) -> None:
-    types = {"precision": str, "isolate": bool, "n_parameters": int, "parity": dict}
+    types = {"precision": str, "isolate": bool, "n_parameters": int, "parity": dict, "float_operators": dict}
     if not isinstance(values, dict):
         problems.append(must("deployment", "be a JSON object", values, "Save the model again"))
         return
     unknown = sorted(values.keys() - set(types))
     problems += [f"`deployment.{name}` is not a known field. {nearest(name, types)}" for name in unknown]
-    wrong = [name for name, kind in types.items() if not isinstance(values.get(name), kind)]
+    told: dict[str, Any] = {"float_operators": {}, **values}
+    wrong = [name for name, kind in types.items() if not isinstance(told.get(name), kind)]
     problems += [
         must(f"deployment.{name}", f"be a {types[name].__name__}", values.get(name), "Save again") for name in wrong
     ]
     if "precision" not in wrong and values["precision"] not in PRECISIONS:
         rule = f"be one of {', '.join(PRECISIONS)}"
         problems.append(must("deployment.precision", rule, values["precision"], "Save the model again"))
+    if "parity" in wrong:
+        return
+    unit, tolerance = values["parity"].get("unit", [1.0]), values["parity"].get("tolerance", 1.0)
+    if not _is_list(unit, (int, float)) or not unit or not all(_is_number(each) and each > 0 for each in unit):
+        rule = "hold a finite number above 0 per channel"
+        problems.append(must("deployment.parity.unit", rule, unit, "Save the model again"))
+    if not _is_number(tolerance) or tolerance < 0:
+        rule = "be a finite number of at least 0"
+        problems.append(must("deployment.parity.tolerance", rule, tolerance, "Save the model again"))
 
 
 def _check_files(files: Mapping[str, Any], required: list[str], problems: list[str]) -> None:
@@ -316,7 +335,7 @@ def _regular_file(folder: Path, name: str, limit: int) -> bytes:
     if found.st_size > limit:
         raise ValueError(f"it has {found.st_size} bytes, more than the {limit} allowed")
     with open(path, "rb") as file:
-        return file.read(limit + 1)
+        return file.read(found.st_size + 1)
 
 
 def _finite(value: Any) -> Any:
@@ -329,6 +348,16 @@ def _finite(value: Any) -> Any:
 
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_number(value: object) -> bool:
+    """Whether this is a finite number that float64 can hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _is_list(value: object, kinds: type | tuple[type, ...]) -> bool:

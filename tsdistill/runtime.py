@@ -85,16 +85,20 @@ class Predictor:
         past: np.ndarray | None = None,
         *,
         quantiles: bool = False,
+        rolling: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
-        """Forecasts in raw units, or quantiles of a model that has them; `predict_raw` says what it takes and gives."""
-        if not quantiles:
-            return predict_raw(x, self.signature, self.run, future=future, past=past)
-        refuse_quantiles(self.levels)
+        """Forecasts in raw units, or quantiles of a model that has them, once or `rolling` through a long history.
+
+        `predict_raw` says what it takes and gives.
+        """
+        levels = self.levels if quantiles else ()
+        if quantiles:
+            refuse_quantiles(levels)
 
         def run(**inputs: np.ndarray) -> np.ndarray:
-            return self.outputs(**inputs)[QUANTILES]
+            return self.outputs(**inputs)[QUANTILES if quantiles else OUTPUT]
 
-        return predict_raw(x, self.signature, run, future=future, past=past, levels=self.levels)
+        return predict_raw(x, self.signature, run, future=future, past=past, levels=levels, rolling=rolling)
 
     def run(self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None) -> np.ndarray:
         """Forecasts (batch, horizon, channel) of checked float32 contexts (batch, context, channel)."""
@@ -116,7 +120,10 @@ class Predictor:
 
     def _outputs(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [OUTPUT, QUANTILES] if self.levels else [OUTPUT]
-        return dict(zip(names, self.session.run(names, inputs), strict=True))
+        try:
+            return dict(zip(names, self.session.run(names, inputs), strict=True))
+        except Exception as error:  # of a graph that loads and cannot be run
+            raise ArtifactError(f"onnxruntime cannot run the graph: {_reason(error)}") from None
 
     def _check_ports(self) -> None:
         context, horizon, n_channels = self.signature.context, self.signature.horizon, len(self.signature.channels)
@@ -191,8 +198,8 @@ def verify(folder: str | Path) -> dict[str, Any]:
         folder: The artifact.
 
     Returns:
-        `precision`, `n_windows`, `max_difference`, `tolerance`, `n_files`, and `unlisted`: names of files in the folder
-        that the manifest does not list.
+        `precision`, `n_windows`, `max_difference`, `tolerance`, `float_operators` (what computes in floating point, and
+        how many of each), `n_files`, and `unlisted`: names of files in the folder that the manifest does not list.
 
     Raises:
         ArtifactError: A digest or a forecast does not agree, or the artifact cannot be read.
@@ -200,7 +207,10 @@ def verify(folder: str | Path) -> dict[str, Any]:
     manifest, contents = manifests.read(folder)
     predictor = _predictor(folder, manifest, contents, 1)
     parity = manifest.deployment.parity if manifest.deployment else {}
-    unit = np.asarray(parity.get("unit", manifest.signature["scale"]))
+    unit = np.asarray(parity.get("unit", manifest.signature["scale"]), dtype=np.float64)
+    if len(unit) != len(predictor.signature.channels):
+        rule = f"hold a number for each of the {len(predictor.signature.channels)} channels"
+        raise ArtifactError(must("deployment.parity.unit", rule, unit.tolist(), "Save the model again"))
     tolerance = float(parity.get("tolerance", TOLERANCE))
     golden = golden_windows(contents[manifests.GOLDEN], predictor.signature)
     forecast = golden.pop("forecast")
@@ -219,6 +229,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
         "n_windows": len(golden["context"]),
         "max_difference": found,
         "tolerance": tolerance,
+        "float_operators": manifest.deployment.float_operators if manifest.deployment else {},
         "n_files": len(contents) + 1,
         "unlisted": manifests.unlisted(folder, manifest),
     }
@@ -252,8 +263,11 @@ def _session(model: bytes, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a dozen unrelated classes for a graph it does not like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load the graph: {reason}") from None
+        raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load the graph: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes], threads: int) -> Predictor:
@@ -264,7 +278,9 @@ def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes
             "export it first: tsdistill.save(tsdistill.export(model), folder)."
         )
     head = manifest.config.get("head")
-    levels = head.get("levels", ()) if isinstance(head, dict) else ()
+    levels = head.get("levels", []) if isinstance(head, dict) else []
+    if not isinstance(levels, list) or not all(isinstance(level, int | float) for level in levels):
+        raise ArtifactError(must("config.head.levels", "be a list of numbers", levels, "Save the model again"))
     return Predictor(
         contents[manifests.MODEL],
         _signature(manifest),
@@ -290,7 +306,7 @@ def golden_windows(content: bytes, signature: SignatureLike) -> dict[str, np.nda
     arrays = {
         name: np.frombuffer(content[item.begin : item.end], dtype="<f4").reshape(item.shape)
         for name, item in tensors(content).items()
-        if item.dtype == "F32"
+        if item.dtype == "F32" and item.begin < item.end
     }
     n_channels, n_windows = len(signature.channels), len(arrays.get("context", ()))
     n_steps = signature.context + signature.horizon

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tsdistill import __version__
-from tsdistill.cli import looking, pruning, retraining, running, serving
+from tsdistill.cli import benching, looking, pruning, retraining, running, serving
 from tsdistill.errors import (
     ArtifactError,
     ConfigError,
@@ -77,6 +77,7 @@ for _command in (
     looking.history,
     looking.cache,
     serving.verify,
+    benching.bench,
     retraining.retrain,
     retraining.rollback,
     pruning.prune,

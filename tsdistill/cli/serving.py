@@ -21,14 +21,22 @@ def predict(
     ] = None,
     future: Annotated[Path | None, typer.Option(help="File with the planned columns of the steps to forecast.")] = None,
     quantiles: Annotated[bool, typer.Option("--quantiles", help="Every level of a quantile head.")] = False,
+    rolling: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Forecast from every N-th step of the file, not only its end."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of standard output.")] = None,
     as_json: Json = False,
 ) -> None:
     """Forecast the steps after the last row of a file, in raw units.
 
+    With --rolling the whole file is read and forecast again and again, as if each time no more were known; the column
+    `cutoff` says what the last known step was.
+
     Examples:
       tsdistill predict demo/artifact newest.csv --time date > forecast.csv
       tsdistill predict artifact sales.csv --future prices.csv --quantiles
+      tsdistill predict artifact year.csv --rolling 24 --out backtest.csv
     """
     from tsdistill.data import read_csv, read_parquet
 
@@ -42,7 +50,7 @@ def predict(
 
     history = table(file, [*model.signature.channels, *model.signature.past, *planned])
     ahead = table(future, planned or None) if future is not None else None
-    forecast = model.predict(history, ahead, quantiles=quantiles)
+    forecast = model.predict(history, ahead, quantiles=quantiles, rolling=rolling)
     if as_json:
         typer.echo(forecast.to_json(orient="records", date_format="iso"))
         return
@@ -71,7 +79,8 @@ def verify(
         typer.echo(json.dumps(found))
         return
     for name, value in found.items():
-        typer.echo(f"{name:24} {value}")
+        told = ", ".join(f"{n} {op}" for op, n in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{name:24} {told}")
 
 
 def _load(artifact: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tsdistill.evaluation.baselines import baselines, seasonal_naive
+from tsdistill.evaluation.bench import bench, peak_bytes
 from tsdistill.evaluation.forecasting import check_fits, forecasts, quantile_levels
 from tsdistill.evaluation.latency import Latency, measure_latency
 from tsdistill.evaluation.scores import QuantileScores, Scores, evaluate, score, window_losses
@@ -19,12 +20,14 @@ __all__ = [
     "Statistical",
     "StatisticalForecaster",
     "baselines",
+    "bench",
     "check_fits",
     "compare_losses",
     "evaluate",
     "forecasts",
     "holm",
     "measure_latency",
+    "peak_bytes",
     "quantile_levels",
     "score",
     "seasonal_naive",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from tsdistill.exporting.deployed import Deployed, refuse_deployed
 from tsdistill.exporting.exporter import export
-from tsdistill.exporting.graph import package_versions, quiet, stripped
+from tsdistill.exporting.graph import labelled, package_versions, quiet, stripped
+from tsdistill.exporting.operators import float_operators
 from tsdistill.exporting.parity import parity_report, parity_windows
 
 __all__ = [
     "Deployed",
     "export",
+    "float_operators",
+    "labelled",
     "package_versions",
     "parity_report",
     "parity_windows",

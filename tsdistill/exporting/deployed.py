@@ -13,6 +13,7 @@ import numpy as np
 from tsdistill import manifest as manifests
 from tsdistill.data.task import Signature
 from tsdistill.errors import OrderError
+from tsdistill.exporting.operators import float_operators
 from tsdistill.manifest import Deployment, Manifest
 from tsdistill.models.base import ModelConfig, levels_of
 from tsdistill.runtime import Predictor
@@ -77,13 +78,19 @@ class Deployed:
         past: np.ndarray | None = None,
         *,
         quantiles: bool = False,
+        rolling: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames.
 
-        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels. See
-        `tsdistill.inputs.predict_raw`.
+        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels; `rolling`
+        forecasts again every so many steps of a long history. See `tsdistill.inputs.predict_raw`.
         """
-        return self.predictor.predict(x, future, past, quantiles=quantiles)
+        return self.predictor.predict(x, future, past, quantiles=quantiles, rolling=rolling)
+
+    @functools.cached_property
+    def float_operators(self) -> dict[str, int]:
+        """Operators that compute in floating point, and how many of each; of INT8, what quantizing left."""
+        return float_operators(self.onnx)
 
     @functools.cached_property
     def files(self) -> dict[str, bytes]:
@@ -103,7 +110,9 @@ class Deployed:
             lineage=[step.to_dict() for step in self.lineage],
             files={name: manifests.entry(content) for name, content in self.files.items()},
             metrics=dict(metrics or {}),
-            deployment=Deployment(self.precision, self.isolate, self.n_parameters, dict(self.parity)),
+            deployment=Deployment(
+                self.precision, self.isolate, self.n_parameters, dict(self.parity), self.float_operators
+            ),
         )
 
     @functools.cached_property

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from tsdistill.data.task import Signature
 from tsdistill.errors import UnsupportedError
 from tsdistill.models.base import Forecaster, levels_of
 from tsdistill.runtime import INPUT, OUTPUT, QUANTILES
@@ -54,8 +55,15 @@ def graph_of(model: Forecaster) -> bytes:
             ) from error
         assert program is not None  # the dynamo exporter always returns one
         graph = stripped(program.model_proto)
+        _describe_ports(graph, signature, levels)
         onnx.checker.check_model(graph, full_check=True)
+    # Fingerprints of the model only: the same weights give the same graph, whatever data they were found on, so that a
+    # nightly job knows a model it has had before. The data's fingerprint stands in the manifest's lineage.
     facts = {
+        "kind": model.config.kind,
+        "model": model.digest,
+        "config": model.config.digest,
+        "signature": signature.digest,
         "channels": json.dumps(list(signature.channels)),
         "context": str(signature.context),
         "frequency": signature.frequency or "",
@@ -70,8 +78,26 @@ def graph_of(model: Forecaster) -> bytes:
     return graph.SerializeToString(deterministic=True)
 
 
+def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[float, ...]) -> None:
+    """Tell in every port what its axes are, what stands along the last and in which units."""
+    context, horizon = signature.context, signature.horizon
+    channels = ", ".join(signature.channels)
+    texts = {
+        INPUT: f"(batch, {context} past steps, channel: {channels})",
+        "future": f"(batch, {context} past and {horizon} coming steps, feature: {', '.join(signature.future)})",
+        "past": f"(batch, {context} past steps, feature: {', '.join(signature.past)})",
+        OUTPUT: f"(batch, {horizon} coming steps, channel: {channels})",
+        QUANTILES: f"(batch, {horizon} coming steps, channel: {channels}, quantile: {', '.join(map(str, levels))})",
+    }
+    for port in (*graph.graph.input, *graph.graph.output):
+        port.doc_string = f"{texts[port.name]}, float32, in the raw units of each column, neither scaled nor centred"
+
+
 def stripped(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without what only a debugger reads: stack traces with this machine's paths, inner shapes, remarks."""
+    """The graph without what only a debugger reads: stack traces with this machine's paths, inner shapes, remarks.
+
+    What `graph_of` says of the ports stays.
+    """
     graph.doc_string = graph.graph.doc_string = ""
     del graph.graph.metadata_props[:]
     del graph.graph.value_info[:]
@@ -80,7 +106,18 @@ def stripped(graph: onnx.ModelProto) -> onnx.ModelProto:
         node.doc_string = ""
     for port in (*graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         del port.metadata_props[:]
-        port.doc_string = ""
+    for tensor in graph.graph.initializer:
+        tensor.doc_string = ""
+    return graph
+
+
+def labelled(graph: onnx.ModelProto, like: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the metadata and the remarks on ports of the one it was made from, which quantizers drop."""
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(like.metadata_props)
+    remarks = {port.name: port.doc_string for port in (*like.graph.input, *like.graph.output)}
+    for port in (*graph.graph.input, *graph.graph.output):
+        port.doc_string = remarks[port.name]
     return graph
 
 

@@ -199,11 +199,12 @@ class Forecaster(nn.Module):
         past: np.ndarray | None = None,
         *,
         quantiles: bool = False,
+        rolling: int | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames.
 
-        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels. See
-        `tsdistill.inputs.predict_raw`.
+        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels; `rolling`
+        forecasts again every so many steps of a long history. See `tsdistill.inputs.predict_raw`.
         """
         levels = levels_of(self.config) if quantiles else ()
         if quantiles:
@@ -212,7 +213,7 @@ class Forecaster(nn.Module):
         def run(**inputs: np.ndarray) -> np.ndarray:
             return self.outputs(**inputs)[QUANTILES if quantiles else OUTPUT]
 
-        return predict_raw(x, self.signature, run, future=future, past=past, levels=levels)
+        return predict_raw(x, self.signature, run, future=future, past=past, levels=levels, rolling=rolling)
 
     def outputs(
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None

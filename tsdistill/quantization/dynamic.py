@@ -11,7 +11,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tsdistill.errors import ArtifactError, UnsupportedError
-from tsdistill.exporting import quiet, stripped
+from tsdistill.exporting import labelled, quiet, stripped
 
 LAYERS = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""
@@ -59,9 +59,7 @@ def dynamic_graph(graph: bytes, *, per_channel: bool, weight_bits: int = 7) -> b
             f"{f', with {left} left in float' if left else ''}. Deploy it in float32 with td.export, and report this "
             "with the model's config."
         )
-    del model.metadata_props[:]
-    model.metadata_props.extend(float_model.metadata_props)
-    return model.SerializeToString(deterministic=True)
+    return labelled(model, float_model).SerializeToString(deterministic=True)
 
 
 def weighted_layers(model: onnx.ModelProto) -> list[str]:

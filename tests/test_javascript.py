@@ -1,0 +1,107 @@
+"""Forecasts without Python: the example in JavaScript replays golden windows, in node and in a browser.
+
+It needs what is no Python package: node, the npm packages of `examples/javascript` in the folder that
+TSDISTILL_TEST_NODE_MODULES names, and Chromium for the browser.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deployables import exported, int8
+from test_artifacts import GOLDEN, replace_file, tensors_of
+
+from tsdistill.artifacts import save
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "javascript"
+PACKAGES = os.environ.get("TSDISTILL_TEST_NODE_MODULES", "")
+
+pytestmark = [
+    pytest.mark.javascript,
+    pytest.mark.skipif(not PACKAGES, reason="TSDISTILL_TEST_NODE_MODULES names no folder of npm packages"),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The example with its packages, ready to run."""
+    shutil.copytree(EXAMPLE, tmp_path / "example")
+    (tmp_path / "example" / "node_modules").symlink_to(Path(PACKAGES).resolve())
+    return tmp_path / "example"
+
+
+def node(place: Path, artifact: Path) -> tuple[int, dict[str, Any]]:
+    command = ["node", "replay.mjs", str(artifact)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=place, timeout=120, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kind", ["patchtst", "lstm"])
+def test_node_forecasts_what_python_did(kind: str, place: Path) -> None:
+    code, found = node(place, save(exported(kind), place / "artifact"))
+    assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
+    assert found["max_difference"] < 2e-5
+
+
+def test_node_runs_int8_too(place: Path) -> None:
+    code, found = node(place, save(int8("lstm"), place / "artifact"))
+    assert (code, found["agrees"]) == (0, True)
+
+
+def test_node_tells_when_forecasts_differ(place: Path) -> None:
+    folder = save(exported("mlp"), place / "artifact")
+    golden = dict(exported("mlp").golden)
+    golden["forecast"] = golden["forecast"] + np.float32(0.1)
+    replace_file(folder, GOLDEN, tensors_of(**golden))
+    code, found = node(place, folder)
+    assert (code, found["agrees"]) == (1, False)
+    assert found["max_difference"] == pytest.approx(0.1 / min(exported("mlp").parity["unit"]), rel=1e-3)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A server of files that does not talk, and knows what modules are."""
+
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}  # noqa: RUF012
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def address(place: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(place)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/index.html"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_browser_forecasts_what_python_did(place: Path, address: str) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("there is no chromium")
+    save(exported("lstm"), place / "artifact")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={place / 'profile'}"]
+    command = [browser, *flags, "--virtual-time-budget=60000", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, flags=re.DOTALL)
+    assert shown is not None, done.stderr
+    found = json.loads(html.unescape(shown[1]))
+    assert found.get("agrees"), found
+    assert (found["n_windows"], found["max_difference"] < 2e-5) == (8, True)

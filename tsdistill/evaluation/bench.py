@@ -1,0 +1,123 @@
+"""What a forecaster costs where it is served: time, throughput, memory and energy, several of them side by side."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tsdistill.errors import ArtifactError, ConfigError, must
+from tsdistill.evaluation.energy import energy
+from tsdistill.evaluation.latency import measure_latency
+from tsdistill.exporting import Deployed, parity_windows
+from tsdistill.models.base import Forecaster
+
+_IN_A_PROCESS_OF_ITS_OWN = """
+import sys
+import numpy as np
+from tsdistill import manifest
+kind = manifest.read(sys.argv[1])[0].kind
+if kind == "deployed":
+    from tsdistill.runtime import load
+else:
+    from tsdistill.artifacts import load
+model = load(sys.argv[1])
+ours, n_windows = model.signature, int(sys.argv[2])
+steps = {"context": ours.context, "future": ours.context + ours.horizon, "past": ours.context}
+sizes = {"context": len(ours.channels), "future": len(ours.future), "past": len(ours.past)}
+model.outputs(**{name: np.zeros((n_windows, steps[name], size), np.float32) for name, size in sizes.items() if size})
+try:  # of this very program; getrusage also remembers the one that started it
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+    print(int(line.split()[1]) * 1024)
+except OSError:
+    import resource
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def bench(
+    models: Mapping[str, Forecaster | Deployed],
+    *,
+    batches: Sequence[int] = (1, 64),
+    n_runs: int = 200,
+    max_seconds: float = 20.0,
+) -> list[dict[str, Any]]:
+    """Time raw forecasts of several models side by side, on one thread, at every batch size.
+
+    They take turns (see `measure_latency`), so that a slow spell of the machine meets all of them. Inputs are seeded
+    noise of each model's own means and deviations; their values do not change what a forecast costs.
+
+    Args:
+        models: By name, trainable or deployed forecasters.
+        batches: Windows per call.
+        n_runs: Calls to time of each model and batch size.
+        max_seconds: Time for each batch size.
+
+    Returns:
+        One row per model and batch size: `name`, `batch`, `p50_ms`, `p95_ms`, `p99_ms`, `n_runs`, `windows_per_second`
+        (batch / median), and `joules_per_window`, None where the machine does not count them.
+
+    Raises:
+        ConfigError: A batch size is below 1, or a bound of `measure_latency` is not kept.
+
+    Example:
+        >>> from tsdistill.models import LinearConfig
+        >>> from tsdistill.testing import toy_signature
+        >>> rows = bench({"linear": LinearConfig().build(toy_signature())}, batches=[1, 5], n_runs=7)
+        >>> [(row["name"], row["batch"], row["n_runs"]) for row in rows]
+        [('linear', 1, 7), ('linear', 5, 7)]
+    """
+    if not batches or any(not isinstance(batch, int) or batch < 1 for batch in batches):
+        raise ConfigError(must("batches", "be whole numbers of at least 1", list(batches), "Use 1 for the latency"))
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        calls = {name: _call(model, batch) for name, model in models.items()}
+        taken = measure_latency(calls, n_runs=n_runs, max_seconds=max_seconds)
+        used = energy(calls)
+        rows += [
+            {
+                "name": name,
+                "batch": batch,
+                "p50_ms": taken[name].p50_ms,
+                "p95_ms": taken[name].p95_ms,
+                "p99_ms": taken[name].p99_ms,
+                "n_runs": taken[name].n_runs,
+                "windows_per_second": 1e3 * batch / taken[name].p50_ms,
+                "joules_per_window": used[name] / batch if used else None,
+            }
+            for name in models
+        ]
+    return rows
+
+
+def peak_bytes(folder: str | Path, *, batch: int = 64) -> int:
+    """Most memory that a fresh process takes which loads an artifact and forecasts once, libraries included.
+
+    Args:
+        folder: The artifact; a deployed one is served by `tsdistill.runtime`, a trainable one by torch.
+        batch: Windows of the forecast.
+
+    Returns:
+        The largest resident set in bytes.
+
+    Raises:
+        ArtifactError: The process failed; the message ends with what it said.
+    """
+    command = [sys.executable, "-c", _IN_A_PROCESS_OF_ITS_OWN, str(folder), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise ArtifactError(f"a process of its own must be able to forecast with {folder}, but it failed: {said}")
+    return int(done.stdout.split()[-1])
+
+
+def _call(model: Forecaster | Deployed, batch: int) -> Callable[[], object]:
+    """A raw forecast of `batch` windows, checks included, as a caller asks for it."""
+    drawn, _ = parity_windows(model.signature, None)
+    places = np.arange(batch) % len(drawn["context"])
+    inputs = {name: np.ascontiguousarray(values[places]) for name, values in drawn.items()}
+    return lambda: model.predict(inputs["context"], inputs.get("future"), inputs.get("past"))

@@ -1,0 +1,53 @@
+"""Which operators of a graph compute in floating point: of an INT8 graph, what quantizing has left as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+MOVES = frozenset(
+    {
+        *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
+        *("Identity", "Pad", "Reshape", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose"),
+        *("Unsqueeze", "Where"),
+    }
+)
+"""Operators that move, repeat or name values and compute none."""
+
+INTEGERS = frozenset(
+    {
+        *("ConvInteger", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear", "DynamicQuantizeMatMul"),
+        *("MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm", "QLinearAdd", "QLinearConv", "QLinearMatMul"),
+        *("QLinearMul", "QuantizeLinear"),
+    }
+)
+"""Operators whose products are of integers, or that lead into and out of them."""
+
+
+def float_operators(graph: bytes) -> dict[str, int]:
+    """Operators that compute in floating point, and how many of each, in the order of their names.
+
+    Of an fp32 graph these are all that compute. Of an INT8 graph they are what stayed in float, such as softmax and
+    layer norms, and the scaling around integer products. An operator whose inputs all come out of `DequantizeLinear`
+    counts as integer: that is how static quantization writes it down, and the runtime fuses the two.
+
+    Args:
+        graph: An ONNX file.
+
+    Example:
+        >>> from tsdistill.exporting import export
+        >>> from tsdistill.models import SeasonalNaiveConfig
+        >>> from tsdistill.testing import toy_signature
+        >>> float_operators(export(SeasonalNaiveConfig(period=24).build(toy_signature())).onnx)
+        {'Add': 2, 'Div': 1, 'Mul': 1, 'Sub': 3}
+    """
+    import onnx
+
+    nodes = onnx.load_from_string(graph).graph.node
+    restored = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    # A bias may stay in float or come as 32-bit integers; the first two inputs are what is multiplied.
+    found = Counter(
+        node.op_type
+        for node in nodes
+        if node.op_type not in MOVES | INTEGERS and not (node.input and restored.issuperset(node.input[:2]))
+    )
+    return dict(sorted(found.items()))

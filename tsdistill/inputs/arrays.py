@@ -1,0 +1,164 @@
+"""Raw arrays for forecasting: checked, cut into windows, run in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tsdistill.errors import ConfigError, DataError, ShapeError, must
+
+CHUNK = 64
+"""Most windows run at once: bounds memory, and with dynamic INT8 the number of batch mates."""
+
+
+class Known(Protocol):
+    """What is known besides the channels; `tsdistill.data.covariates.Covariates` is one."""
+
+    @property
+    def calendar(self) -> Sequence[str]:
+        """Cycles of the clock."""
+
+    @property
+    def holidays(self) -> Sequence[str]:
+        """ISO dates."""
+
+    @property
+    def future(self) -> Sequence[str]:
+        """Columns known ahead."""
+
+
+class SignatureLike(Protocol):
+    """What a forecaster takes and gives; `tsdistill.data.task.Signature` is one."""
+
+    @property
+    def context(self) -> int:
+        """Past steps."""
+
+    @property
+    def horizon(self) -> int:
+        """Future steps."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the value columns."""
+
+    @property
+    def frequency(self) -> str | None:
+        """Step width as a pandas offset alias."""
+
+    @property
+    def future(self) -> tuple[str, ...]:
+        """Features known for the horizon, calendar features first."""
+
+    @property
+    def past(self) -> tuple[str, ...]:
+        """Columns known up to now only."""
+
+    @property
+    def covariates(self) -> Known | None:
+        """How they are made; None without any."""
+
+
+Predict = Callable[..., np.ndarray]
+"""Forecasts of raw float32 arrays given by name: `context` and, where the signature has them, `future` and `past`."""
+
+
+def check_rolling(rolling: int | None) -> None:
+    """ConfigError unless this is None or a count of steps."""
+    if rolling is not None and (not isinstance(rolling, int) or isinstance(rolling, bool) or rolling < 1):
+        remedy = "It is the number of steps between one forecast and the next"
+        raise ConfigError(must("rolling", "be a whole number of at least 1, or None", rolling, remedy))
+
+
+def predict_arrays(
+    x: Any,
+    signature: SignatureLike,
+    predict: Predict,
+    future: Any,
+    past: Any,
+    levels: tuple[float, ...],
+    rolling: int | None,
+) -> np.ndarray:
+    """Forecasts of arrays, as `predict_raw` says."""
+    values = numbers(x, "x", signature.channels, signature.context, whole=rolling is not None)
+    if rolling is not None and values.ndim != 2:
+        rule = "be one history (time, channel) where forecasts are rolling"
+        raise ShapeError(must("x", rule, values.shape, "Forecast the items one by one"))
+    alone, given_steps = values.ndim == 2, values.shape[-2]
+    inputs = {"context": values[None] if alone else values}
+    for name, given, features, steps in (
+        ("future", future, signature.future, given_steps + signature.horizon),
+        ("past", past, signature.past, given_steps),
+    ):
+        if given is None and not features:
+            continue
+        if given is None or not features:
+            wanted = f"([batch,] {steps}, {len(features)}): {', '.join(features)}" if features else "None"
+            raise DataError(must(name, f"be {wanted}", None if given is None else "an array", "See the signature"))
+        found = numbers(given, name, features, steps)
+        inputs[name] = found[None] if found.ndim == 2 else found
+        if len(inputs[name]) != len(inputs["context"]):
+            rule = f"have one entry for each of the {len(inputs['context'])} windows"
+            raise ShapeError(must(name, rule, found.shape, "Give as many as contexts"))
+    if rolling is not None:
+        history = {name: values[0] for name, values in inputs.items()}
+        return in_chunks(windows_of(history, signature, rolling), signature, predict, levels)
+    forecast = in_chunks(inputs, signature, predict, levels)
+    return forecast[0] if alone else forecast
+
+
+def windows_of(history: dict[str, np.ndarray], signature: SignatureLike, rolling: int) -> dict[str, np.ndarray]:
+    """Views (window, step, column) of one history's arrays (time, column): every `rolling`-th, ending with the last."""
+    horizon = signature.horizon
+    first = (len(history["context"]) - signature.context) % rolling
+    steps = {"context": signature.context, "past": signature.context, "future": signature.context + horizon}
+    return {
+        name: np.lib.stride_tricks.sliding_window_view(values, steps[name], axis=0)[first::rolling].swapaxes(1, 2)
+        for name, values in history.items()
+    }
+
+
+def in_chunks(
+    inputs: dict[str, np.ndarray], signature: SignatureLike, predict: Predict, levels: tuple[float, ...]
+) -> np.ndarray:
+    """Forecasts of windows (window, step, column), at most `CHUNK` at once."""
+    n_windows = len(inputs["context"])
+    if n_windows == 0:
+        shape = (0, signature.horizon, len(signature.channels), *([len(levels)] if levels else []))
+        return np.empty(shape, dtype=np.float32)
+    return np.concatenate(
+        [
+            predict(**{name: np.ascontiguousarray(values[row : row + CHUNK]) for name, values in inputs.items()})
+            for row in range(0, n_windows, CHUNK)
+        ]
+    )
+
+
+def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: bool = False) -> np.ndarray:
+    """A checked float32 array of 2 or 3 axes: its last `steps` steps, or all of them if it is wanted `whole`."""
+    shape = f"([batch,] {steps} or more, {len(columns)})"
+    try:
+        values = np.asarray(x)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ShapeError(f"`{name}` must be an array of shape {shape}, got a {type(x).__name__}: {error}.") from None
+    if values.dtype.kind not in "fiu":
+        raise DataError(must(name, "hold real numbers", str(values.dtype), "Convert it with astype(float)"))
+    if values.ndim not in (2, 3) or values.shape[-1] != len(columns) or values.shape[-2] < steps:
+        kind = "channels" if name == "x" else "features"
+        raise ShapeError(
+            f"`{name}` must have shape {shape}, got {values.shape}. Axes are batch, time, channel; the {kind} are "
+            f"{', '.join(columns)}."
+        )
+    with np.errstate(over="ignore"):
+        values = (values if whole else values[..., -steps:, :]).astype(np.float32)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        counts = bad.sum(axis=tuple(range(values.ndim - 1)))
+        named = [f"{column} ({count})" for column, count in zip(columns, counts, strict=True) if count]
+        raise DataError(
+            f"`{name}` must hold finite numbers, got {bad.sum()} that are not, in the channels {', '.join(named)}. "
+            "Fill the gaps first, for example with frame.interpolate()."
+        )
+    return values
