@@ -73,6 +73,7 @@ PUBLIC = [
     "load",
     "plan_pruning",
     "prune",
+    "quantization_sensitivity",
     "quantize",
     "read_csv",
     "read_forecasts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,10 +22,12 @@ from tsdistill.data.panel import Panel
 from tsdistill.data.task import Task
 from tsdistill.errors import ArtifactError, ConfigError, OrderError, UnsupportedError
 from tsdistill.evaluation import evaluate
-from tsdistill.exporting import export
+from tsdistill.exporting import Deployed, export
 from tsdistill.models import LSTMConfig
-from tsdistill.quantization import Quantization, choice, dynamic, quantize
+from tsdistill.quantization import Quantization, candidate_table, choice, layers, quantize
 from tsdistill.quantization.dynamic import dynamic_graph
+from tsdistill.quantization.forms import Forms
+from tsdistill.quantization.judging import Candidate, Judge, refuse_what_does_not_pay
 
 WEIGHTED = ("patchtst", "lstm", "mlp", "linear")
 
@@ -130,11 +133,14 @@ def test_the_lineage_keeps_the_table_of_candidates() -> None:
     assert step.data == task().fingerprint
     assert step.spec == {"quantization": TAKE_IT.to_dict()}
     table = {row["name"]: row for row in step.metrics["candidates"]}
-    assert step.metrics["chosen"] == "int8"
+    assert step.metrics["chosen"] == "dynamic"
     assert table["fp32"]["graph_bytes"] == len(exported("mlp").onnx)
-    assert table["int8"]["graph_bytes"] == len(int8("mlp").onnx)
-    assert table["int8"]["mse"] == pytest.approx(evaluate(int8("mlp"), task())["mse"])
-    assert min(row["latency_ms"] for row in table.values()) > 0
+    assert table["dynamic"]["graph_bytes"] == len(int8("mlp").onnx)
+    assert table["dynamic"]["mse"] == pytest.approx(evaluate(int8("mlp"), task())["mse"])
+    assert min(row["latency_ms"]["1"] for row in table.values()) > 0
+    assert table["fp32"]["refused"] == ["method='dynamic' was asked for"]
+    assert candidate_table(int8("mlp")).splitlines()[2].endswith("taken")
+    assert candidate_table(exported("mlp")) == ""
 
 
 def test_batch_mates_move_dynamic_int8_and_isolation_stops_it() -> None:
@@ -149,13 +155,49 @@ def test_batch_mates_move_dynamic_int8_and_isolation_stops_it() -> None:
     assert alone.digest != shared.digest
 
 
+Numbers = dict[str, tuple[float, float, int]]
+
+
+def measured_as(monkeypatch: pytest.MonkeyPatch, numbers: Numbers) -> None:
+    """Replace what the clock, the validation part and the bytes say of the linear forecaster's forms."""
+    forms, small = {id(exported("linear")): "fp32"}, int8("linear")
+    specs: dict[int, str] = {}
+
+    def deployed(self: Forms, spec: Quantization) -> Deployed:
+        names = (spec.method, f"{spec.method}-{spec.bits}")
+        name = next((each for each in names if each in numbers), None)
+        if name is None:
+            raise UnsupportedError(f"{spec.method} cannot be made.")
+        model = replace(small, n_parameters=1000 + len(specs))
+        specs[id(model)] = name
+        kept.append(model)
+        return model
+
+    kept: list[Deployed] = []
+
+    def errors(self: Judge, model: Deployed) -> dict[str, Any]:
+        mse, full = numbers[forms.get(id(model)) or specs[id(model)]][0], numbers["fp32"][0]
+        return {"mse": mse, "increase": mse / full - 1, "worst_increase": mse / full - 1, "worst": "step 1"}
+
+    def measure(candidates: dict[str, Any], task: Task, spec: Quantization) -> dict[str, dict[str, Any]]:
+        return {name: {"graph_bytes": numbers[name][2], "latency_ms": {"1": numbers[name][1]}} for name in candidates}
+
+    monkeypatch.setattr(choice, "measure", measure)
+    monkeypatch.setattr(choice, "export", lambda model, task: exported("linear"))
+    monkeypatch.setattr(choice, "mixed", lambda forms, judge, spec: None)
+    monkeypatch.setattr(Forms, "deployed", deployed)
+    monkeypatch.setattr(Judge, "errors", errors)
+
+
 @pytest.mark.parametrize(("increase", "precision"), [(0.0, "int8"), (0.5, "fp32")])
 def test_a_control_takes_the_form_of_the_chosen_one(
     monkeypatch: pytest.MonkeyPatch, increase: float, precision: str
 ) -> None:
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5 + increase, 1.0, 30)})
+    int8("mlp")  # before anything is replaced
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.5 + increase, 1.0, 30)})
     monkeypatch.setattr(choice, "export", lambda model, task: replace(exported("linear"), control=exported("mlp")))
-    monkeypatch.setattr(choice, "_dynamic", lambda full, task, spec: int8(full.config.kind))
+    monkeypatch.setattr(Judge, "errors", errors_by_precision({"fp32": 0.5, "int8": 0.5 + increase}))
+    monkeypatch.setattr(Forms, "deployed", lambda self, spec: int8(self.full.config.kind))
     deployed = quantize(forecaster("linear"), task(), Quantization(method="auto"))
     assert deployed.control is not None
     assert (deployed.precision, deployed.control.precision) == (precision, precision)
@@ -163,83 +205,146 @@ def test_a_control_takes_the_form_of_the_chosen_one(
     assert deployed.control.control is None
 
 
-Numbers = dict[str, tuple[float, float, int]]
+def errors_by_precision(numbers: dict[str, float]) -> Any:
+    def errors(self: Judge, model: Deployed) -> dict[str, Any]:
+        increase = numbers[model.precision] / numbers["fp32"] - 1
+        return {"mse": numbers[model.precision], "increase": increase, "worst_increase": increase, "worst": "step 1"}
 
-
-def measured_as(monkeypatch: pytest.MonkeyPatch, numbers: Numbers) -> None:
-    """Replace what the clock, the validation part and the bytes say of the linear forecaster's two forms."""
-
-    def table(candidates: dict[str, Any], task: Task) -> dict[str, dict[str, Any]]:
-        keys = ("mse", "latency_ms", "graph_bytes")
-        return {name: dict(zip(keys, numbers[name], strict=True)) for name in candidates}
-
-    monkeypatch.setattr(choice, "_measured", table)
-    monkeypatch.setattr(choice, "export", lambda model, task: exported("linear"))
-    monkeypatch.setattr(choice, "_dynamic", lambda full, task, spec: int8("linear"))
+    return errors
 
 
 @pytest.mark.parametrize(
     ("int8_numbers", "words"),
     [
         ((0.53, 1.0, 50), r"validation MSE is 0.53 against 0.5 in float32, \+6.0% where .* allows \+2.0%"),
-        ((0.5, 1.2, 50), r"one window takes 1.200 ms against 1.000 ms"),
+        ((0.5, 1.2, 50), r"one window takes 1.200 ms against 1.000 ms in fp32"),
         ((0.5, 0.5, 101), r"it has 101 bytes against 100"),
         ((float("nan"), 0.5, 50), r"validation MSE is nan"),
-        ((0.6, 1.2, 200), r"validation MSE .*; it has 200 bytes .*; one window takes"),
+        ((0.6, 1.2, 200), r"validation MSE .*; the MSE of step 1 rises by \+20.0% where max_worst_error_increase"),
+        ((0.5, 1.2, 200), r"it has 200 bytes .*; one window takes"),
     ],
 )
 def test_int8_that_does_not_pay_is_refused_with_numbers(
     monkeypatch: pytest.MonkeyPatch, int8_numbers: tuple[float, float, int], words: str
 ) -> None:
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": int8_numbers})
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": int8_numbers})
     with pytest.raises(UnsupportedError, match=rf"{words}.*method='auto'.*require_gain=False"):
         quantize(forecaster("linear"), task())
     chosen = quantize(forecaster("linear"), task(), Quantization(method="auto"))
     assert chosen.precision == "fp32"
     assert chosen.onnx == exported("linear").onnx
     assert chosen.lineage[-1].metrics["chosen"] == "fp32"
-    assert len(chosen.lineage[-1].metrics["refused"]) >= 1
+    rows = {row["name"]: row["refused"] for row in chosen.lineage[-1].metrics["candidates"]}
+    assert rows["fp32"] == []
+    assert re.search(words.split(".*;")[0], "; ".join(rows["dynamic"]))
+    assert rows["static"] == ["static cannot be made."]
 
 
 @pytest.mark.parametrize("method", ["dynamic", "auto"])
 def test_int8_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.509, 1.04, 30)})
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.509, 1.04, 30)})
     chosen = quantize(forecaster("linear"), task(), Quantization(method=method))  # type: ignore[arg-type]
+    rows = {row["name"]: row["refused"] for row in chosen.lineage[-1].metrics["candidates"]}
     assert chosen.precision == "int8"
-    assert chosen.lineage[-1].metrics["refused"] == []
+    assert rows["dynamic"] == []
+    assert rows["fp32"]
+
+
+FORMS: Numbers = {
+    "fp32": (0.5, 1.0, 100),
+    "dynamic": (0.5, 0.6, 40),
+    "static": (0.5, 0.62, 38),
+    "weight-only-8": (0.5, 0.9, 30),
+    "weight-only-4": (0.501, 1.4, 20),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "chosen"),
+    [
+        ({}, {}, "static"),  # 3 % slower than the fastest, and smaller
+        ({"static": (0.5, 0.64, 38)}, {}, "dynamic"),  # 7 % slower
+        ({}, {"max_latency_increase": 0.5}, "weight-only-8"),
+        ({}, {"max_latency_increase": 2.0}, "weight-only-4"),
+        ({}, {"max_latency_increase": 2.0, "max_error_increase": 0.001}, "weight-only-8"),
+        ({"dynamic": (0.6, 0.6, 40), "static": (0.5, 1.06, 38)}, {}, "weight-only-8"),  # what is refused sets no pace
+        ({"weight-only-4": (0.5, 0.1, 101)}, {}, "static"),  # nor what is larger
+        ({}, {"require_gain": False}, "dynamic"),
+        ({"dynamic": (0.6, 0.6, 40)}, {"require_gain": False}, "static"),
+    ],
+)
+def test_auto_takes_the_smallest_of_the_fastest(
+    monkeypatch: pytest.MonkeyPatch, change: Numbers, options: dict[str, Any], chosen: str
+) -> None:
+    measured_as(monkeypatch, FORMS | change)
+    metrics = quantize(forecaster("linear"), task(), Quantization(method="auto", **options)).lineage[-1].metrics
+    assert metrics["chosen"] == chosen
+    rows = {row["name"]: row["refused"] for row in metrics["candidates"]}
+    assert [name for name, reasons in rows.items() if not reasons] == [chosen]
+
+
+def test_latency_counts_at_every_batch_size_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(**times: tuple[float, float]) -> list[Candidate]:
+        sizes = {"fp32": 100, "dynamic": 40, "static": 30}
+        return [
+            Candidate(name, numbers={"graph_bytes": sizes[name], "latency_ms": {"1": one, "64": many}})
+            for name, (one, many) in times.items()
+        ]
+
+    spec = Quantization(method="auto", batch_sizes=(1, 64))
+    found = rows(fp32=(1.0, 10.0), dynamic=(0.5, 9.9), static=(0.5, 20.0))
+    refuse_what_does_not_pay(found, spec)
+    assert [bool(each.refused) for each in found] == [True, False, True]
+    assert "64 windows take 20.000 ms against 9.900 ms in dynamic" in found[2].refused[0]
+    # Nobody is among the fastest everywhere: the one least behind is left.
+    found = rows(fp32=(1.0, 10.0), dynamic=(0.5, 13.0), static=(0.5, 20.0))
+    refuse_what_does_not_pay(found, spec)
+    assert [bool(each.refused) for each in found] == [True, False, True]
 
 
 def test_slower_int8_is_taken_as_far_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5, 1.2, 30)})
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.5, 1.2, 30)})
     assert quantize(forecaster("linear"), task(), Quantization(max_latency_increase=0.25)).precision == "int8"
-    with pytest.raises(UnsupportedError, match=r"1\.200 ms against 1\.000 ms, more than .* allows \(\+10%\)"):
+    with pytest.raises(UnsupportedError, match=r"1\.200 ms against 1\.000 ms in fp32, more than .* allows \(\+10%\)"):
         quantize(forecaster("linear"), task(), Quantization(max_latency_increase=0.1))
 
 
+def test_weight_only_is_asked_for_bytes_and_not_held_to_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "weight-only": (0.5, 9.0, 30)})
+    spec = Quantization(method="weight-only")
+    assert quantize(forecaster("linear"), task(), spec).lineage[-1].metrics["chosen"] == "weight-only"
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "weight-only": (0.5, 0.5, 101)})
+    with pytest.raises(UnsupportedError, match="it has 101 bytes"):
+        quantize(forecaster("linear"), task(), spec)
+
+
 def test_require_gain_off_asks_for_accuracy_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.5, 9.0, 900)})
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.5, 9.0, 900)})
     assert quantize(forecaster("linear"), task(), Quantization(require_gain=False)).precision == "int8"
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "int8": (0.6, 9.0, 900)})
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.6, 9.0, 900)})
     with pytest.raises(UnsupportedError, match="validation MSE"):
         quantize(forecaster("linear"), task(), Quantization(require_gain=False))
 
 
 def test_a_model_without_layers_has_nothing_to_quantize() -> None:
-    with pytest.raises(UnsupportedError, match=r"without LSTM and linear layers.*td.export"):
+    with pytest.raises(UnsupportedError, match=r"without layers that have weights.*td.export"):
         quantized("seasonal-naive")
     chosen = quantized("seasonal-naive", Quantization(method="auto"))
     assert chosen.precision == "fp32"
-    assert "nothing to quantize" in chosen.lineage[-1].metrics["refused"][0]
+    rows = {row["name"]: row["refused"] for row in chosen.lineage[-1].metrics["candidates"]}
+    assert all("nothing to quantize" in rows[name][0] for name in choice.EVERY)
 
 
 def test_a_layer_that_silently_stays_in_float_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     # What happens to an LSTM when the folding of its gate order is forgotten.
-    monkeypatch.setattr(dynamic, "quant_pre_process", lambda model, path: onnx.save(model, path))
+    monkeypatch.setattr(layers, "quant_pre_process", lambda model, path: onnx.save(model, path))
+    layers.folded.cache_clear()
     short = task().signature.replace(context=14)
     wide = export(LSTMConfig(widths=(53,), patch=7, shortcut=False).build(short)).onnx
-    with pytest.raises(ArtifactError, match=r"every LSTM and linear layer must become INT8.*'LSTM'.*left in float"):
+    with pytest.raises(ArtifactError, match=r"every LSTM and linear layer must become INT8"):
         dynamic_graph(wide, per_channel=True)
     monkeypatch.undo()
+    layers.folded.cache_clear()
     quantized_well = dynamic_graph(wide, per_channel=True)
     assert operators(quantized_well)["DynamicQuantizeLSTM"] == 1
     assert len(quantized_well) < len(wide) / 2.5
@@ -248,10 +353,14 @@ def test_a_layer_that_silently_stays_in_float_is_an_error(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [
-        ({"method": "static"}, UnsupportedError, "'static', which is not there yet"),
-        ({"method": "qat"}, UnsupportedError, "'dynamic' or 'auto'"),
-        ({"method": "weight-only"}, UnsupportedError, "'weight-only'"),
-        ({"method": "dynamical"}, ConfigError, "`method` must be 'dynamic' or 'auto'"),
+        ({"method": "qat"}, UnsupportedError, "'static', 'weight-only' or 'auto', got method='qat'"),
+        ({"method": "dynamical"}, ConfigError, "`method` must be 'dynamic', 'static', 'weight-only' or 'auto'"),
+        ({"weight_bits": 4}, ConfigError, "`weight_bits` must be 7 or 8 when method='dynamic'"),
+        ({"method": "weight-only", "weight_bits": 7}, ConfigError, "`weight_bits` must be 4 or 8"),
+        ({"batch_sizes": (1, 1)}, ConfigError, "`batch_sizes` must be different numbers"),
+        ({"batch_sizes": ()}, ConfigError, "`batch_sizes`"),
+        ({"n_calibration": 0}, ConfigError, "`n_calibration`"),
+        ({"calibration": "mse"}, ConfigError, "`calibration` must be 'min-max'"),
         ({"max_error_increase": -0.1}, ConfigError, "`max_error_increase` must"),
         ({"max_error": 0.1}, ConfigError, "Did you mean `max_error_increase`"),
     ],
@@ -271,3 +380,5 @@ def test_what_cannot_be_quantized_is_refused() -> None:
         quantize(exported("linear"), task())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"`quantization` must be a Quantization.*td.Quantization"):
         quantize(forecaster("linear"), task(), SimpleNamespace(method="dynamic"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="`task` must be the forecaster's Task, got task=None"):
+        quantize(forecaster("linear"), None)  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ from .models import (
     TSMixerConfig,
 )
 from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity, shrink
-from .quantization import Quantization, quantize
+from .quantization import Quantization, quantization_sensitivity, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
 from .solving import solve
@@ -110,6 +110,7 @@ __all__ = [
     "load",
     "plan_pruning",
     "prune",
+    "quantization_sensitivity",
     "quantize",
     "read_csv",
     "read_forecasts",

@@ -29,7 +29,7 @@ WEIGHTS = "weights.safetensors"
 MODEL = "model.onnx"
 GOLDEN = "golden.safetensors"
 KINDS = ("forecaster", "deployed")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8", "int8-weights", "int4-weights")
 MAX_BYTES = 16 * 2**20
 ATTEMPTS = 20
 """Times a folder is read again because another one took its place in the middle."""
@@ -51,7 +51,7 @@ class Deployment:
     """What the runtime must know of a deployed model beside its graph.
 
     Args:
-        precision: "fp32" or "int8".
+        precision: "fp32", "int8", or "int8-weights" or "int4-weights" of products in float.
         isolate: Run one window at a time, so that batch mates cannot move a forecast.
         n_parameters: Weights of the trained model the graph was made from.
         parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.

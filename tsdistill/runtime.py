@@ -53,7 +53,7 @@ class Predictor:
     Args:
         model: The ONNX file's content.
         signature: Steps, channels and frequency.
-        precision: "fp32" or "int8", as the graph was made.
+        precision: "fp32", "int8", "int8-weights" or "int4-weights", as the graph was made.
         isolate: Run one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch mates
             move a forecast a little; those of isolated windows cannot.
         threads: Threads that one prediction may use.

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tsdistill import __version__
-from tsdistill.cli import benching, looking, pruning, retraining, running, serving
+from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, serving
 from tsdistill.errors import (
     ArtifactError,
     ConfigError,
@@ -81,6 +81,7 @@ for _command in (
     retraining.retrain,
     retraining.rollback,
     pruning.prune,
+    quantizing.quantize,
 ):
     app.command()(_command)
 

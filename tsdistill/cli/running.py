@@ -30,6 +30,7 @@ def run(
 
       tsdistill run my.toml --out my-run --seed 1 --json
     """
+    from tsdistill.quantization import candidate_table
     from tsdistill.recipe import read_recipe
     from tsdistill.recipe import run as cook
 
@@ -41,8 +42,8 @@ def run(
         typer.echo(json.dumps({"artifact": str(result.artifact), **result.report.to_dict()}))
         return
     typer.echo(str(result.report))
-    for reason in result.deployed.lineage[-1].metrics.get("refused", []):
-        typer.echo(f"\nINT8 was refused, float32 is deployed: {reason}.")
+    if forms := candidate_table(result.deployed):
+        typer.echo(f"\nForms that could be deployed, on validation data\n{forms}")
     typer.echo(f"\nReport    {result.folder / 'report.html'}\nArtifact  {result.artifact}")
     typer.echo(f"Forecast  tsdistill predict {result.artifact} FILE.csv")
 

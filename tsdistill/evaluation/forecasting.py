@@ -231,7 +231,7 @@ def _run(model: Deployed, batch: Batch) -> Said:
         if (values := getattr(batch, name)) is not None
     }
     # Dynamic INT8 scales activations over the whole batch. It is timed at batch 1, so it is scored at batch 1.
-    size = 1 if model.precision == "int8" else max(n_rows, 1)
+    size = 1 if model.mixes_windows else max(n_rows, 1)
     parts = [{name: values[row : row + size] for name, values in inputs.items()} for row in range(0, n_rows, size)]
     if not quantile_levels(model):
         return Said(np.concatenate([model.predictor.run(**part) for part in parts]))

@@ -6,10 +6,11 @@ from tsdistill.exporting.deployed import Deployed, refuse_deployed
 from tsdistill.exporting.exporter import export
 from tsdistill.exporting.graph import labelled, package_versions, quiet, stripped
 from tsdistill.exporting.operators import float_operators
-from tsdistill.exporting.parity import parity_report, parity_windows
+from tsdistill.exporting.parity import check_task, parity_report, parity_windows
 
 __all__ = [
     "Deployed",
+    "check_task",
     "export",
     "float_operators",
     "labelled",

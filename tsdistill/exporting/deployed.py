@@ -16,7 +16,7 @@ from tsdistill.errors import OrderError
 from tsdistill.exporting.operators import float_operators
 from tsdistill.manifest import Deployment, Manifest
 from tsdistill.models.base import ModelConfig, levels_of
-from tsdistill.runtime import Predictor
+from tsdistill.runtime import TOLERANCE, Predictor
 from tsdistill.spec import LineageStep
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Deployed:
         onnx: Content of the ONNX file.
         config: Config of the model it was made from.
         signature: Steps, channels, scaling and frequency.
-        precision: "fp32" or "int8".
+        precision: "fp32", "int8", or "int8-weights" or "int4-weights" of products in float.
         lineage: How it came to be, oldest step first.
         n_parameters: Weights of the model it was made from.
         golden: "context" and "forecast" (and covariates) of a few windows, raw units, to check other machines with.
@@ -63,6 +63,11 @@ class Deployed:
     def horizon(self) -> int:
         """Future steps forecast."""
         return self.signature.horizon
+
+    @property
+    def mixes_windows(self) -> bool:
+        """Whether batch mates move a forecast, as they do in dynamic INT8 that is not isolated."""
+        return self.precision == "int8" and not self.parity.get("batch_mates", 1.0) <= TOLERANCE
 
     @functools.cached_property
     def predictor(self) -> Predictor:

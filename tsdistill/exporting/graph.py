@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,6 +22,12 @@ from tsdistill.runtime import INPUT, OUTPUT, QUANTILES
 
 if TYPE_CHECKING:
     import onnx
+
+LAYERS = ("Conv", "Gemm", "LSTM", "MatMul")
+"""Operators that hold the weights of a forecaster."""
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where torch's exporter says which module a node comes from."""
 
 _one_at_a_time = threading.Lock()  # torch's exporter patches global state while it traces
 
@@ -54,7 +62,7 @@ def graph_of(model: Forecaster) -> bytes:
                 f"a {type(model).__name__} must consist of operators that ONNX has: {_first_line(error)} Replace them."
             ) from error
         assert program is not None  # the dynamo exporter always returns one
-        graph = stripped(program.model_proto)
+        graph = stripped(_named(program.model_proto))
         _describe_ports(graph, signature, levels)
         onnx.checker.check_model(graph, full_check=True)
     # Fingerprints of the model only: the same weights give the same graph, whatever data they were found on, so that a
@@ -91,6 +99,20 @@ def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[
     }
     for port in (*graph.graph.input, *graph.graph.output):
         port.doc_string = f"{texts[port.name]}, float32, in the raw units of each column, neither scaled nor centred"
+
+
+def _named(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Layers with weights are called like the modules they come from: "blocks.0.attention.query"."""
+    seen: Counter[str] = Counter()
+    for node in graph.graph.node:
+        scopes = next((each.value for each in node.metadata_props if each.key == SCOPES), None)
+        if node.op_type not in LAYERS or scopes is None:
+            continue
+        # From the outermost module inwards; the last one is the function that was called.
+        module = ast.literal_eval(scopes)[-2].removeprefix("model").lstrip(".") or node.op_type.lower()
+        seen[module] += 1
+        node.name = module if seen[module] == 1 else f"{module}.{seen[module]}"
+    return graph
 
 
 def stripped(graph: onnx.ModelProto) -> onnx.ModelProto:

@@ -78,6 +78,14 @@ def parity_windows(signature: Signature, task: Task | None) -> tuple[dict[str, n
     n_windows = max(BATCHES)
     if task is None:
         return _drawn(signature, n_windows), "synthetic"
+    check_task(signature, task)
+    windows = task.validation
+    index = torch.linspace(0, len(windows) - 1, min(n_windows, len(windows))).long()
+    return raw_inputs(windows, index, task.signature, signature), "validation"
+
+
+def check_task(signature: Signature, task: Task) -> None:
+    """ShapeError for a task whose windows are not what a forecaster takes."""
     found = task.signature
     if (found.channels, found.horizon) != (signature.channels, signature.horizon) or found.context < signature.context:
         raise ShapeError(
@@ -85,9 +93,6 @@ def parity_windows(signature: Signature, task: Task | None) -> tuple[dict[str, n
             f"of {list(signature.channels)}), got {found.context} and {found.horizon} steps of {list(found.channels)}. "
             "Give the task it was trained on."
         )
-    windows = task.validation
-    index = torch.linspace(0, len(windows) - 1, min(n_windows, len(windows))).long()
-    return raw_inputs(windows, index, found, signature), "validation"
 
 
 def _drawn(signature: Signature, n_windows: int) -> dict[str, np.ndarray]:

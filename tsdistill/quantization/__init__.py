@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tsdistill.quantization.choice import quantize
+from tsdistill.quantization.choice import candidate_table, quantize
+from tsdistill.quantization.sensitivities import QuantizationSensitivity, quantization_sensitivity
 from tsdistill.quantization.spec import Quantization
 
-__all__ = ["Quantization", "quantize"]
+__all__ = [
+    "Quantization",
+    "QuantizationSensitivity",
+    "candidate_table",
+    "quantization_sensitivity",
+    "quantize",
+]

@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
-from tsdistill.evaluation import evaluate, measure_latency
-from tsdistill.exporting import Deployed, export, package_versions, parity_report, parity_windows, refuse_deployed
+from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed
 from tsdistill.models.base import Forecaster, versions
+from tsdistill.quantization.forms import Forms
+from tsdistill.quantization.judging import (
+    FULL,
+    Candidate,
+    Judge,
+    accuracy_refusals,
+    measure,
+    refuse_what_does_not_pay,
+    table,
+)
+from tsdistill.quantization.sensitivities import mixed
 from tsdistill.quantization.spec import Quantization
-from tsdistill.runtime import Predictor, difference
 from tsdistill.spec import LineageStep
 
-REPLAY_TOLERANCE = 0.05
-"""Golden INT8 forecasts may differ between machines by this many standard deviations, or by twice what INT8 itself
-moves a forecast where that is more: processors without VNNI instructions round and saturate in other places."""
+EVERY: dict[str, dict[str, Any]] = {
+    "dynamic": {"method": "dynamic"},
+    "static": {"method": "static"},
+    "weight-only-8": {"method": "weight-only", "weight_bits": 8},
+    "weight-only-4": {"method": "weight-only", "weight_bits": 4},
+}
+"""What "auto" tries, by the names in its table."""
 
 
 def quantize(forecaster: Forecaster, task: Task, quantization: Quantization | None = None) -> Deployed:
     """Deploy a forecaster in INT8 where that pays, and refuse with numbers where it does not.
 
-    The forecaster is exported in float32, its LSTM and linear layers (attention projections and heads included) become
-    8-bit integer products, and both forms are measured through the runtime that serves them: MSE on the validation
-    part, bytes of the graph, and median latency of one window on one thread, taking turns. The table of candidates is
-    kept in the lineage. Use it as the last step of every recipe; the test part is never read. A `control` is deployed
-    in the form that was chosen for the forecaster.
+    The forecaster is exported in float32, its layers become 8-bit integer products ("dynamic", "static") or are stored
+    in 8 or 4 bits ("weight-only"), and the forms are measured through the runtime that serves them: MSE on the
+    validation part, over all and for the step and channel that suffer most, bytes of the graph, and median latency on
+    one thread, taking turns. "auto" does so with every form there can be, leaves in float the layers that cost more
+    than the budget, and takes the smallest of the fastest; the table with the reason of every refusal is kept in the
+    lineage and printed by `tsdistill quantize`. Use it as the last step of every recipe; the test part is never read. A
+    `control` is deployed in the form that was chosen for the forecaster.
 
     Args:
         forecaster: A trained forecaster; left as it was.
-        task: Its task; the validation part is read.
+        task: Its task; the validation part is read, and for static INT8 the training part.
         quantization: Method and budget; defaults to `Quantization()`.
 
     Returns:
-        A deployed forecaster, "int8", or "fp32" if the method is "auto" and INT8 was refused.
+        A deployed forecaster: "int8", "int8-weights" or "int4-weights", or "fp32" if the method is "auto" and
+        everything else was refused.
 
     Raises:
-        UnsupportedError: The method is "dynamic" and INT8 does not pay or has nothing to quantize; the message has the
-            numbers.
+        UnsupportedError: The method is not "auto" and its form does not pay, cannot do one of the layers, or has
+            nothing to quantize; the message has the numbers and what to use.
         ArtifactError: The exported graph does not agree with torch, or a layer stayed in float.
         OrderError: `forecaster` is deployed already.
-        ConfigError: `quantization` is no spec.
+        ConfigError: `quantization` is no spec or `task` no task, or `keep_float` names a layer that is none.
         ShapeError: The task is not the forecaster's.
+        DataError: A training window is not finite.
 
     Example:
         >>> from tsdistill.models import MLPConfig
@@ -59,103 +73,94 @@ def quantize(forecaster: Forecaster, task: Task, quantization: Quantization | No
     spec = Quantization() if quantization is None else quantization
     if not isinstance(spec, Quantization):
         raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))
+    if not isinstance(task, Task):
+        remedy = "Its validation windows judge, and its training windows calibrate: pass td.Task(...)"
+        raise ConfigError(must("task", "be the forecaster's Task", task, remedy))
     full = export(forecaster, task)
-    candidates = {"fp32": full}
-    try:
-        candidates["int8"] = _dynamic(full, task, spec)
-        table = _measured(candidates, task)
-        refusals = _refusals(table["fp32"], table["int8"], spec)
-    except UnsupportedError as error:
-        if spec.method != "auto":
-            raise
-        table, refusals = _measured(candidates, task), [str(error)]
-    if refusals and spec.method != "auto":
-        raise UnsupportedError(
-            f"INT8 does not pay for this {forecaster.config.kind} forecaster: {'; '.join(refusals)}. Use method='auto' "
-            "to get float32 where that is better, or take INT8 all the same with require_gain=False (bytes, latency) "
-            "or a larger max_error_increase (accuracy)."
-        )
-    chosen = "fp32" if refusals else "int8"
-    metrics = {
-        "chosen": chosen,
-        "refused": refusals,
-        "candidates": [{"name": name, **numbers} for name, numbers in table.items()],
-    }
+    forms, judge = Forms(full, task), Judge(full, task)
+    candidates = [Candidate(FULL, model=full, numbers=judge.errors(full))]
+    wanted = {name: spec.replace(**values) for name, values in EVERY.items()} if spec.method == "auto" else None
+    for name, each in (wanted or {spec.method: spec}).items():
+        # Without the clock the first form that keeps to the budget is taken, and the others need not be made.
+        if wanted is not None and not spec.require_gain and any(not found.refused for found in candidates[1:]):
+            break
+        candidates.extend(_tried(name, each, forms, judge, loud=wanted is None))
+    taken = _taken(candidates, task, spec, forecaster.config.kind)
+    metrics = {"chosen": taken.name, "candidates": [each.to_dict() for each in candidates]}
     control = full.control
     if control is not None:
-        control = _with_step(control if refusals else _dynamic(control, task, spec), task, spec, {"chosen": chosen})
-    return replace(_with_step(candidates[chosen], task, spec, metrics), control=control)
+        alike = control if taken.spec is None else Forms(control, task).deployed(taken.spec)
+        control = _with_step(alike, task, spec, {"chosen": taken.name})
+    assert taken.model is not None  # what cannot be made is refused
+    return replace(_with_step(taken.model, task, spec, metrics), control=control)
 
 
-def _dynamic(full: Deployed, task: Task, spec: Quantization) -> Deployed:
-    """The dynamic INT8 form of an fp32 one, compared with it on the same windows."""
-    from tsdistill.quantization.dynamic import dynamic_graph
-
-    graph = dynamic_graph(full.onnx, per_channel=spec.per_channel, weight_bits=spec.weight_bits)
-    levels = full.predictor.levels
-    predictor = Predictor(graph, full.signature, precision="int8", isolate=spec.isolate, levels=levels)
-    inputs, source = parity_windows(full.signature, task)
-    unit, channels = np.asarray(full.parity["unit"]), full.signature.channels
-    parity = parity_report(predictor.outputs, full.predictor.outputs, inputs, unit, channels)
-    alone = Predictor(graph, full.signature, precision="int8", isolate=True, levels=levels)
-    mates, _ = difference(predictor.run(**inputs), alone.run(**inputs), unit, channels)
-    golden = {name: values for name, values in full.golden.items() if name != "forecast"}
-    return replace(
-        full,
-        onnx=graph,
-        precision="int8",
-        isolate=spec.isolate,
-        golden={**golden, "forecast": predictor.run(**golden)},
-        parity={
-            **parity,
-            "against": "fp32",
-            "windows": source,
-            # How far a forecast moves when 63 other windows share its batch.
-            "batch_mates": mates,
-            "tolerance": max(REPLAY_TOLERANCE, 2 * parity["max_difference"]),
-            "unit": unit.tolist(),
-        },
-        control=None,
-    )
+def candidate_table(model: Deployed) -> str:
+    """The forms that `quantize` measured before it made a deployed forecaster; empty when it was exported as it is."""
+    step = next((each for each in reversed(model.lineage) if each.verb == "quantize"), None)
+    rows = step.metrics.get("candidates") if step is not None else None
+    # Of a version before these numbers were kept.
+    if step is None or not rows or "increase" not in rows[0]:
+        return ""
+    return table(rows, step.metrics["chosen"])
 
 
-def _measured(candidates: dict[str, Deployed], task: Task) -> dict[str, dict[str, Any]]:
-    """Validation error, bytes of the graph and latency of every candidate, measured side by side."""
-    inputs, _ = parity_windows(next(iter(candidates.values())).signature, task)
-    window = {name: values[:1] for name, values in inputs.items()}
+def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, loud: bool) -> list[Candidate]:
+    """A form, refused when it cannot be made or is not accurate enough, and then a mixed one if that is.
 
-    def call(model: Deployed) -> Callable[[], object]:
-        return lambda: model.predict(window["context"], window.get("future"), window.get("past"))
+    `loud` lets errors through, and leaves it at what was asked for.
+    """
+    found = Candidate(name, spec)
+    try:
+        found.model = forms.deployed(spec)
+    except UnsupportedError as error:
+        if loud:
+            raise
+        found.refused.append(str(error))
+        return [found]
+    full = judge.errors(forms.full)
+    found.numbers, found.told = judge.errors(found.model), forms.told(spec)
+    found.refused += accuracy_refusals(found.numbers, full, spec)
+    if loud or not found.refused or spec.method == "weight-only":
+        return [found]
+    less = mixed(forms, judge, spec)
+    if less is None:
+        return [found]
+    model = forms.deployed(less)
+    rest = Candidate(f"{name}-mixed", less, model, judge.errors(model), told=forms.told(less))
+    rest.refused += accuracy_refusals(rest.numbers, full, spec)
+    return [found, rest]
 
-    latency = measure_latency({name: call(model) for name, model in candidates.items()}, n_runs=100)
-    return {
-        name: {
-            "mse": evaluate(model, task, split="validation")["mse"],
-            "graph_bytes": len(model.onnx),
-            "latency_ms": latency[name].p50_ms,
-            "difference": model.parity["max_difference"],
-        }
-        for name, model in candidates.items()
-    }
 
-
-def _refusals(full: dict[str, Any], int8: dict[str, Any], spec: Quantization) -> list[str]:
-    """Why INT8 is not taken; empty when it is."""
-    reasons = []
-    increase = int8["mse"] / full["mse"] - 1 if full["mse"] > 0 else float(int8["mse"] > 0)
-    if not increase <= spec.max_error_increase:
-        reasons.append(
-            f"its validation MSE is {int8['mse']:.4g} against {full['mse']:.4g} in float32, {increase:+.1%} where "
-            f"max_error_increase allows {spec.max_error_increase:+.1%}"
-        )
-    if spec.require_gain and int8["graph_bytes"] >= full["graph_bytes"]:
-        reasons.append(f"it has {int8['graph_bytes']:,} bytes against {full['graph_bytes']:,}")
-    if spec.require_gain and int8["latency_ms"] > full["latency_ms"] * (1 + spec.max_latency_increase):
-        reasons.append(
-            f"one window takes {int8['latency_ms']:.3f} ms against {full['latency_ms']:.3f} ms, more than "
-            f"max_latency_increase allows ({spec.max_latency_increase:+.0%})"
-        )
-    return reasons
+def _taken(candidates: list[Candidate], task: Task, spec: Quantization, kind: str) -> Candidate:
+    """The one to deploy; all others have a reason by then."""
+    made = {each.name: each.model for each in candidates if each.model is not None}
+    numbers = measure(made, task, spec)
+    for each in candidates:
+        each.numbers |= numbers.get(each.name, {})
+    if spec.require_gain:
+        refuse_what_does_not_pay(candidates, spec)
+    if spec.method != "auto":
+        asked = candidates[-1]
+        if asked.refused:
+            raise UnsupportedError(
+                f"INT8 does not pay for this {kind} forecaster: {'; '.join(asked.refused)}. Use method='auto' to get "
+                "the best form for it, or take this one all the same with require_gain=False (bytes, latency) or a "
+                "larger max_error_increase (accuracy)."
+            )
+        candidates[0].refused.append(f"method={spec.method!r} was asked for")
+        return asked
+    left = [each for each in candidates if not each.refused]
+    if spec.require_gain:
+        taken = min(left, key=lambda each: each.numbers["graph_bytes"])
+        reason = f"{taken.name} is smaller, and no slower than max_latency_increase allows"
+    else:
+        taken = left[1] if len(left) > 1 else left[0]
+        reason = f"{taken.name} keeps to the budget, and require_gain=False asks for no more"
+    for each in left:
+        if each is not taken:
+            each.refused.append(reason)
+    return taken
 
 
 def _with_step(model: Deployed, task: Task, spec: Quantization, metrics: dict[str, Any]) -> Deployed:

@@ -4,68 +4,61 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tsdistill.errors import ArtifactError, UnsupportedError
-from tsdistill.exporting import labelled, quiet, stripped
+from tsdistill.errors import ArtifactError
+from tsdistill.exporting import quiet
+from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
 
-LAYERS = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
+BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""
 
 
-def dynamic_graph(graph: bytes, *, per_channel: bool, weight_bits: int = 7) -> bytes:
+def dynamic_graph(
+    graph: bytes, *, per_channel: bool = True, weight_bits: int = 7, keep_float: Sequence[str] = ()
+) -> bytes:
     """The same graph with the weights of its LSTM and linear layers in INT8.
 
     Args:
         graph: An fp32 ONNX file.
         per_channel: One scale per output of a layer instead of one per layer.
         weight_bits: 7 or 8; 8 overflows on processors without VNNI instructions.
+        keep_float: Names of layers that stay as they are.
 
     Returns:
         An ONNX file that takes and gives what `graph` did.
 
     Raises:
-        UnsupportedError: There is no LSTM and no linear layer in it.
+        ConfigError: A name in `keep_float` is no layer.
+        UnsupportedError: There is no layer to quantize, or a convolution among them.
         ArtifactError: A layer stayed in float, which the quantizer itself does in silence.
     """
-    float_model = onnx.load_from_string(graph)
-    wanted = Counter(LAYERS[op] for op in weighted_layers(float_model))
-    if not wanted:
-        raise UnsupportedError(
-            "`method` must fit the model, got method='dynamic' for one without LSTM and linear layers: there is "
-            "nothing to quantize. Use td.export, or method='auto', which keeps float32."
-        )
+    source = folded(graph)
+    wanted = to_quantize(onnx.load_from_string(source), "dynamic", keep_float)
+    # The quantizer makes a product and a sum of every Gemm before it looks at names.
+    kept = [name for layer in keep_float for name in (layer, f"{layer}_MatMul")]
     with tempfile.TemporaryDirectory() as folder, quiet():
-        # Folds the reordering of LSTM gates into the weights; without this an LSTM silently stays in float.
-        quant_pre_process(float_model, Path(folder) / "folded.onnx")
+        (Path(folder) / "folded.onnx").write_bytes(source)
         quantize_dynamic(
             Path(folder) / "folded.onnx",
             Path(folder) / "int8.onnx",
-            op_types_to_quantize=sorted(LAYERS),
+            op_types_to_quantize=list(ABLE["dynamic"]),
+            nodes_to_exclude=kept,
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
             reduce_range=weight_bits == 7,
         )
-        model = stripped(onnx.load(Path(folder) / "int8.onnx"))
-    found = Counter(node.op_type for node in model.graph.node if node.op_type in LAYERS.values())
-    left = weighted_layers(model)
-    if left or found != wanted:
+        model = onnx.load(Path(folder) / "int8.onnx")
+    check_complete(model, wanted, kept, "dynamic")
+    found = Counter(node.op_type for node in model.graph.node if node.op_type in BECOMES.values())
+    expected = Counter(BECOMES[layer.operator] for layer in wanted)
+    if found != expected:
         raise ArtifactError(
-            f"every LSTM and linear layer must become INT8, got {dict(found)} instead of {dict(wanted)}"
-            f"{f', with {left} left in float' if left else ''}. Deploy it in float32 with td.export, and report this "
-            "with the model's config."
+            f"every LSTM and linear layer must become INT8, got {dict(found)} instead of {dict(expected)}. Deploy it "
+            "in float32 with td.export, and report this with the model's config."
         )
-    return labelled(model, float_model).SerializeToString(deterministic=True)
-
-
-def weighted_layers(model: onnx.ModelProto) -> list[str]:
-    """Operator of every LSTM and linear layer whose weights are constants, directly or through other operators."""
-    constants = {tensor.name for tensor in model.graph.initializer} | {""}
-    for node in model.graph.node:
-        if constants.issuperset(node.input):
-            constants.update(node.output)
-    return [node.op_type for node in model.graph.node if node.op_type in LAYERS and node.input[1] in constants]
+    return finished(model, graph)

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from tsdistill.errors import UnsupportedError
+from tsdistill.errors import UnsupportedError, listed, must
 from tsdistill.spec import Spec
 
-PLANNED = ("static", "qat", "weight-only")
+PLANNED = ("qat",)
+
+WORST = 5.0
+"""The worst step and channel may lose this many times what the mean may."""
 
 
 class Quantization(Spec):
     """How to bring a forecaster to INT8, and what it may cost.
 
-    q = clamp(round(x / scale) + zero_point, low, high) and x' = (q - zero_point) * scale. Weights are rounded once, to
-    -64 ... 64 (7 bits) or -127 ... 127 (8 bits) with zero_point 0; activations are rounded to 0 ... 255 while
-    forecasting, with scale and zero_point of the range they have in that very batch ("dynamic").
+    q = clamp(round(x / scale) + zero_point, low, high) and x' = (q - zero_point) * scale. Weights are rounded once,
+    with zero_point 0; activations are rounded to 0 ... 255 while forecasting, with the range they have in that very
+    batch ("dynamic") or the one they had over training windows ("static"), or not at all ("weight-only").
 
-    Use "dynamic" when INT8 is wanted and a refusal should be loud, "auto" when the better of float32 and INT8 is wanted
-    on the machine at hand. As "auto" and `require_gain` go by the clock, machines can decide differently about models
-    for which INT8 hardly matters.
+    Use "dynamic" for LSTMs, "static" for convolutions, either for transformers and MLPs, "weight-only" when bytes count
+    and time does not; these refuse loudly what does not pay. "auto" measures all of them on the machine at hand, for
+    that machine. As "auto" and `require_gain` go by the clock, machines can decide differently about models for which
+    INT8 hardly matters.
 
     Args:
-        method: "dynamic" (LSTM and linear layers in INT8) or "auto" (that, or float32 with the reason).
+        method: "dynamic" (LSTM and linear layers), "static" (convolutions and linear layers), "weight-only" (all
+            layers; products in float), or "auto" (the best of them and of float32, with the reasons).
         max_error_increase: Largest share by which the validation MSE may rise over float32.
-        require_gain: Refuse INT8 that is not smaller, or slower at batch size 1 on one thread.
-        max_latency_increase: Share by which INT8 may be slower all the same, where bytes are worth more than time.
-            The least that makes sense is what the clock cannot tell apart, 0.05.
-        weight_bits: 7 forecasts the same on every processor. Those without VNNI instructions add products of 8-bit
-            weights in 16 bits, which overflow: take 8 only for machines that are known to have them.
-        per_channel: One weight scale per output instead of one per layer: a little larger, and more exact.
+        max_worst_error_increase: The same for the single step of the horizon and the single channel that suffer most;
+            None for five times `max_error_increase`.
+        require_gain: Refuse INT8 that is not smaller, or slower on one thread. Without it "auto" ignores the clock and
+            takes the first of dynamic, static, mixed and weight-only that keeps to the budget.
+        max_latency_increase: Share by which INT8 may be slower all the same, where bytes are worth more than time;
+            "auto" takes the smallest form that is no slower than the fastest by more. The least that makes sense is
+            what the clock cannot tell apart, 0.05. "weight-only" by itself is not held to it.
+        batch_sizes: Windows at once for which latency counts.
+        weight_bits: 7 (default of dynamic and static) forecasts the same on every processor. Those without VNNI
+            instructions add products of 8-bit weights in 16 bits, which overflow: take 8 only for machines that are
+            known to have them. Weight-only has 8 (default) or 4; "auto" tries both.
+        per_channel: One weight scale per output instead of one per layer: a little larger, and more exact. Weight-only
+            always has it.
+        block_size: Weights that share a scale in 4 bits.
+        n_calibration: Training windows, spread over time, that static ranges are found on.
+        calibration: Range of an activation: all it was seen to have ("min-max"), without the rarest values
+            ("percentile"), or the one that keeps most of its distribution ("entropy").
+        keep_float: Layers that stay in float32, by the names that `quantization_sensitivity` lists.
         isolate: Forecast one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch
             mates move a forecast a little; those of isolated windows cannot, at the price of throughput.
 
@@ -42,25 +59,59 @@ class Quantization(Spec):
     Example:
         >>> Quantization().method, Quantization(method="auto").max_error_increase
         ('dynamic', 0.02)
+        >>> Quantization(method="weight-only", weight_bits=4).bits
+        4
 
     Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, equation 1 (r = S(q - Z)). Differs from the source: their S, Z are our scale, zero_point;
-    activation scales are found anew in every forecast instead of by calibration.
+    dynamic activation scales are found anew in every forecast instead of by calibration.
     """
 
-    method: Literal["dynamic", "auto"] = "dynamic"
+    method: Literal["dynamic", "static", "weight-only", "auto"] = "dynamic"
     max_error_increase: float = Field(default=0.02, ge=0)
+    max_worst_error_increase: float | None = Field(default=None, ge=0)
     require_gain: bool = True
     max_latency_increase: float = Field(default=0.05, ge=0.05)
-    weight_bits: Literal[7, 8] = 7
+    batch_sizes: tuple[int, ...] = Field(default=(1,), min_length=1)
+    weight_bits: Literal[4, 7, 8] | None = None
     per_channel: bool = True
+    block_size: Literal[16, 32, 64, 128] = 32
+    n_calibration: int = Field(default=128, ge=1)
+    calibration: Literal["min-max", "percentile", "entropy"] = "min-max"
+    keep_float: tuple[str, ...] = ()
     isolate: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight: `weight_bits`, or the method's own number."""
+        return self.weight_bits or (8 if self.method == "weight-only" else 7)
+
+    @property
+    def worst_error_increase(self) -> float:
+        """Largest share by which the MSE of any one step or channel may rise."""
+        return (
+            WORST * self.max_error_increase if self.max_worst_error_increase is None else self.max_worst_error_increase
+        )
 
     @field_validator("method", mode="before")
     @classmethod
     def _is_there(cls, method: Any) -> Any:
         if method in PLANNED:
             raise UnsupportedError(
-                f"`method` must be 'dynamic' or 'auto', got method={method!r}, which is not there yet."
+                "`method` must be 'dynamic', 'static', 'weight-only' or 'auto', got "
+                f"method={method!r}, which is not there yet."
             )
         return method
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = []
+        weights = (4, 8) if self.method == "weight-only" else (7, 8)
+        if self.weight_bits is not None and self.weight_bits not in weights:
+            rule = f"be {weights[0]} or {weights[1]} when method={self.method!r}"
+            problems.append(must("weight_bits", rule, self.weight_bits, "Leave it out for the method's own"))
+        if any(size < 1 for size in self.batch_sizes) or len(set(self.batch_sizes)) < len(self.batch_sizes):
+            problems.append(must("batch_sizes", "be different numbers of at least 1", self.batch_sizes, "Try (1, 64)"))
+        if problems:
+            raise ValueError(listed(problems, "Quantization"))
+        return self

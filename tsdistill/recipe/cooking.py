@@ -111,7 +111,7 @@ def make_models(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool |
     models: dict[str, Any] = {"teacher": teacher, "student": student}
     if pruned is not None:
         models["pruned"] = pruned
-    return {**models, "int8" if deployed.precision == "int8" else "deployed": deployed}
+    return {**models, "deployed" if deployed.precision == "fp32" else deployed.precision: deployed}
 
 
 def _make_student(

@@ -1,0 +1,121 @@
+"""Every architecture in every form it can be deployed in; `python -m tests.matrix` prints the table of the guide.
+
+A cell is a deployed forecaster, or the reason why there can be none.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import deployables
+
+import tsdistill as td
+from tsdistill.models import CONFIGS
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.quantization import choice
+
+ARCHITECTURES: dict[str, ModelConfig] = {
+    "patchtst": td.PatchTSTConfig(depth=2, width=6, heads=2, patch=7, stride=5),
+    "inverted-transformer": td.InvertedTransformerConfig(depth=1, width=6, heads=2),
+    "lstm": td.LSTMConfig(widths=(5, 3), patch=7),
+    "tcn": td.TCNConfig(width=7, depth=2, patch=5),
+    "mlp": td.MLPConfig(width=5, depth=1),
+    "tsmixer": td.TSMixerConfig(depth=1),
+    "dlinear": td.DLinearConfig(kernel=5),
+    "sparse-tsf": td.SparseTSFConfig(period=24),
+    "cyclenet": td.CycleNetConfig(),
+    "linear": td.LinearConfig(),
+    "seasonal-naive": td.SeasonalNaiveConfig(period=24),
+}
+FORMS: dict[str, td.Quantization | None] = {
+    "fp32": None,
+    **{name: deployables.TAKE_IT.replace(max_error_increase=9.0, **values) for name, values in choice.EVERY.items()},
+}
+REASONS = {
+    "convolutions": "convolutions: dynamic INT8 of them is slower than float32; use `static`",
+    "LSTM layers": "LSTM layers: ONNX Runtime cannot run them on calibrated ranges; use `dynamic`",
+    "nothing to quantize": "no layer with weights to quantize; use `td.export`",
+    "nothing to cut": "no units that could be pruned",
+}
+"""Words of an `UnsupportedError`, and what the table says of it."""
+
+
+@functools.cache
+def task_of(kind: str) -> td.Task:
+    if kind != "cyclenet":
+        return deployables.task()
+    panel = td.Panel.from_frame(deployables.hourly().reset_index(), time="ds")
+    covariates = td.Covariates(calendar=("time-of-day",))
+    return td.Task(panel, context=deployables.CONTEXT, horizon=deployables.HORIZON, covariates=covariates)
+
+
+@functools.cache
+def forecaster(kind: str, pruned: bool = False) -> Forecaster:
+    """Untrained, with every weight off its initial zero; pruned without recovery."""
+    if pruned:
+        spec = td.Pruning(ratio=0.4, recovery=None)
+        return td.prune(forecaster(kind), task_of(kind), spec, progress=False)
+    model = ARCHITECTURES[kind].build(task_of(kind).signature, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+@functools.cache
+def exported(kind: str, pruned: bool = False) -> td.Deployed:
+    return td.export(forecaster(kind, pruned), task_of(kind))
+
+
+def deployed(kind: str, form: str, pruned: bool = False) -> td.Deployed:
+    """One cell; exported once for all forms.
+
+    Raises:
+        UnsupportedError: There is no such cell.
+    """
+    full, spec = exported(kind, pruned), FORMS[form]
+    if spec is None:
+        return full
+    with mock.patch.object(choice, "export", return_value=full):
+        return td.quantize(forecaster(kind, pruned), task_of(kind), spec)
+
+
+def row(kind: str) -> list[str]:
+    """What the table says of an architecture: forms, then pruned, then pruned and in INT8."""
+
+    def said(form: str, pruned: bool = False) -> str:
+        try:
+            deployed(kind, form, pruned)
+        except td.UnsupportedError as error:
+            return next(mark(words) for words in REASONS if words in str(error))
+        return "yes"
+
+    cells = [said(form) for form in FORMS]
+    # Pruned forecasters are of the same classes: one INT8 form stands for all.
+    return [kind, *cells, said("fp32", True), said("static" if cells[1] != "yes" else "dynamic", True)]
+
+
+def mark(words: str) -> str:
+    """The letter of a reason below the table."""
+    return f"no ({'abcdef'[list(REASONS).index(words)]})"
+
+
+def table(rows: list[list[str]]) -> str:
+    """Markdown, with the reasons below."""
+    header = ["architecture", *FORMS, "pruned", "pruned + INT8"]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+    notes = [f"- ({'abcdef'[place]}) {text}" for place, text in enumerate(REASONS.values())]
+    return "\n".join([*lines, "", *notes])
+
+
+if __name__ == "__main__":
+    assert set(ARCHITECTURES) == set(CONFIGS)
+    print(table([row(kind) for kind in sys.argv[1:] or ARCHITECTURES]))

@@ -1,0 +1,448 @@
+"""Static and weight-only INT8, layers kept in float, torch's rival: complete, exact, refused where impossible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import deployables
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, quantized, task
+from onnx import TensorProto, helper, numpy_helper
+
+from tsdistill import runtime
+from tsdistill.artifacts import load, save
+from tsdistill.data.panel import Panel
+from tsdistill.data.task import Task
+from tsdistill.errors import ArtifactError, ConfigError, DataError, OrderError, ShapeError, UnsupportedError
+from tsdistill.evaluation import evaluate
+from tsdistill.exporting import Deployed, export
+from tsdistill.models import LSTMConfig, TCNConfig
+from tsdistill.quantization import Quantization, quantization_sensitivity, rival, sensitivities
+from tsdistill.quantization.forms import Forms
+from tsdistill.quantization.judging import Judge
+from tsdistill.quantization.layers import float_layers, folded
+from tsdistill.quantization.rival import TorchInt8
+from tsdistill.quantization.sensitivities import mixed
+from tsdistill.quantization.static import calibration_windows, ranges_of, static_graph
+from tsdistill.quantization.weights import weight_only_graph
+
+STATIC = TAKE_IT.replace(method="static")
+WEIGHTS = TAKE_IT.replace(method="weight-only")
+FOUR = WEIGHTS.replace(weight_bits=4, max_error_increase=9.0)
+
+
+def operators(graph: bytes) -> Counter[str]:
+    return Counter(node.op_type for node in onnx.load_from_string(graph).graph.node)
+
+
+def layer_names(graph: bytes) -> set[str]:
+    return {layer.name for layer in float_layers(onnx.load_from_string(folded(graph)))}
+
+
+def one_layer(operator: str, weight: np.ndarray, *shape: int) -> bytes:
+    """A graph of a single layer without a bias, named "layer"."""
+    sizes = {"MatMul": weight.shape[-1:], "Gemm": weight.shape[:1], "Conv": (weight.shape[0], shape[-1] - 2)}[operator]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dims])
+        for name, dims in (("context", shape), ("forecast", (*shape[:-1], *sizes) if operator == "MatMul" else sizes))
+    ]
+    how = {"transB": 1} if operator == "Gemm" else {}
+    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **how)
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return model.SerializeToString()
+
+
+def run(graph: bytes, x: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).run(None, {"context": x})[0]
+
+
+# Layers have the names of their modules
+
+
+def test_layers_are_named_after_their_modules() -> None:
+    for kind in ("patchtst", "lstm", "mlp"):
+        names = {name for name, module in forecaster(kind).named_modules() if isinstance(module, (torch.nn.Linear,))}
+        assert names <= layer_names(exported(kind).onnx)
+    assert {"layers.0", "layers.1"} <= layer_names(exported("lstm").onnx)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "error", "words"),
+    [
+        ("lstm", STATIC, UnsupportedError, r"LSTM layers \(layers.0, layers.1\).*Use method='dynamic'.*keep_float=\("),
+        ("seasonal-naive", STATIC, UnsupportedError, "without layers that have weights"),
+        ("seasonal-naive", WEIGHTS, UnsupportedError, "nothing to quantize"),
+        ("mlp", STATIC.replace(keep_float=("embde",)), ConfigError, "'embde' is none. Did you mean `embed`"),
+        ("linear", WEIGHTS.replace(keep_float=("linear",)), UnsupportedError, "every layer is kept in float"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_can(
+    kind: str, spec: Quantization, error: type[Exception], words: str
+) -> None:
+    if kind == "linear":
+        spec = spec.replace(keep_float=tuple(layer_names(exported("linear").onnx)))
+    with pytest.raises(error, match=words):
+        quantized(kind, spec)
+
+
+def test_an_lstm_can_stay_in_float_while_the_rest_is_static() -> None:
+    graph = quantized("lstm", STATIC.replace(keep_float=("layers.0", "layers.1"))).onnx
+    assert operators(graph)["LSTM"] == 2
+    assert layer_names(graph) == {"layers.0", "layers.1"}
+
+
+# Static
+
+
+@pytest.mark.parametrize("kind", ["patchtst", "mlp", "linear"])
+def test_every_layer_takes_integers_in_static_int8(kind: str) -> None:
+    small = quantized(kind, STATIC)
+    model = onnx.load_from_string(small.onnx)
+    made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+    wanted = layer_names(exported(kind).onnx)
+    assert layer_names(small.onnx) == set()
+    for node in model.graph.node:
+        if node.name in wanted:
+            assert [made_by[name] for name in node.input[:2]] == ["DequantizeLinear"] * 2
+    gap = in_deviations(small.predict(contexts(11, seed=1)) - exported(kind).predict(contexts(11, seed=1)))
+    assert 0 < gap < 0.3
+    assert small.precision == "int8"
+
+
+def test_static_ranges_do_not_depend_on_batch_mates() -> None:
+    x = contexts(5, seed=2)
+    x[4] += 200
+    small = quantized("mlp", STATIC)
+    assert in_deviations(small.predict(x)[0] - small.predict(x[:1])[0]) < 1e-4
+    assert not small.mixes_windows
+    assert deployables.int8("mlp").mixes_windows
+
+
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm", "Conv"])
+def test_a_static_layer_equals_the_arithmetic_it_claims(operator: str) -> None:
+    rng = np.random.default_rng(0)
+    if operator == "Conv":
+        x, weight = rng.normal(1, 2, size=(5, 3, 13)), rng.normal(size=(7, 3, 3))
+    else:
+        x, weight = rng.normal(1, 2, size=(5, 29)), rng.normal(size=(29, 11) if operator == "MatMul" else (11, 29))
+    x, weight = x.astype(np.float32), weight.astype(np.float32)
+    graph = one_layer(operator, weight, *x.shape[1:])
+    found = run(static_graph(graph, ranges_of(graph, {"context": x}), per_channel=False), x)
+    low, high = float(x.min()), float(x.max())
+    scale = (high - low) / 255
+    zero = np.round(-low / scale)
+    near = (np.clip(np.round(x / scale) + zero, 0, 255) - zero) * scale
+    step = np.abs(weight).max() / 64
+    rounded = np.round(weight / step) * step
+    expected = {
+        "MatMul": lambda: near @ rounded,
+        "Gemm": lambda: near @ rounded.T,
+        "Conv": lambda: torch.nn.functional.conv1d(torch.tensor(near), torch.tensor(rounded)).numpy(),
+    }[operator]()
+    # A convolution gives integers again: off by a step of its own range.
+    allowed = (expected.max() - expected.min()) / 255 if operator == "Conv" else 1e-3
+    assert np.abs(found - expected).max() <= allowed
+    assert np.abs(run(graph, x) - expected).max() > 1e-2 or operator == "Conv"
+
+
+def test_calibration_reads_the_training_part_only() -> None:
+    table = deployables.hourly().reset_index()
+    first = int(len(table) * 0.7)
+    noise = np.random.default_rng(9).normal(size=(len(table) - first, 3))
+    table.loc[first:, list(deployables.CHANNELS)] = noise
+    noisy = Task(Panel.from_frame(table, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
+    assert not np.array_equal(noisy.validation.series, task().validation.series)
+    full = exported("mlp")
+    graphs = [Forms(full, each)._graph(STATIC) for each in (task(), noisy)]
+    assert graphs[0] == graphs[1]
+    # And it does read that.
+    table.loc[: first - 40, "load"] *= 3
+    wide = Task(Panel.from_frame(table, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
+    assert Forms(full, wide)._graph(STATIC) != graphs[0]
+
+
+def test_calibration_windows_are_as_many_as_asked_and_spread() -> None:
+    found = calibration_windows(exported("mlp").signature, task(), 7)["context"]
+    assert found.shape == (7, deployables.CONTEXT, 3)
+    series = deployables.hourly().to_numpy().astype(np.float32)
+    np.testing.assert_allclose(found[0], series[: deployables.CONTEXT], rtol=1e-5, atol=1e-4)
+    everything = calibration_windows(exported("mlp").signature, task(), 9999)["context"]
+    assert len(everything) == len(task().train)
+    np.testing.assert_array_equal(found[-1], everything[-1])
+
+
+@pytest.mark.parametrize(("calibration", "narrower"), [("min-max", False), ("percentile", True), ("entropy", True)])
+def test_rare_values_widen_the_range_of_min_max_alone(calibration: str, narrower: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(23, 29)).astype(np.float32)
+    x[3, 5] = 400
+    graph = one_layer("MatMul", rng.normal(size=(29, 11)).astype(np.float32), 29)
+    low, high = ranges_of(graph, {"context": x}, calibration)["context"].range_value
+    assert (float(high) < 399) == narrower
+    assert float(low) <= x.min() if not narrower else True
+
+
+def test_calibration_data_that_does_not_fit_is_one_clear_error() -> None:
+    full = exported("mlp")
+    with pytest.raises(ConfigError, match="`task` must be a Task, whose training windows"):
+        calibration_windows(full.signature, None, 5)  # type: ignore[arg-type]
+    other = deployables.hourly().rename(columns={"wind": "sun"}).reset_index()
+    alien = Task(Panel.from_frame(other, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
+    with pytest.raises(ShapeError, match=r"'wind'.*got .*'sun'"):
+        Forms(full, alien).deployed(STATIC)
+    broken = {"context": np.full((2, deployables.CONTEXT, 3), np.nan, np.float32)}
+    with (
+        mock.patch("tsdistill.quantization.static.raw_inputs", return_value=broken),
+        pytest.raises(DataError, match=r"finite, got NaN or infinity in 'context'"),
+    ):
+        Forms(full, task()).deployed(STATIC)
+
+
+def test_a_layer_with_float_inputs_in_static_int8_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 29)).astype(np.float32)
+    graph = one_layer("MatMul", rng.normal(size=(29, 11)).astype(np.float32), 29)
+    ranges = ranges_of(graph, {"context": x})
+    monkeypatch.setattr("tsdistill.quantization.static.QDQQuantizer.quantize_model", lambda self: None)
+    with pytest.raises(ArtifactError, match=r"every one of 1 layers must become INT8.*layer \(MatMul\) left in float"):
+        static_graph(graph, ranges)
+
+
+# Weight-only
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm", "Conv"])
+def test_weights_alone_are_rounded_on_the_grid_they_claim(operator: str, bits: int) -> None:
+    rng = np.random.default_rng(1)
+    if operator == "Conv":
+        x, weight = rng.normal(1, 2, size=(5, 37, 13)), rng.normal(size=(7, 37, 3))
+    else:
+        x, weight = rng.normal(1, 2, size=(5, 37)), rng.normal(size=(37, 11) if operator == "MatMul" else (11, 37))
+    x, weight = x.astype(np.float32), weight.astype(np.float32)
+    weight[2] = 0
+    found = run(weight_only_graph(one_layer(operator, weight, *x.shape[1:]), weight_bits=bits, block_size=16), x)
+    summed, outputs = {"MatMul": (0, 1), "Gemm": (1, 0), "Conv": (1, 0)}[operator]
+    top = 2 ** (bits - 1) - 1
+    if bits == 8:
+        others = tuple(axis for axis in range(weight.ndim) if axis != outputs)
+        scale = np.abs(weight).max(axis=others, keepdims=True) / top
+    else:
+        blocks = [np.take(weight, range(at, min(at + 16, 37)), axis=summed) for at in range(0, 37, 16)]
+        each = [np.broadcast_to(np.abs(block).max(axis=summed, keepdims=True), block.shape) for block in blocks]
+        scale = np.concatenate(each, axis=summed) / top
+    rounded = np.round(weight / np.where(scale > 0, scale, 1)) * scale
+    expected = {
+        "MatMul": lambda: x @ rounded,
+        "Gemm": lambda: x @ rounded.T,
+        "Conv": lambda: torch.nn.functional.conv1d(torch.tensor(x), torch.tensor(rounded)).numpy(),
+    }[operator]()
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.15)
+    assert (
+        np.abs(found - expected).max() < 0.5 * np.abs(found - run(one_layer(operator, weight, *x.shape[1:]), x)).max()
+        or bits == 8
+    )
+
+
+@pytest.mark.parametrize("kind", ["patchtst", "lstm", "mlp", "linear"])
+@pytest.mark.parametrize("spec", [WEIGHTS, FOUR], ids=["8", "4"])
+def test_every_layer_is_stored_in_few_bits(kind: str, spec: Quantization) -> None:
+    small = quantized(kind, spec)
+    assert layer_names(small.onnx) == set()
+    assert small.precision == f"int{spec.bits}-weights"
+    gap = in_deviations(small.predict(contexts(11, seed=1)) - exported(kind).predict(contexts(11, seed=1)))
+    assert 0 < gap < (0.2 if spec.bits == 8 else 2.0)
+    assert not small.mixes_windows
+
+
+@pytest.fixture(scope="module")
+def wide_lstm() -> Deployed:
+    short = task().signature.replace(context=14)
+    return export(LSTMConfig(widths=(53,), patch=7, shortcut=False).build(short))
+
+
+@pytest.mark.parametrize(("bits", "smaller"), [(8, 3.0), (4, 4.5)])
+def test_the_file_is_really_smaller_and_the_session_keeps_it_so(
+    wide_lstm: Deployed, bits: int, smaller: float, tmp_path: Path
+) -> None:
+    graph = weight_only_graph(wide_lstm.onnx, weight_bits=bits)
+    n_weights = sum(int(np.prod(tensor.dims)) for tensor in onnx.load_from_string(wide_lstm.onnx).graph.initializer)
+    assert len(wide_lstm.onnx) - len(graph) > 4 * n_weights * (1 - 1 / smaller) * 0.9
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    held = onnx.load(tmp_path / "loaded.onnx")
+    floats = [int(np.prod(each.dims)) for each in held.graph.initializer if each.data_type == TensorProto.FLOAT]
+    # What is float is biases and scales: no weight was unpacked while the graph was loaded.
+    assert max(floats) < 53 * 4 * 53 / 4
+    assert any(node.op_type == "DequantizeLinear" for node in held.graph.node)
+
+
+def test_a_weight_that_two_layers_share_is_stored_once_and_may_stay_in_float() -> None:
+    rng = np.random.default_rng(0)
+    model = onnx.load_from_string(one_layer("MatMul", rng.normal(size=(7, 7)).astype(np.float32), 7))
+    model.graph.node[0].output[0] = "half"
+    model.graph.node.append(helper.make_node("MatMul", ["half", "w"], ["forecast"], name="again"))
+    graph = model.SerializeToString()
+    both = onnx.load_from_string(weight_only_graph(graph))
+    assert [each.data_type for each in both.graph.initializer] == [TensorProto.INT8, TensorProto.FLOAT]
+    one = weight_only_graph(graph, keep_float=("again",))
+    assert layer_names(one) == {"again"}
+
+
+@pytest.mark.parametrize("spec", [STATIC, WEIGHTS, FOUR], ids=["static", "8", "4"])
+def test_every_form_is_saved_verified_and_served(spec: Quantization, tmp_path: Path) -> None:
+    small = quantized("mlp", spec)
+    folder = save(small, tmp_path / "artifact")
+    assert runtime.verify(folder)["precision"] == small.precision
+    np.testing.assert_array_equal(runtime.load(folder).predict(contexts()), small.predict(contexts()))
+    assert load(folder).digest == small.digest
+    quantized_again = quantized("mlp", spec)
+    assert quantized_again.onnx == small.onnx
+
+
+# Sensitivity and mixed precision
+
+
+def sensitivity(kind: str, spec: Quantization | None = None) -> Any:
+    with mock.patch.object(sensitivities, "export", return_value=exported(kind)):
+        return quantization_sensitivity(forecaster(kind), task(), spec)
+
+
+def test_one_layer_at_a_time_is_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+    original = Judge.errors
+
+    def errors(self: Judge, model: Deployed) -> dict[str, Any]:
+        seen.append(layer_names(model.onnx))
+        return original(self, model)
+
+    monkeypatch.setattr(Judge, "errors", errors)
+    found = sensitivity("mlp")
+    names = layer_names(exported("mlp").onnx)
+    assert {each.layer for each in found.layers} == names
+    assert sorted(map(sorted, seen)) == sorted([sorted(names), *(sorted(names - {name}) for name in names)])
+    assert [each.n_weights for each in found.layers if each.layer == "shortcut"] == [29 * 7]
+    assert len(str(found).splitlines()) == len(names) + 2
+    assert list(found.to_frame()["layer"]) == [row["layer"] for row in found.to_dict()["layers"]]
+
+
+def test_a_layer_that_does_not_bear_it_comes_first() -> None:
+    # Weights of very different sizes under one scale: the small ones are rounded away.
+    model = deployables.fresh("mlp")
+    with torch.no_grad():
+        model.shortcut.weight[0, 0] = 300.0  # type: ignore[union-attr]
+    found = quantization_sensitivity(model, task(), TAKE_IT.replace(per_channel=False))
+    assert found.layers[0].layer == "shortcut"
+    assert found.layers[0].increase > 5 * abs(found.layers[1].increase)
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        (STATIC, {"embed", "last", "shortcut"}),
+        (TAKE_IT.replace(keep_float=("embed",)), {"layers.0", "layers.1", "last", "shortcut"}),
+    ],
+)
+def test_sensitivity_leaves_out_what_a_method_cannot_do_and_what_is_kept(spec: Quantization, names: set[str]) -> None:
+    assert {each.layer for each in sensitivity("lstm", spec).layers} == names
+
+
+def test_sensitivity_refuses_what_it_cannot_measure() -> None:
+    with pytest.raises(OrderError, match="trainable"):
+        quantization_sensitivity(exported("mlp"), task())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must be a Quantization"):
+        quantization_sensitivity(forecaster("mlp"), task(), "dynamic")  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedError, match="nothing to quantize"):
+        sensitivity("seasonal-naive")
+
+
+def test_mixed_precision_keeps_the_costly_layers_in_float_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {"embed": 0.01, "blocks.0.expand": 0.04, "blocks.0.contract": 0.001, "last": 0.03, "shortcut": 0.0}
+    forms = Forms(exported("mlp"), task())
+    monkeypatch.setattr(
+        Forms, "deployed", lambda self, spec: replace(self.full, n_parameters=0, golden=spec.keep_float)
+    )
+
+    def errors(self: Judge, model: Deployed) -> dict[str, Any]:
+        kept = costs if model is self.full else model.golden
+        cost = sum(value for name, value in costs.items() if name not in kept)
+        return {"mse": 1 + cost, "increase": cost, "worst_increase": cost, "worst": "step 1", "difference": cost}
+
+    monkeypatch.setattr(Judge, "errors", errors)
+    for budget, kept in (
+        (0.02, ("blocks.0.expand", "last")),
+        (0.045, ("blocks.0.expand",)),
+        (0.0005, tuple(costs)[:4]),
+    ):
+        spec = mixed(forms, Judge(exported("mlp"), task()), Quantization(max_error_increase=budget))
+        assert spec is not None
+        assert set(spec.keep_float) == set(kept)
+    costs["shortcut"] = 0.001
+    assert mixed(forms, Judge(exported("mlp"), task()), Quantization(max_error_increase=0.0)) is None
+
+
+def test_the_worst_step_and_channel_are_found() -> None:
+    judge = Judge(exported("mlp"), task())
+    full = judge.errors(exported("mlp"))
+    assert (full["increase"], full["worst_increase"]) == (0.0, 0.0)
+    other = quantized("mlp", FOUR)
+    found, scores = judge.errors(other), (judge._score(other), judge._score(exported("mlp")))
+    steps, channels = (
+        getattr(scores[0], name) / getattr(scores[1], name) - 1 for name in ("mse_by_step", "mse_by_channel")
+    )
+    assert found["worst_increase"] == pytest.approx(max(steps.max(), channels.max()))
+    place = int(np.argmax([*steps, *channels]))
+    assert (
+        found["worst"]
+        == [*(f"step {step}" for step in range(1, 8)), *map("channel {!r}".format, deployables.CHANNELS)][place]
+    )
+    assert found["mse"] == pytest.approx(evaluate(other, task())["mse"])
+
+
+def test_a_convolution_is_static_and_not_dynamic() -> None:
+    full = export(TCNConfig(width=7, depth=2, patch=5).build(task().signature), task())
+    forms = Forms(full, task())
+    n_convolutions = operators(full.onnx)["Conv"]
+    assert n_convolutions == 6
+    with pytest.raises(
+        UnsupportedError, match=r"convolutions \(blocks.0.expand.*slower than float32. Use method='static'"
+    ):
+        forms.deployed(TAKE_IT)
+    assert layer_names(forms.deployed(STATIC).onnx) == layer_names(forms.deployed(WEIGHTS).onnx) == set()
+
+
+# Torch's rival
+
+
+def test_torch_int8_can_be_scored_and_timed_and_nothing_else() -> None:
+    model = forecaster("lstm")
+    before = model.digest
+    found = TorchInt8(model)
+    assert model.digest == before
+    assert evaluate(found, task())["mse"] == pytest.approx(evaluate(model, task())["mse"], rel=0.02)
+    assert 0 < in_deviations(found.predict(contexts()) - model.predict(contexts())) < 0.2
+    assert found.size_bytes > 0
+    assert not isinstance(found, Deployed)
+    with pytest.raises(UnsupportedError, match="without one"):
+        TorchInt8(forecaster("seasonal-naive"))
+    with pytest.raises(OrderError, match="deployed"):
+        TorchInt8(exported("lstm"))  # type: ignore[arg-type]
+
+
+def test_a_torch_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rival, "ENGINES", ("none-of-them",))
+    with pytest.raises(
+        UnsupportedError, match=r"quantize_dynamic and one of the backends none-of-them, got torch .*dynamic"
+    ):
+        TorchInt8(forecaster("lstm"))

@@ -1,0 +1,189 @@
+"""What a quantized form costs and gains: measured beside float32, and held against a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tsdistill.data.task import Task
+from tsdistill.evaluation import measure_latency
+from tsdistill.evaluation.scores import Scores, score
+from tsdistill.exporting import Deployed, parity_windows
+from tsdistill.quantization.spec import Quantization
+
+FULL = "fp32"
+"""Name of the candidate that everything is held against."""
+
+N_JUDGED = 1024
+"""Validation windows that forms are compared on, spread over time: they are paired, so more would tell little more."""
+
+N_RUNS, MAX_SECONDS = 100, 10.0
+"""Calls of each form that are timed, and seconds for one batch size."""
+
+
+@dataclass
+class Candidate:
+    """A form that may be deployed, what was measured of it, and why it is not taken.
+
+    Args:
+        name: "fp32", "dynamic", "static", "dynamic-mixed", "weight-only-8" and so on.
+        spec: What it was made by; None for fp32.
+        model: The deployed form; None when it cannot be made.
+        numbers: For the lineage.
+        refused: Reasons; empty for the one that is taken.
+        told: How it was made.
+    """
+
+    name: str
+    spec: Quantization | None = None
+    model: Deployed | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A row of the table in the lineage."""
+        return {"name": self.name, **self.told, **self.numbers, "refused": list(self.refused)}
+
+
+class Judge:
+    """Validation errors over the same windows, against those of float32."""
+
+    def __init__(self, full: Deployed, task: Task) -> None:
+        self.full, self.task = full, task
+        n_windows = len(task.validation)
+        self._positions = np.unique(np.linspace(0, n_windows - 1, min(n_windows, N_JUDGED)).astype(int))
+        self._scores: Scores | None = None
+
+    def errors(self, model: Deployed) -> dict[str, Any]:
+        """MSE, by which share it is above float32's, and the same for the step or channel that suffers most."""
+        if self._scores is None:
+            self._scores = self._score(self.full)
+        full = self._scores
+        found = full if model is self.full else self._score(model)
+        names = [f"step {step + 1}" for step in range(model.horizon)]
+        names += [f"channel {channel!r}" for channel in model.signature.channels]
+        by_part = [np.concatenate([each.mse_by_step, each.mse_by_channel]) for each in (found, full)]
+        increases = _increase(*by_part)
+        worst = int(np.argmax(np.nan_to_num(increases, nan=np.inf)))
+        mse, reference = (each.to_dict()["mse"] for each in (found, full))
+        return {
+            "mse": mse,
+            "increase": float(_increase(np.asarray(mse), np.asarray(reference))),
+            "worst_increase": float(increases[worst]),
+            "worst": names[worst],
+            "difference": model.parity["max_difference"],
+        }
+
+    def _score(self, model: Deployed) -> Scores:
+        return score(model, self.task, "validation", positions=self._positions)
+
+
+def _increase(found: np.ndarray, full: np.ndarray) -> np.ndarray:
+    """Found / full - 1; where float32 makes no error, infinite for any."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((full == 0) & (found == 0), 0.0, np.where(full == 0, np.inf, found / full - 1))
+
+
+def measure(candidates: Mapping[str, Deployed], task: Task, spec: Quantization) -> dict[str, dict[str, Any]]:
+    """Bytes of the graph and latency at every batch size, side by side on one thread."""
+    inputs, _ = parity_windows(next(iter(candidates.values())).signature, task)
+    n_windows = len(inputs["context"])
+
+    def call(model: Deployed, batch: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        return lambda: model.predict(batch["context"], batch.get("future"), batch.get("past"))
+
+    table: dict[str, dict[str, Any]] = {
+        name: {"graph_bytes": len(model.onnx), "latency_ms": {}} for name, model in candidates.items()
+    }
+    for size in spec.batch_sizes:
+        batch = {name: np.ascontiguousarray(values[np.arange(size) % n_windows]) for name, values in inputs.items()}
+        calls = {name: call(model, batch) for name, model in candidates.items()}
+        for name, latency in measure_latency(calls, n_runs=N_RUNS, max_seconds=MAX_SECONDS).items():
+            table[name]["latency_ms"][str(size)] = latency.p50_ms
+    return table
+
+
+def accuracy_refusals(found: Mapping[str, Any], full: Mapping[str, Any], spec: Quantization) -> list[str]:
+    """Why a form is not accurate enough; empty when it is. Not a number is never enough."""
+    reasons = []
+    if not found["increase"] <= spec.max_error_increase:
+        reasons.append(
+            f"its validation MSE is {found['mse']:.4g} against {full['mse']:.4g} in float32, {found['increase']:+.1%} "
+            f"where max_error_increase allows {spec.max_error_increase:+.1%}"
+        )
+    if not found["worst_increase"] <= spec.worst_error_increase:
+        reasons.append(
+            f"the MSE of {found['worst']} rises by {found['worst_increase']:+.1%} where max_worst_error_increase "
+            f"allows {spec.worst_error_increase:+.1%}"
+        )
+    return reasons
+
+
+def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) -> None:
+    """Add to each candidate why it is not taken for its bytes or its time; those refused before have no say."""
+    left = [each for each in candidates if not each.refused]
+    full = next(each for each in left if each.name == FULL)
+    for each in left:
+        mine, theirs = each.numbers["graph_bytes"], full.numbers["graph_bytes"]
+        if each is not full and mine >= theirs:
+            each.refused.append(f"it has {mine:,} bytes against {theirs:,}")
+    fair = [each for each in left if not each.refused or spec.method != "auto"]
+    sizes = [str(size) for size in spec.batch_sizes]
+    fastest = {size: min(fair, key=lambda each: each.numbers["latency_ms"][size]) for size in sizes}
+
+    def slowdown(each: Candidate, size: str) -> float:
+        return float(each.numbers["latency_ms"][size] / fastest[size].numbers["latency_ms"][size])
+
+    # Where no form is among the fastest at every batch size, the one that is least behind is.
+    allowed = 1 + spec.max_latency_increase
+    if spec.method == "auto":
+        allowed = max(allowed, min(max(slowdown(each, size) for size in sizes) for each in fair))
+    for each in left:
+        if spec.method == "weight-only" or (each is full and spec.method != "auto"):
+            continue
+        for size in sizes:
+            if slowdown(each, size) > allowed:
+                takes = "one window takes" if size == "1" else f"{size} windows take"
+                each.refused.append(
+                    f"{takes} {each.numbers['latency_ms'][size]:.3f} ms against "
+                    f"{fastest[size].numbers['latency_ms'][size]:.3f} ms in {fastest[size].name}, more than "
+                    f"max_latency_increase allows ({spec.max_latency_increase:+.0%})"
+                )
+
+
+def table(rows: list[dict[str, Any]], chosen: str) -> str:
+    """The candidates of a lineage for people, with the reason of each refusal."""
+    sizes = list(next((row["latency_ms"] for row in rows if "latency_ms" in row), {}))
+    header = ["form", "MSE", "change", "worst", "bytes", *(f"ms at {size}" for size in sizes), ""]
+    lines = [header]
+    for row in rows:
+        verdict = "taken" if row["name"] == chosen else "; ".join(row["refused"])
+        if "mse" not in row:
+            lines.append([row["name"], *[""] * (4 + len(sizes)), verdict])
+            continue
+        alone = row["name"] == FULL
+        change, worst = (
+            ("", "") if alone else (f"{row['increase']:+.2%}", f"{row['worst_increase']:+.2%} {row['worst']}")
+        )
+        times = [f"{row['latency_ms'][size]:.3f}" if "latency_ms" in row else "" for size in sizes]
+        n_bytes = f"{row['graph_bytes']:,}" if "graph_bytes" in row else ""
+        lines.append([row["name"], f"{row['mse']:.4f}", change, worst, n_bytes, *times, verdict])
+        if row.get("float_layers"):
+            lines.append([f"  in float: {', '.join(row['float_layers'])}", *[""] * (5 + len(sizes))])
+    plain = [line for line in lines if not line[0].startswith("  ")]
+    widths = [max(len(line[place]) for line in plain) for place in range(len(header) - 1)]
+    shown = []
+    for line in lines:
+        if line[0].startswith("  "):
+            shown.append(line[0])
+            continue
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:], strict=True)),
+        ]
+        shown.append("  ".join([*cells, line[-1]]).rstrip())
+    return "\n".join(shown)

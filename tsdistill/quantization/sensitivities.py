@@ -1,0 +1,168 @@
+"""How much a forecaster minds one layer being quantized, and which layers to leave in float for a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from tsdistill.data.task import Task
+from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.exporting import export, refuse_deployed
+from tsdistill.models.base import Forecaster
+from tsdistill.quantization.forms import Forms
+from tsdistill.quantization.judging import Judge, accuracy_refusals
+from tsdistill.quantization.layers import ABLE, Layer
+from tsdistill.quantization.spec import WORST, Quantization
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """What quantizing one layer alone does.
+
+    Args:
+        layer: Its name, for `keep_float`.
+        operator: "Conv", "Gemm", "LSTM" or "MatMul".
+        n_weights: Weights in it.
+        increase: Share by which the validation MSE rises.
+        worst_increase: The same of the single step or channel that suffers most.
+        worst: Which that is.
+        difference: Largest change of a forecast, in standard deviations.
+    """
+
+    layer: str
+    operator: str
+    n_weights: int
+    increase: float
+    worst_increase: float
+    worst: str
+    difference: float
+
+
+@dataclass(frozen=True)
+class QuantizationSensitivity:
+    """Every layer of a forecaster with what quantizing it alone costs, the costliest first; it prints as a table.
+
+    Args:
+        method: How the layers were quantized.
+        mse: Validation MSE in float32.
+        layers: Costliest first.
+    """
+
+    method: str
+    mse: float
+    layers: tuple[LayerSensitivity, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = [{item.name: getattr(layer, item.name) for item in fields(layer)} for layer in self.layers]
+        return {"method": self.method, "mse": self.mse, "layers": rows}
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for every layer."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_dict()["layers"], columns=[item.name for item in fields(LayerSensitivity)])
+
+    def __str__(self) -> str:
+        width = max(len("layer"), *(len(each.layer) for each in self.layers))
+        lines = [f"{'layer':{width}}  operator   weights     MSE   worst"]
+        for each in self.layers:
+            lines.append(
+                f"{each.layer:{width}}  {each.operator:8} {each.n_weights:>9,} {each.increase:+7.2%} "
+                f"{each.worst_increase:+7.2%} {each.worst}"
+            )
+        return "\n".join([*lines, f"validation MSE in float32: {self.mse:.4f}; {self.method}, one layer at a time"])
+
+
+def quantization_sensitivity(
+    forecaster: Forecaster, task: Task, quantization: Quantization | None = None
+) -> QuantizationSensitivity:
+    """Validation error of a forecaster of which only one layer at a time is quantized.
+
+    increase = MSE(one layer in INT8) / MSE(float32) - 1. Use it to see which layers to name in `keep_float` when INT8
+    costs more than it may; `quantize` with method "auto" does so by itself. The increases do not add up exactly.
+
+    Args:
+        forecaster: Left as it is.
+        task: Validation windows judge, training windows calibrate.
+        quantization: The method and its options; "auto" stands for "static" where there are convolutions and for
+            "dynamic" elsewhere. Layers in `keep_float` and those that the method cannot do are left out.
+
+    Returns:
+        One record per layer, the costliest first.
+
+    Raises:
+        OrderError: The forecaster is deployed already.
+        ConfigError: `quantization` is no spec, or names a layer that is none.
+        ShapeError: The task is not the forecaster's.
+        UnsupportedError: There is nothing to quantize.
+
+    Example:
+        >>> from tsdistill.models import MLPConfig
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> found = quantization_sensitivity(MLPConfig(width=8, depth=1).build(task.signature), task)
+        >>> sorted(each.layer for each in found.layers)
+        ['blocks.0.contract', 'blocks.0.expand', 'embed', 'last', 'shortcut']
+    """
+    refuse_deployed(forecaster, "quantize")
+    spec = Quantization() if quantization is None else quantization
+    if not isinstance(spec, Quantization):
+        raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))
+    full = export(forecaster, task)
+    forms, judge = Forms(full, task), Judge(full, task)
+    if spec.method == "auto":
+        convolves = any(layer.operator == "Conv" for layer in forms.layers)
+        spec = spec.replace(method="static" if convolves else "dynamic")
+    return measured(forms, judge, spec)
+
+
+def measured(forms: Forms, judge: Judge, spec: Quantization) -> QuantizationSensitivity:
+    """The same of a forecaster that is exported already."""
+    able = [
+        layer for layer in forms.layers if layer.operator in ABLE[spec.method] and layer.name not in spec.keep_float
+    ]
+    if not able:
+        forms.deployed(spec)  # raises what is wrong with it
+        raise UnsupportedError(
+            f"`method` must fit the model, got method={spec.method!r}: there is nothing to quantize."
+        )
+    names = [layer.name for layer in forms.layers]
+
+    def alone(layer: Layer) -> LayerSensitivity:
+        others = tuple(name for name in names if name != layer.name)
+        found = judge.errors(forms.deployed(spec.replace(keep_float=others)))
+        kept = {name: found[name] for name in ("increase", "worst_increase", "worst", "difference")}
+        return LayerSensitivity(layer.name, layer.operator, forms.n_weights[layer.name], **kept)
+
+    found = sorted((alone(layer) for layer in able), key=_burden, reverse=True)
+    return QuantizationSensitivity(spec.method, judge.errors(forms.full)["mse"], tuple(found))
+
+
+def mixed(forms: Forms, judge: Judge, spec: Quantization) -> Quantization | None:
+    """The same spec with as few layers in float as the budget needs, the costliest first; None when it needs all."""
+    order = [each.layer for each in measured(forms, judge, spec).layers]
+    full = judge.errors(forms.full)
+
+    def bears(n_kept: int) -> bool:
+        found = judge.errors(forms.deployed(_keeping(spec, order[:n_kept])))
+        return not accuracy_refusals(found, full, spec)
+
+    low, high = 1, len(order)  # of which `high` is sure to do: it leaves nothing to round
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if bears(middle) else (middle + 1, high)
+    return _keeping(spec, order[:low]) if low < len(order) else None
+
+
+def _keeping(spec: Quantization, names: list[str]) -> Quantization:
+    return spec.replace(keep_float=(*spec.keep_float, *names))
+
+
+def _burden(each: LayerSensitivity) -> float:
+    """The larger of what it costs on the whole and at its worst, on one scale."""
+    found = max(each.increase, each.worst_increase / WORST)
+    return found if found == found else float("inf")

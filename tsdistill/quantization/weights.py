@@ -1,0 +1,119 @@
+"""Weight-only INT8 and INT4 of an ONNX graph: weights are stored in few bits and multiplied in float."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tsdistill.quantization.layers import check_complete, finished, folded, to_quantize
+
+OUTPUTS = {"Conv": 0, "Gemm": 0, "LSTM": 1, "MatMul": -1}
+"""Axis of a layer's outputs in its weights; -1 is the last."""
+
+SUMMED = {"Conv": 1, "Gemm": 1, "LSTM": 2, "MatMul": -2}
+"""Axis that a layer sums over, along which 4-bit weights are cut into blocks; -2 is the last but one."""
+
+BLOCKS_SINCE = 21
+"""The ONNX operator set that knows 4 bits and blocks."""
+
+
+def weight_only_graph(
+    graph: bytes, *, weight_bits: int = 8, block_size: int = 32, keep_float: Sequence[str] = ()
+) -> bytes:
+    """The same graph with its weights in 8 or 4 bits; the runtime brings them back to float while it forecasts.
+
+    w' = q * scale, in the standard operator DequantizeLinear: one scale per output of a layer in 8 bits (q of -127 ...
+    127), one per block of `block_size` summed weights and output in 4 bits (q of -7 ... 7).
+
+    Args:
+        graph: An fp32 ONNX file.
+        weight_bits: 8 or 4.
+        block_size: Weights that share a scale in 4 bits.
+        keep_float: Names of layers that stay as they are.
+
+    Returns:
+        An ONNX file that takes and gives what `graph` did.
+
+    Raises:
+        ConfigError: A name in `keep_float` is no layer.
+        UnsupportedError: There is no layer to quantize.
+        ArtifactError: A layer stayed in float.
+    """
+    model = onnx.load_from_string(folded(graph))
+    wanted = to_quantize(model, "weight-only", keep_float)
+    arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+    names = {layer.name for layer in wanted}
+    made: dict[tuple[str, str], str] = {}
+    nodes, tensors = [], []
+    for node in model.graph.node:
+        if node.name in names:
+            layer = next(each for each in wanted if each.name == node.name)
+            for place, name in enumerate(node.input):
+                if name not in layer.weights or name not in arrays:
+                    continue
+                # Layers may share a weight, each of them along axes of its own.
+                if (name, node.op_type) not in made:
+                    weight = numpy_helper.to_array(arrays[name])
+                    values, scale, along = _rounded(weight, node.op_type, weight_bits, block_size)
+                    target = f"{name}.{node.op_type.lower()}"
+                    tensors += [
+                        _tensor(values, f"{target}.q", weight_bits),
+                        numpy_helper.from_array(scale, f"{target}.s"),
+                    ]
+                    nodes.append(
+                        helper.make_node("DequantizeLinear", [f"{target}.q", f"{target}.s"], [target], **along)
+                    )
+                    made[name, node.op_type] = target
+                node.input[place] = made[name, node.op_type]
+        nodes.append(node)
+    used = {name for node in nodes for name in node.input} | {port.name for port in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = [TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend([*kept, *tensors])
+    if weight_bits == 4:
+        standard = next(each for each in model.opset_import if each.domain in ("", "ai.onnx"))
+        standard.version = max(standard.version, BLOCKS_SINCE)
+    check_complete(model, wanted, keep_float, "weight-only")
+    return finished(model, graph)
+
+
+def _rounded(
+    weight: np.ndarray, operator: str, bits: int, block_size: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Integers, scales, and the attributes that say along which axis these lie."""
+    top = 2 ** (bits - 1) - 1
+    if bits == 8:
+        axis = OUTPUTS[operator] % weight.ndim
+        scale = _scale(np.abs(weight).max(axis=tuple(each for each in range(weight.ndim) if each != axis)), top)
+        wide = scale.reshape([-1 if each == axis else 1 for each in range(weight.ndim)])
+        return np.round(weight / wide).astype(np.int8), scale, {"axis": axis}
+    axis = SUMMED[operator] % weight.ndim
+    n_blocks = -(-weight.shape[axis] // block_size)
+    moved = np.moveaxis(weight, axis, 0)
+    padded = np.zeros((n_blocks * block_size, *moved.shape[1:]), weight.dtype)
+    padded[: len(moved)] = moved
+    largest = np.abs(padded).reshape(n_blocks, block_size, *padded.shape[1:]).max(axis=1)
+    scale = _scale(np.moveaxis(largest, 0, axis), top)
+    wide = np.repeat(scale, block_size, axis=axis).take(np.arange(len(moved)), axis=axis)
+    return np.round(weight / wide).astype(np.int8), scale, {"axis": axis, "block_size": block_size}
+
+
+def _scale(largest: np.ndarray, top: int) -> np.ndarray:
+    """Largest / top; 1 where all weights are zero."""
+    return np.where(largest > 0, largest / top, 1.0).astype(np.float32)
+
+
+def _tensor(values: np.ndarray, name: str, bits: int) -> TensorProto:
+    if bits == 8:
+        return numpy_helper.from_array(values, name)
+    # Two weights a byte, the first in the low half.
+    nibbles = (values.ravel() & 0xF).astype(np.uint8)
+    nibbles = np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8))
+    packed = (nibbles[::2] | (nibbles[1::2] << 4)).tobytes()
+    return helper.make_tensor(name, TensorProto.INT4, values.shape, packed, raw=True)
