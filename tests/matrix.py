@@ -42,7 +42,7 @@ REASONS = {
     "convolutions": "convolutions: dynamic INT8 of them is slower than float32; use `static`",
     "LSTM layers": "LSTM layers: ONNX Runtime cannot run them on calibrated ranges; use `dynamic`",
     "nothing to quantize": "no layer with weights to quantize; use `td.export`",
-    "nothing to cut": "no units that could be pruned",
+    "no units, heads or widths to prune": "no units that could be pruned",
 }
 """Words of an `UnsupportedError`, and what the table says of it."""
 

@@ -128,6 +128,7 @@ def test_a_space_that_no_recipe_could_use_is_refused(values: dict[str, Any], wor
         (Space(temporal=0.1), {"horizon": 1, "context": 64}, ["temporal", "horizon of 1"]),
         (Space(students=None), {"student": td.LinearConfig()}, ["students", "'linear'"]),
         (Space(), {"pruning": td.Pruning(max_bytes=9)}, ["`ratio` must be None where", "max_bytes, which finds"]),
+        (Space(methods=("static",)), {}, ["methods", "'static'", "LSTM"]),
     ],
 )
 def test_a_space_that_does_not_fit_its_recipe_is_refused(
@@ -168,6 +169,16 @@ def test_a_proposal_keeps_what_a_recipe_says_of_the_same_architecture() -> None:
     drawn = {"student": "lstm", "lstm_width": 8, "lstm_depth": 2, "lstm_patch": 12, "learning_rate": 0.01}
     model = space.propose(FixedTrial(drawn), base).student.model
     assert model == td.LSTMConfig(widths=(8, 8), patch=12, dropout=0.3, shortcut=False)
+
+
+def test_a_method_may_be_drawn() -> None:
+    base = default_recipe().replace(quantization=td.Quantization(weight_bits=8, max_error_increase=0.1))
+    space = Space(
+        alpha=None, temporal=None, ratio=None, learning_rate=None, students=None, methods=("dynamic", "weight-only")
+    )
+    for method, bits in (("dynamic", 8), ("weight-only", None)):
+        found = space.propose(FixedTrial({"method": method}), base).quantization
+        assert found == base.quantization.replace(method=method, weight_bits=bits, require_gain=False)
 
 
 def test_nothing_varied_leaves_the_recipe_but_for_the_clock() -> None:

@@ -26,7 +26,7 @@ def weight_only_graph(
     """The same graph with its weights in 8 or 4 bits; the runtime brings them back to float while it forecasts.
 
     w' = q * scale, in the standard operator DequantizeLinear: one scale per output of a layer in 8 bits (q of -127 ...
-    127), one per block of `block_size` summed weights and output in 4 bits (q of -7 ... 7).
+    127), one per block of `block_size` summed weights and output in 4 bits (q of -7 ... 7) where there are more.
 
     Args:
         graph: An fp32 ONNX file.
@@ -88,7 +88,8 @@ def _rounded(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Integers, scales, and the attributes that say along which axis these lie."""
     top = 2 ** (bits - 1) - 1
-    if bits == 8:
+    # A block never spans the taps of a filter: short sums would have as many scales as weights.
+    if bits == 8 or weight.shape[SUMMED[operator]] <= block_size:
         axis = OUTPUTS[operator] % weight.ndim
         scale = _scale(np.abs(weight).max(axis=tuple(each for each in range(weight.ndim) if each != axis)), top)
         wide = scale.reshape([-1 if each == axis else 1 for each in range(weight.ndim)])

@@ -11,6 +11,7 @@ from tsdistill.errors import ConfigError, listed, must
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import LSTMConfig, MLPConfig, ModelConfig, PatchTSTConfig
 from tsdistill.pruning import Pruning
+from tsdistill.quantization import Quantization
 from tsdistill.recipe import Recipe
 from tsdistill.spec import Spec
 
@@ -153,6 +154,7 @@ class Space(Spec):
         temporal: Weight of the `TemporalLoss`; 0 leaves the term out.
         ratio: Share of units to prune, below 1; 0 leaves the step out. None over a recipe that prunes to a target.
         learning_rate: Highest step size of the student's training.
+        methods: Ways to quantize to choose from, see `Quantization`.
 
     Raises:
         ConfigError: A choice that no recipe could have; every problem is listed.
@@ -168,6 +170,7 @@ class Space(Spec):
     temporal: Numbers | None = (0.0, 0.03, 0.1, 0.3)
     ratio: Numbers | None = (0.0, 0.25, 0.5)
     learning_rate: Numbers | None = Range(low=5e-4, high=1e-2, log=True)
+    methods: tuple[Literal["dynamic", "static", "weight-only", "auto"], ...] | None = Field(default=None, min_length=1)
 
     @field_validator("students")
     @classmethod
@@ -209,6 +212,10 @@ class Space(Spec):
                 f"`students` must be given when the recipe's student has nothing to train by steps, got {kind!r}. Name "
                 "architectures in the space, or distil this student with tsdistill run."
             )
+        kinds = [each.kind for each in self.students] if self.students is not None else [recipe.student.model.kind]
+        if "static" in (self.methods or ()) and "lstm" in kinds:
+            rule = "leave out 'static' where students are LSTMs, which ONNX Runtime cannot run that way"
+            problems.append(must("methods", rule, self.methods, "Use 'dynamic' or 'auto'"))
         order = next((loss.order for loss in recipe.student.losses if isinstance(loss, TemporalLoss)), 1)
         if self.temporal is not None and _largest(self.temporal) > 0 and horizon <= order:
             problems.append(
@@ -258,6 +265,11 @@ class Space(Spec):
         if self.ratio is not None:
             ratio = _number(trial, "ratio", self.ratio)
             pruning = (pruning or Pruning()).replace(ratio=ratio) if ratio > 0 else None
+        if self.methods is not None:
+            method = trial.suggest_categorical("method", self.methods)
+            base = quantization or Quantization()
+            # Bits of the recipe's method may be none of the drawn one's.
+            quantization = base.replace(method=method, weight_bits=base.weight_bits if method == base.method else None)
         if quantization is not None:
             quantization = quantization.replace(require_gain=False)
         return recipe.replace(

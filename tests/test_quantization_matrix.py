@@ -1,0 +1,63 @@
+"""Every architecture in every form: deployed, saved, loaded and run, or refused with what to use instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import matrix
+from tests.matrix import ARCHITECTURES, FORMS, REASONS
+from tsdistill import runtime
+from tsdistill.artifacts import save
+from tsdistill.data.windows import raw_inputs
+from tsdistill.errors import UnsupportedError
+from tsdistill.models import CONFIGS
+
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "quantization.md"
+
+
+def committed() -> dict[str, list[str]]:
+    """Cells of the guide's table by architecture."""
+    text = re.search(r"<!-- matrix -->\n(.*)<!-- /matrix -->", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    assert text is not None
+    lines = [line for line in text[1].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[0] == ["architecture", *FORMS, "pruned", "pruned + INT8"]
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+def test_the_table_has_every_architecture() -> None:
+    assert set(committed()) == set(ARCHITECTURES) == set(CONFIGS)
+    for text in REASONS.values():
+        assert text in GUIDE.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_table_says_what_there_is(kind: str) -> None:
+    assert matrix.row(kind)[1:] == committed()[kind]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pruned", [False, True], ids=["whole", "pruned"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_every_cell_is_served(kind: str, pruned: bool, tmp_path: Path) -> None:
+    for form in FORMS:
+        try:
+            model = matrix.deployed(kind, form, pruned)
+        except UnsupportedError:  # that it is the right one, the table is held against above
+            continue
+        served = runtime.load(save(model, tmp_path / form))
+        assert runtime.verify(tmp_path / form)["precision"] == model.precision
+        task = matrix.task_of(kind)
+        windows = task.validation
+        inputs = raw_inputs(windows, windows.batches(5).__iter__().__next__().index, task.signature, model.signature)
+        forecast = served.run(**inputs)
+        alone = served.run(**{name: values[:1] for name, values in inputs.items()})
+        assert forecast.shape == (5, model.horizon, 3)
+        assert np.isfinite(forecast).all()
+        gap = np.abs(forecast[:1] - alone) / np.asarray(model.signature.scale)
+        assert gap.max() < (0.2 if model.mixes_windows else 1e-2 if form == "static" else 1e-4)
