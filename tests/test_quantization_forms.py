@@ -49,7 +49,11 @@ def layer_names(graph: bytes) -> set[str]:
 
 def one_layer(operator: str, weight: np.ndarray, *shape: int) -> bytes:
     """A graph of a single layer without a bias, named "layer"."""
-    sizes = {"MatMul": weight.shape[-1:], "Gemm": weight.shape[:1], "Conv": (weight.shape[0], shape[-1] - 2)}[operator]
+    sizes = {
+        "MatMul": weight.shape[-1:],
+        "Gemm": weight.shape[:1],
+        "Conv": (weight.shape[0], shape[-1] - weight.shape[-1] + 1),
+    }[operator]
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dims])
         for name, dims in (("context", shape), ("forecast", (*shape[:-1], *sizes) if operator == "MatMul" else sizes))
