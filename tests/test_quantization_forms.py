@@ -356,7 +356,7 @@ def test_a_layer_that_does_not_bear_it_comes_first() -> None:
     # Weights of very different sizes under one scale: the small ones are rounded away.
     model = deployables.fresh("mlp")
     with torch.no_grad():
-        model.shortcut.weight[0, 0] = 300.0  # type: ignore[union-attr]
+        model.get_submodule("shortcut").weight[0, 0] = 300.0
     found = quantization_sensitivity(model, task(), TAKE_IT.replace(per_channel=False))
     assert found.layers[0].layer == "shortcut"
     assert found.layers[0].worst_increase > 5 * found.layers[1].worst_increase

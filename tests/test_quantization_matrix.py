@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests import matrix
 from tests.matrix import ARCHITECTURES, FORMS, REASONS
@@ -53,8 +54,7 @@ def test_every_cell_is_served(kind: str, pruned: bool, tmp_path: Path) -> None:
         served = runtime.load(save(model, tmp_path / form))
         assert runtime.verify(tmp_path / form)["precision"] == model.precision
         task = matrix.task_of(kind)
-        windows = task.validation
-        inputs = raw_inputs(windows, windows.batches(5).__iter__().__next__().index, task.signature, model.signature)
+        inputs = raw_inputs(task.validation, torch.arange(5), task.signature, model.signature)
         forecast = served.run(**inputs)
         alone = served.run(**{name: values[:1] for name, values in inputs.items()})
         assert forecast.shape == (5, model.horizon, 3)

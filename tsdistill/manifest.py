@@ -51,7 +51,7 @@ class Deployment:
     """What the runtime must know of a deployed model beside its graph.
 
     Args:
-        precision: "fp32", "int8", or "int8-weights" or "int4-weights" of products in float.
+        precision: "fp32", "int8", or "int8-weights" or "int4-weights" (weight-only).
         isolate: Run one window at a time, so that batch mates cannot move a forecast.
         n_parameters: Weights of the trained model the graph was made from.
         parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.

@@ -34,7 +34,7 @@ class Deployed:
         onnx: Content of the ONNX file.
         config: Config of the model it was made from.
         signature: Steps, channels, scaling and frequency.
-        precision: "fp32", "int8", or "int8-weights" or "int4-weights" of products in float.
+        precision: "fp32", "int8", or "int8-weights" or "int4-weights" (weight-only).
         lineage: How it came to be, oldest step first.
         n_parameters: Weights of the model it was made from.
         golden: "context" and "forecast" (and covariates) of a few windows, raw units, to check other machines with.

@@ -20,7 +20,7 @@ class Quantization(Spec):
 
     q = clamp(round(x / scale) + zero_point, low, high) and x' = (q - zero_point) * scale. Weights are rounded once,
     with zero_point 0; activations are rounded to 0 ... 255 while forecasting, with the range they have in that very
-    batch ("dynamic") or the one they had over training windows ("static"), or not at all ("weight-only").
+    batch ("dynamic") or the one they had over training windows ("static"), or not by the graph ("weight-only").
 
     Use "dynamic" for LSTMs, "static" for convolutions, either for transformers and MLPs, "weight-only" when bytes count
     and time does not; these refuse loudly what does not pay. "auto" measures all of them on the machine at hand, for
@@ -29,7 +29,7 @@ class Quantization(Spec):
 
     Args:
         method: "dynamic" (LSTM and linear layers), "static" (convolutions and linear layers), "weight-only" (all
-            layers; products in float), or "auto" (the best of them and of float32, with the reasons).
+            layers, for a small file), or "auto" (the best of them and of float32, with the reasons).
         max_error_increase: Largest share by which the validation MSE may rise over float32.
         max_worst_error_increase: The same for the single step of the horizon and the single channel that suffer most;
             None for five times `max_error_increase`.

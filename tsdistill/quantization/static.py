@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, create_calibrator
+from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from tsdistill.data.task import Signature, Task
@@ -132,7 +132,7 @@ def digest_of_windows(inputs: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-class _Windows(CalibrationDataReader):  # type: ignore[misc]
+class _Windows:
     """One window at a time, so that the calibrator sees equal shapes only."""
 
     def __init__(self, inputs: Mapping[str, np.ndarray]) -> None:
