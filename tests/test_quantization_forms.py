@@ -157,7 +157,7 @@ def test_a_static_layer_equals_the_arithmetic_it_claims(operator: str) -> None:
         "Conv": lambda: torch.nn.functional.conv1d(torch.tensor(near), torch.tensor(rounded)).numpy(),
     }[operator]()
     # A convolution gives integers again: off by a step of its own range.
-    allowed = (expected.max() - expected.min()) / 255 if operator == "Conv" else 1e-3
+    allowed = 1.5 * (expected.max() - expected.min()) / 255 if operator == "Conv" else 1e-3
     assert np.abs(found - expected).max() <= allowed
     assert np.abs(run(graph, x) - expected).max() > 1e-2 or operator == "Conv"
 
@@ -190,7 +190,7 @@ def test_calibration_windows_are_as_many_as_asked_and_spread() -> None:
 
 def test_rare_values_widen_the_range_of_min_max_alone() -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(499, 7 * 37)).astype(np.float32)
+    x = rng.normal(size=(997, 7 * 37)).astype(np.float32)
     x[3, 5] = 40
     graph = one_layer("MatMul", rng.normal(size=(7 * 37, 11)).astype(np.float32), 7 * 37)
     found = {

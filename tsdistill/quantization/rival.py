@@ -89,7 +89,11 @@ def _engine() -> str:
     """The fastest INT8 backend of this torch."""
     there = torch.backends.quantized.supported_engines
     found = next((engine for engine in ENGINES if engine in there), None)
-    if found is None or not hasattr(getattr(torch.ao, "quantization", None), "quantize_dynamic"):
+    try:
+        exists = hasattr(torch.ao.quantization, "quantize_dynamic")
+    except (AttributeError, ImportError):  # a later torch, without it
+        exists = False
+    if found is None or not exists:
         raise UnsupportedError(
             f"torch must have quantize_dynamic and one of the backends {', '.join(ENGINES)}, got torch "
             f"{torch.__version__} with {', '.join(there)}. Use td.quantize(..., td.Quantization(method='dynamic'))."
