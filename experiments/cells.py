@@ -88,7 +88,7 @@ def _with_range(values: pd.Series[float], digits: int) -> str:
 def tests(found: pd.DataFrame) -> list[str]:
     """Paired t-tests over seeds: the deployed model against its control, the baselines and the teacher."""
     errors = found[found["runtime"] != "torch fp32"].pivot_table(index="seed", columns="name", values="mse")
-    subject = next((name for name in ("int8", "deployed") if name in errors), None)
+    subject = next((name for name in ("int8", "int8-weights", "int4-weights", "deployed") if name in errors), None)
     if subject is None or len(errors) < 3:
         return []
     lines = ["", f"MSE of {subject} against, by a paired t-test over seeds:", ""]

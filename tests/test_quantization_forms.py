@@ -156,7 +156,7 @@ def test_a_static_layer_equals_the_arithmetic_it_claims(operator: str) -> None:
         "Gemm": lambda: near @ rounded.T,
         "Conv": lambda: torch.nn.functional.conv1d(torch.tensor(near), torch.tensor(rounded)).numpy(),
     }[operator]()
-    # A convolution gives integers again: off by a step of its own range.
+    # A convolution gives integers again: off by steps of its own range.
     allowed = 1.5 * (expected.max() - expected.min()) / 255 if operator == "Conv" else 1e-3
     assert np.abs(found - expected).max() <= allowed
     assert np.abs(run(graph, x) - expected).max() > 1e-2 or operator == "Conv"

@@ -216,7 +216,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     forecast = golden.pop("forecast")
     found, where = difference(predictor.run(**golden), forecast, unit, predictor.signature.channels)
     if not found <= tolerance:
-        int8 = predictor.precision == "int8"
+        int8 = predictor.precision != "fp32"
         remedy = (
             "This processor computes INT8 differently; export in fp32 for it." if int8 else "Do not serve from here."
         )
