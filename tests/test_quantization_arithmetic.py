@@ -139,7 +139,8 @@ def test_what_any_grid_keeps(values: list[float], bits: int, symmetric: bool) ->
     x = torch.tensor(values)
     grid = weight_grid(x, bits=bits) if symmetric else dynamic_grid(x, bits=bits)
     q, rounded = grid.quantize(x), grid.fake_quantize(x)
-    assert grid.low <= int(q.min()) and int(q.max()) <= grid.high
+    assert grid.low <= int(q.min())
+    assert int(q.max()) <= grid.high
     assert float(grid.fake_quantize(torch.zeros(1))) == 0
     # Half a step at most, and another half at the ends, where the zero point itself had to be rounded.
     bound = float(grid.scale) * (0.5 if symmetric else 1.0)

@@ -29,11 +29,11 @@ class Grid:
     """The real numbers that whole numbers can stand for.
 
     Attributes:
-        scale: Distance of two neighbours, () or (channel,).
+        scale: Distance of two neighbours, () or (channel,), or of a shape that goes with the values'.
         zero_point: The whole number that stands for 0, of the same shape, in float32.
         low: Smallest whole number.
         high: Largest whole number.
-        axis: Axis of a tensor along which `scale` varies; None for one scale.
+        axis: Axis of the values along which a `scale` of (channel,) varies.
     """
 
     scale: Tensor
@@ -77,7 +77,7 @@ def symmetric_grid(reach: Tensor, *, bits: int, axis: int | None = None) -> Grid
     activations of 0 ... 255 fit into 16 bits.
 
     Args:
-        reach: Largest magnitude, () or (channel,); where it is 0 the scale is 1.
+        reach: Largest magnitudes; where one is 0 its scale is 1.
         bits: 2 to 8.
         axis: Axis along which `reach` varies.
 
@@ -116,6 +116,15 @@ def weight_grid(weight: Tensor, *, bits: int, axis: int | None = None) -> Grid:
     sizes = weight.detach().abs()
     reach = sizes.amax() if axis is None else sizes.movedim(axis, 0).flatten(1).amax(dim=1)
     return symmetric_grid(reach, bits=bits, axis=axis)
+
+
+def round_in_blocks(weight: Tensor, *, bits: int, size: int, axis: int) -> Tensor:
+    """A weight with every `size` neighbours along `axis` on a symmetric grid of their own; the last may be fewer."""
+    rows = weight.movedim(axis, -1)
+    n_weights = rows.shape[-1]
+    blocks = torch.nn.functional.pad(rows, (0, -n_weights % size)).unflatten(-1, (-1, size))
+    grid = symmetric_grid(blocks.detach().abs().amax(dim=-1, keepdim=True), bits=bits)
+    return grid.fake_quantize(blocks).flatten(-2)[..., :n_weights].movedim(-1, axis)
 
 
 def dynamic_grid(x: Tensor, *, bits: int = 8) -> Grid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tsdistill.data.task import Task
@@ -19,9 +20,11 @@ from tsdistill.quantization.judging import (
     refuse_what_does_not_pay,
     table,
 )
+from tsdistill.quantization.qat import deployed_form, refuse_vain_training, train_rounded
 from tsdistill.quantization.sensitivities import mixed
 from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import LineageStep
+from tsdistill.teachers import Teacher
 
 EVERY: dict[str, dict[str, Any]] = {
     "dynamic": {"method": "dynamic"},
@@ -32,21 +35,36 @@ EVERY: dict[str, dict[str, Any]] = {
 """What "auto" tries, by the names in its table."""
 
 
-def quantize(forecaster: Forecaster, task: Task, quantization: Quantization | None = None) -> Deployed:
+def quantize(
+    forecaster: Forecaster,
+    task: Task,
+    quantization: Quantization | None = None,
+    *,
+    teacher: Teacher | None = None,
+    cache: Path | None = None,
+    checkpoint: Path | None = None,
+    progress: bool | None = None,
+) -> Deployed:
     """Deploy a forecaster in INT8 where that pays, and refuse with numbers where it does not.
 
-    The forecaster is exported in float32, its layers become 8-bit integer products ("dynamic", "static") or are stored
-    in 8 or 4 bits ("weight-only"), and the forms are measured through the runtime that serves them: MSE on the
-    validation part, over all and for the step and channel that suffer most, bytes of the graph, and median latency on
-    one thread, taking turns. "auto" does so with every form there can be, leaves in float the layers that cost more
-    than the budget, and takes the smallest of the fastest; the table with the reason of every refusal is kept in the
-    lineage and printed by `tsdistill quantize`. Use it as the last step of every recipe; the test part is never read. A
-    `control` is deployed in the form that was chosen for the forecaster.
+    The forecaster is exported in float32, its layers become 8-bit integer products ("dynamic", "static") or are
+    stored in 8 or 4 bits ("weight-only"), the forecaster being trained for that before or not ("qat"), and the forms
+    are measured through the runtime that serves them: MSE on the validation part, over all and for the step and
+    channel that suffer most, bytes of the graph, and median latency on one thread, taking turns. "auto" does so with
+    every form there can be, leaves in float the layers that cost more than the budget, and takes the smallest of the
+    fastest; the table with the reason of every refusal is kept in the lineage and printed by `tsdistill quantize`.
+    Use it as the last step of every recipe; the test part is never read. A `control` is deployed in the form that was
+    chosen for the forecaster.
 
     Args:
         forecaster: A trained forecaster; left as it was.
-        task: Its task; the validation part is read, and for static INT8 the training part.
+        task: Its task; the validation part is read, and for static INT8 and "qat" the training part.
         quantization: Method and budget; defaults to `Quantization()`.
+        teacher: Who teaches with method "qat"; without one the truth alone does.
+        cache: Folder for the teacher's forecasts.
+        checkpoint: A file to keep the state of "qat" in, so that a stopped run continues (the control keeps its own
+            beside it).
+        progress: Show progress bars of "qat"; None shows them in a terminal only.
 
     Returns:
         A deployed forecaster: "int8", "int8-weights" or "int4-weights", or "fp32" if the method is "auto" and
@@ -57,9 +75,11 @@ def quantize(forecaster: Forecaster, task: Task, quantization: Quantization | No
             nothing to quantize; the message has the numbers and what to use.
         ArtifactError: The exported graph does not agree with torch, or a layer stayed in float.
         OrderError: `forecaster` is deployed already.
-        ConfigError: `quantization` is no spec or `task` no task, or `keep_float` names a layer that is none.
+        ConfigError: `quantization` is no spec or `task` no task, `keep_float` names a layer that is none, or a teacher
+            is given to another method than "qat".
         ShapeError: The task is not the forecaster's.
         DataError: A training window is not finite.
+        DivergenceError: Loss or gradient became infinite or NaN with "qat".
 
     Example:
         >>> from tsdistill.models import MLPConfig
@@ -76,23 +96,37 @@ def quantize(forecaster: Forecaster, task: Task, quantization: Quantization | No
     if not isinstance(task, Task):
         remedy = "Its validation windows judge, and its training windows calibrate: pass td.Task(...)"
         raise ConfigError(must("task", "be the forecaster's Task", task, remedy))
+    if teacher is not None and spec.method != "qat":
+        remedy = "Leave it out, or quantize with method='qat', which trains"
+        raise ConfigError(must("teacher", f"be None with method={spec.method!r}", type(teacher).__name__, remedy))
     full = export(forecaster, task)
     forms, judge = Forms(full, task), Judge(full, task)
     candidates = [Candidate(FULL, model=full, numbers=judge.errors(full))]
+    how: dict[str, Any] = {"cache": cache, "progress": progress}
+    facts: dict[str, Any] = {}
     wanted = {name: spec.replace(**values) for name, values in EVERY.items()} if spec.method == "auto" else None
-    for name, each in (wanted or {spec.method: spec}).items():
+    asked = deployed_form(forecaster, spec)
+    for name, each in (wanted or {asked.method: asked}).items():
         # Without the clock the first form that keeps to the budget is taken, and the others need not be made.
         if wanted is not None and not spec.require_gain and any(not found.refused for found in candidates[1:]):
             break
         candidates.extend(_tried(name, each, forms, judge, loud=wanted is None))
+    if spec.method == "qat":
+        trained, facts["training"] = train_rounded(
+            forecaster, task, spec, teacher=teacher, checkpoint=checkpoint, **how
+        )
+        candidates.extend(_tried("qat", asked, Forms(export(trained, task), task), judge, loud=True))
     taken = _taken(candidates, task, spec, forecaster.config.kind)
-    metrics = {"chosen": taken.name, "candidates": [each.to_dict() for each in candidates]}
+    metrics = {"chosen": taken.name, "candidates": [each.to_dict() for each in candidates], **facts}
     control = full.control
-    if control is not None:
+    if control is not None and forecaster.control is not None:
+        if spec.method == "qat":
+            beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
+            control = export(train_rounded(forecaster.control, task, spec, checkpoint=beside, **how)[0], task)
         alike = control if taken.spec is None else Forms(control, task).deployed(taken.spec)
         control = _with_step(alike, task, spec, {"chosen": taken.name})
     assert taken.model is not None  # what cannot be made is refused
-    return replace(_with_step(taken.model, task, spec, metrics), control=control)
+    return replace(_with_step(taken.model, task, spec, metrics, teacher), control=control)
 
 
 def candidate_table(model: Deployed) -> str:
@@ -118,7 +152,7 @@ def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, loud: b
             raise
         found.refused.append(str(error))
         return [found]
-    full = judge.errors(forms.full)
+    full = judge.errors(judge.full)
     found.numbers, found.told = judge.errors(found.model), forms.told(spec)
     found.refused += accuracy_refusals(found.numbers, full, spec)
     if loud or not found.refused or spec.method == "weight-only":
@@ -138,17 +172,20 @@ def _taken(candidates: list[Candidate], task: Task, spec: Quantization, kind: st
     numbers = measure(made, task, spec)
     for each in candidates:
         each.numbers |= numbers.get(each.name, {})
+    asked = candidates[-1]
     if spec.require_gain:
-        refuse_what_does_not_pay(candidates, spec)
+        refuse_what_does_not_pay(candidates, asked.spec if spec.method == "qat" and asked.spec else spec)
+        if spec.method == "qat":
+            refuse_vain_training(asked, candidates[-2])
     if spec.method != "auto":
-        asked = candidates[-1]
         if asked.refused:
             raise UnsupportedError(
                 f"INT8 does not pay for this {kind} forecaster: {'; '.join(asked.refused)}. Use method='auto' to get "
                 "the best form for it, or take this one all the same with require_gain=False (bytes, latency) or a "
                 "larger max_error_increase (accuracy)."
             )
-        candidates[0].refused.append(f"method={spec.method!r} was asked for")
+        for each in candidates[:-1]:
+            each.refused.append(f"method={spec.method!r} was asked for")
         return asked
     left = [each for each in candidates if not each.refused]
     if spec.require_gain:
@@ -163,10 +200,13 @@ def _taken(candidates: list[Candidate], task: Task, spec: Quantization, kind: st
     return taken
 
 
-def _with_step(model: Deployed, task: Task, spec: Quantization, metrics: dict[str, Any]) -> Deployed:
+def _with_step(
+    model: Deployed, task: Task, spec: Quantization, metrics: dict[str, Any], teacher: Teacher | None = None
+) -> Deployed:
     step = LineageStep(
         verb="quantize",
-        spec={"quantization": spec.to_dict()},
+        spec={"quantization": spec.to_dict()} | ({} if teacher is None else {"teacher": teacher.digest}),
+        seed=spec.training.seed if spec.method == "qat" else None,
         data=task.fingerprint,
         metrics=metrics,
         versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},

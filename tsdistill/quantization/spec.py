@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from tsdistill.errors import UnsupportedError, listed, must
+from tsdistill.errors import listed, must
+from tsdistill.losses import AnyLoss, OutputLoss
 from tsdistill.spec import Spec
-
-PLANNED = ("qat",)
+from tsdistill.training import Training
 
 WORST = 5.0
 """The worst step and channel may lose this many times what the mean may."""
@@ -20,16 +20,19 @@ class Quantization(Spec):
 
     q = clamp(round(x / scale) + zero_point, low, high) and x' = (q - zero_point) * scale. Weights are rounded once,
     with zero_point 0; activations are rounded to 0 ... 255 while forecasting, with the range they have in that very
-    batch ("dynamic") or the one they had over training windows ("static"), or not by the graph ("weight-only").
+    batch ("dynamic") or the one they had over training windows ("static"), or not at all ("weight-only"). "qat" trains
+    on before, so that the forecaster forecasts well with rounded numbers.
 
     Use "dynamic" for LSTMs, "static" for convolutions, either for transformers and MLPs, "weight-only" when bytes count
-    and time does not; these refuse loudly what does not pay. "auto" measures all of them on the machine at hand, for
-    that machine. As "auto" and `require_gain` go by the clock, machines can decide differently about models for which
-    INT8 hardly matters.
+    and time does not, "qat" when one of these costs too much accuracy; these refuse loudly what does not pay. "auto"
+    measures all of them but "qat" on the machine at hand, for that machine. As "auto" and `require_gain` go by the
+    clock, machines can decide differently about models for which INT8 hardly matters.
 
     Args:
         method: "dynamic" (LSTM and linear layers), "static" (convolutions and linear layers), "weight-only" (all
-            layers, for a small file), or "auto" (the best of them and of float32, with the reasons).
+            layers; products in float), "qat" (trained on while it rounds, then deployed in one of these forms:
+            weight-only with 4 bits, static where there are convolutions, dynamic elsewhere), or "auto" (the best of the
+            first three and of float32, with the reasons).
         max_error_increase: Largest share by which the validation MSE may rise over float32.
         max_worst_error_increase: The same for the single step of the horizon and the single channel that suffer most;
             None for five times `max_error_increase`.
@@ -41,7 +44,7 @@ class Quantization(Spec):
         batch_sizes: Windows at once for which latency counts.
         weight_bits: 7 (default of dynamic and static) forecasts the same on every processor. Those without VNNI
             instructions add products of 8-bit weights in 16 bits, which overflow: take 8 only for machines that are
-            known to have them. Weight-only has 8 (default) or 4; "auto" tries both.
+            known to have them. Weight-only has 8 (default) or 4; "auto" tries both. "qat" has 7 (default), 8 or 4.
         per_channel: One weight scale per output instead of one per layer: a little larger, and more exact. Weight-only
             always has it.
         block_size: Weights that share a scale in 4 bits.
@@ -49,12 +52,13 @@ class Quantization(Spec):
         calibration: Range of an activation: all it was seen to have ("min-max"), without the rarest values
             ("percentile"), or the one that keeps most of its distribution ("entropy").
         keep_float: Layers that stay in float32, by the names that `quantization_sensitivity` lists.
+        training: How "qat" trains, from the forecaster's own weights: short, and at a low rate.
+        losses: What "qat" imitates when there is a teacher.
         isolate: Forecast one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch
             mates move a forecast a little; those of isolated windows cannot, at the price of throughput.
 
     Raises:
         ConfigError: A field breaks its rule.
-        UnsupportedError: A method that is planned and not there yet.
 
     Example:
         >>> Quantization().method, Quantization(method="auto").max_error_increase
@@ -67,7 +71,9 @@ class Quantization(Spec):
     dynamic activation scales are found anew in every forecast instead of by calibration.
     """
 
-    method: Literal["dynamic", "static", "weight-only", "auto"] = "dynamic"
+    late: ClassVar[frozenset[str]] = frozenset({"training", "losses"})
+
+    method: Literal["dynamic", "static", "weight-only", "qat", "auto"] = "dynamic"
     max_error_increase: float = Field(default=0.02, ge=0)
     max_worst_error_increase: float | None = Field(default=None, ge=0)
     require_gain: bool = True
@@ -79,6 +85,8 @@ class Quantization(Spec):
     n_calibration: int = Field(default=128, ge=1)
     calibration: Literal["min-max", "percentile", "entropy"] = "min-max"
     keep_float: tuple[str, ...] = ()
+    training: Training = Training(epochs=3, learning_rate=5e-4, precision="float32")
+    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)
     isolate: bool = False
 
     @property
@@ -93,22 +101,12 @@ class Quantization(Spec):
             WORST * self.max_error_increase if self.max_worst_error_increase is None else self.max_worst_error_increase
         )
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _is_there(cls, method: Any) -> Any:
-        if method in PLANNED:
-            raise UnsupportedError(
-                "`method` must be 'dynamic', 'static', 'weight-only' or 'auto', got "
-                f"method={method!r}, which is not there yet."
-            )
-        return method
-
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
-        weights = (4, 8) if self.method == "weight-only" else (7, 8)
+        weights = {"weight-only": (4, 8), "qat": (4, 7, 8)}.get(self.method, (7, 8))
         if self.weight_bits is not None and self.weight_bits not in weights:
-            rule = f"be {weights[0]} or {weights[1]} when method={self.method!r}"
+            rule = f"be {' or '.join(map(str, weights))} when method={self.method!r}"
             problems.append(must("weight_bits", rule, self.weight_bits, "Leave it out for the method's own"))
         if any(size < 1 for size in self.batch_sizes) or len(set(self.batch_sizes)) < len(self.batch_sizes):
             problems.append(must("batch_sizes", "be different numbers of at least 1", self.batch_sizes, "Try (1, 64)"))

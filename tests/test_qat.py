@@ -1,0 +1,344 @@
+"""Quantization-aware training: what it computes is what is deployed, and it gives back accuracy that rounding takes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from deployables import contexts, in_deviations, task
+from torch import nn
+
+from tsdistill.data.task import Task
+from tsdistill.errors import ArtifactError, ConfigError, DivergenceError, UnsupportedError
+from tsdistill.evaluation import evaluate
+from tsdistill.exporting import export
+from tsdistill.models import (
+    Forecaster,
+    LinearConfig,
+    LSTMConfig,
+    MLPConfig,
+    ModelConfig,
+    PatchTSTConfig,
+    QuantileHead,
+    SeasonalNaiveConfig,
+    TCNConfig,
+)
+from tsdistill.quantization import Quantization, quantize
+from tsdistill.quantization.dynamic import dynamic_graph
+from tsdistill.quantization.faked import RoundedLSTM, Rounding, faked, settled
+from tsdistill.quantization.qat import deployed_form, train_rounded
+from tsdistill.quantization.static import ranges_of, static_graph
+from tsdistill.quantization.weights import weight_only_graph
+from tsdistill.runtime import Predictor
+from tsdistill.testing import toy_batch, toy_signature, toy_task
+from tsdistill.training import Training, TruthObjective, fit, train
+
+QUICK = Training(epochs=2, batch_size=37, learning_rate=1e-3, precision="float32")
+
+MODELS: dict[str, ModelConfig] = {
+    "lstm": LSTMConfig(widths=(5, 3), patch=7, bidirectional=True),
+    "patchtst": PatchTSTConfig(depth=1, width=6, heads=2, patch=7, stride=5),
+    "tcn": TCNConfig(width=5, depth=2, patch=5),
+}
+
+
+def shaken(config: ModelConfig, size: float = 0.3) -> Forecaster:
+    """A forecaster whose every weight has something to say."""
+    model = config.build(task().signature)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+    return model.eval()
+
+
+@functools.cache
+def settled_graph(kind: str, rounding: Rounding) -> tuple[Forecaster, Forecaster, bytes]:
+    """A forecaster, the same faked, and the float graph of what that settles to."""
+    model = shaken(MODELS[kind])
+    fake = faked(model, rounding).eval()
+    return model, fake, export(settled(fake, model)).onnx
+
+
+@pytest.mark.parametrize(
+    ("kind", "rounding"),
+    [
+        ("lstm", Rounding("dynamic", 7)),
+        ("patchtst", Rounding("dynamic", 7, per_channel=False)),
+        ("lstm", Rounding("weight-only", 4, block_size=16)),
+        ("tcn", Rounding("weight-only", 4, block_size=16)),
+    ],
+)
+def test_what_is_deployed_forecasts_what_the_training_saw(kind: str, rounding: Rounding) -> None:
+    model, fake, graph = settled_graph(kind, rounding)
+    x = contexts(11, seed=1)
+    if rounding.form == "dynamic":
+        small = dynamic_graph(graph, per_channel=rounding.per_channel, weight_bits=rounding.weight_bits)
+    else:
+        small = weight_only_graph(graph, weight_bits=4, block_size=rounding.block_size)
+    deployed = Predictor(small, model.signature).predict(x)
+    moved = in_deviations(fake.predict(x) - model.predict(x))
+    assert moved > 0.01
+    # Float32 in raw units: the steps of a pressure of 1012 are 1e-5 deviations.
+    assert in_deviations(deployed - fake.predict(x)) < 1e-4
+
+
+def test_static_forms_differ_by_less_than_what_rounding_moves() -> None:
+    # Its ranges are those of float activations, and what a convolution shares with a shortcut is rounded for both.
+    model, fake, graph = settled_graph("tcn", Rounding("static", 7))
+    x = contexts(11, seed=1)
+    small = static_graph(graph, ranges_of(graph, {"context": x}))
+    deployed = Predictor(small, model.signature).predict(x)
+    gap, moved = (
+        np.sqrt(np.mean(each**2)) for each in (deployed - fake.predict(x), fake.predict(x) - model.predict(x))
+    )
+    assert 0 < gap < 1.5 * moved
+
+
+def test_rounding_without_training_deploys_what_plain_quantization_does() -> None:
+    model, _, graph = settled_graph("lstm", Rounding("dynamic", 7))
+    plain, ours = (weights_of(dynamic_graph(each)) for each in (export(model).onnx, graph))
+    assert len(plain) > 5
+    assert plain.keys() == ours.keys()
+    for name, values in plain.items():
+        np.testing.assert_allclose(ours[name], values, rtol=1e-6, err_msg=name)
+
+
+def weights_of(graph: bytes) -> dict[str, np.ndarray]:
+    """Whole numbers and scales of a graph by name."""
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_from_string(graph).graph.initializer}
+    return {name: array for name, array in found.items() if "quantized" in name or name.endswith("_scale")}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_settled_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) -> None:
+    model, rounding = shaken(MODELS[kind]), Rounding("weight-only", 8)
+    before = model.digest
+    plain = settled(faked(model, rounding), model)
+    rounded = {name for name, _ in rounding.layers(model)}
+    assert (model.digest, plain.state_dict().keys()) == (before, model.state_dict().keys())
+    assert type(plain) is type(model)
+    for name, weight in plain.named_parameters():
+        layer, _, own = name.rpartition(".")
+        if layer not in rounded or not own.startswith("weight"):
+            assert torch.equal(weight, model.get_parameter(name))
+            continue
+        rows = weight.detach().flatten(1)
+        steps = rows / (rows.abs().amax(dim=1, keepdim=True) / 127)
+        torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+        assert not torch.equal(weight, model.get_parameter(name))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_cell_without_rounding_is_the_lstm_of_torch(bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    theirs = nn.LSTM(7, 5, batch_first=True, bidirectional=bidirectional)
+    ours = RoundedLSTM(theirs, reads_rounded=False)
+    rows = torch.randn(3, 11, 7, requires_grad=True)
+    found, expected = ours(rows), theirs(rows)
+    for each, other in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
+        torch.testing.assert_close(each, other)
+    gradients = [torch.autograd.grad(each[0].square().sum(), rows, retain_graph=True)[0] for each in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> None:
+    model = MODELS[kind].replace(dropout=0.0).build(toy_signature())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    form = "static" if kind == "tcn" else "dynamic"
+    batch = toy_batch()
+    gradients = []
+    for each in (model.train(), faked(model, Rounding(form, 8)).train()):  # type: ignore[arg-type]
+        loss, _ = TruthObjective()(each, batch)
+        found = torch.autograd.grad(loss, list(each.parameters()))
+        gradients.append(torch.cat([gradient.flatten() for gradient in sorted(found, key=lambda g: tuple(g.shape))]))
+    assert gradients[0].shape == gradients[1].shape
+    # Rounded at 8 bits, the loss pulls nearly as it did.
+    norms = [each.norm() for each in gradients]
+    assert float(norms[1] / norms[0]) == pytest.approx(1, abs=0.2)
+
+
+def test_layers_kept_in_float_round_nothing() -> None:
+    model = shaken(MODELS["patchtst"])
+    names = tuple(name for name, each in model.named_modules() if isinstance(each, nn.Linear))
+    kept = faked(model, Rounding("dynamic", 4, keep_float=names[1:]))
+    assert torch.equal(kept.get_parameter(f"{names[1]}.weight"), model.get_parameter(f"{names[1]}.weight"))
+    x = contexts(5)
+    few, all_of_them = (in_deviations(each.predict(x) - model.predict(x)) for each in
+                        (kept, faked(model, Rounding("dynamic", 4))))  # fmt: skip
+    assert 0 < few < all_of_them
+    with pytest.raises(UnsupportedError, match="nothing to train"):
+        faked(model, Rounding("dynamic", 7, keep_float=names))
+
+
+# Training.
+
+
+def error(model: Forecaster, task: Task) -> float:
+    return float(evaluate(model, task, split="validation")["mse"])
+
+
+@pytest.mark.parametrize("config", [MLPConfig(width=17, depth=1, dropout=0.0), LSTMConfig(widths=(13,), patch=8)])
+def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
+    task = toy_task()
+    spec = Quantization(method="qat", weight_bits=4, training=Training(epochs=6, precision="float32"))
+    rounding = Rounding("weight-only", 4)
+    lost, recovered = [], []
+    for seed in (0, 1, 2):
+        full = train(config, task, Training(epochs=25, learning_rate=3e-3, precision="float32", seed=seed))
+        # As long in float, so that what is compared is the rounding and not the training.
+        longer = copy.deepcopy(full)
+        fit(longer, task, spec.training, TruthObjective())
+        plain = settled(faked(longer, rounding), longer)
+        trained, found = train_rounded(full, task, spec)
+        assert found["objective"] == "MSE(model, truth)"
+        lost.append(error(plain, task) - error(longer, task))
+        recovered.append(error(plain, task) - error(trained, task))
+    assert np.mean(lost) > 0
+    assert np.mean(recovered) > 0.3 * np.mean(lost)
+
+
+def test_a_stopped_training_continues_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, checkpoint = toy_task(), tmp_path / "run.safetensors"
+    spec = Quantization(method="qat", training=QUICK)
+    model = LSTMConfig(widths=(5,), patch=11).build(task.signature)
+    whole, _ = train_rounded(model, task, spec)
+
+    def stop(progress: float) -> None:
+        if progress >= 0.5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TruthObjective, "at", staticmethod(stop))
+        with pytest.raises(KeyboardInterrupt):
+            train_rounded(model, task, spec, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    resumed, _ = train_rounded(model, task, spec, checkpoint=checkpoint)
+    assert resumed.digest == whole.digest
+    assert resumed.digest != model.digest
+    # The same forecaster trained without rounding, or with other bits, is another run.
+    with pytest.raises(ArtifactError, match="belongs to another run"):
+        fit(copy.deepcopy(model), task, QUICK, TruthObjective(), checkpoint=checkpoint)
+    with pytest.raises(ArtifactError, match="belongs to another run"):
+        train_rounded(model, task, spec.replace(weight_bits=8), checkpoint=checkpoint)
+
+
+@functools.cache
+def aware() -> tuple[Task, Forecaster, Any]:
+    """A forecaster with a control, trained by a teacher and deployed."""
+    task = toy_task()
+    model = train(MLPConfig(width=13, depth=1), task, QUICK)
+    model.control = copy.deepcopy(model)
+    teacher = train(LinearConfig(), task)
+    spec = Quantization(method="qat", training=QUICK.replace(seed=5), require_gain=False, weight_bits=4)
+    before = model.digest
+    deployed = quantize(model, task, spec, teacher=teacher)
+    assert model.digest == before
+    return task, model, (teacher, spec, deployed)
+
+
+def test_the_lineage_tells_what_training_gained() -> None:
+    task, model, (teacher, spec, deployed) = aware()
+    step = deployed.lineage[-1]
+    assert [each.verb for each in deployed.lineage] == ["train", "export", "quantize"]
+    assert step.spec == {"quantization": spec.to_dict(), "teacher": teacher.digest}
+    assert step.seed == 5
+    rows = {row["name"]: row for row in step.metrics["candidates"]}
+    assert list(rows) == ["fp32", "weight-only", "qat"]
+    assert rows["qat"]["mse"] == pytest.approx(error(deployed, task))
+    assert rows["fp32"]["mse"] == pytest.approx(error(model, task), rel=1e-4)
+    assert rows["qat"]["mse"] < rows["weight-only"]["mse"]
+    assert rows["qat"]["graph_bytes"] == pytest.approx(rows["weight-only"]["graph_bytes"], rel=0.01)
+    assert step.metrics["chosen"] == "qat"
+    assert step.metrics["training"]["steps"] > 0
+    assert "teacher" in step.metrics["training"]["objective"]
+    assert deployed.precision == "int4-weights"
+
+
+def test_a_control_is_trained_alike_without_the_teacher() -> None:
+    _, _, (_, _, deployed) = aware()
+    assert deployed.control.precision == deployed.precision
+    assert deployed.control.onnx != deployed.onnx
+    assert len(deployed.control.onnx) == pytest.approx(len(deployed.onnx), rel=0.01)
+
+
+def test_training_in_vain_is_refused_with_numbers() -> None:
+    task = toy_task()
+    model = train(MLPConfig(width=5, depth=1), task, Training(epochs=20, learning_rate=3e-3, precision="float32"))
+    spec = Quantization(
+        method="qat", training=Training(epochs=1, learning_rate=0.3, precision="float32"), max_error_increase=99.0
+    )
+    with pytest.raises(UnsupportedError, match=r"against .* with method='dynamic', which trains nothing"):
+        quantize(model, task, spec)
+
+
+def test_quantiles_are_trained_with_their_own_error() -> None:
+    task = toy_task()
+    model = LSTMConfig(widths=(5,), patch=11, head=QuantileHead(levels=(0.1, 0.5, 0.9))).build(task.signature)
+    trained, found = train_rounded(model, task, Quantization(method="qat", training=QUICK))
+    assert found["objective"] == "pinball(model, truth)"
+    context = task.validation.batch(torch.arange(7)).context
+    quantiles = trained.activations(context).distribution
+    assert quantiles is not None
+    assert bool((quantiles.diff(dim=-1) >= 0).all())
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "form"),
+    [
+        (MODELS["tcn"], Quantization(method="qat"), "static"),
+        (MODELS["tcn"], Quantization(method="qat", weight_bits=4), "weight-only"),
+        (MODELS["lstm"], Quantization(method="qat", weight_bits=8), "dynamic"),
+        (MODELS["lstm"], Quantization(method="static"), "static"),
+    ],
+)
+def test_the_form_follows_from_layers_and_bits(config: ModelConfig, spec: Quantization, form: str) -> None:
+    found = deployed_form(config.build(task().signature), spec)
+    assert (found.method, found.bits) == (form, spec.bits)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (LinearConfig(), r"'linear' one, which is solved in closed form"),
+        (SeasonalNaiveConfig(period=24), "closed form"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(config: ModelConfig, words: str) -> None:
+    with pytest.raises(UnsupportedError, match=rf"method='qat' for a .*{words}"):
+        train_rounded(config.build(toy_signature()), toy_task(), Quantization(method="qat"))
+
+
+def test_lstms_of_another_kind_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="Stack single layers"):
+        RoundedLSTM(nn.LSTM(3, 5, num_layers=2, batch_first=True), reads_rounded=True)
+
+
+def test_a_diverging_training_is_an_error() -> None:
+    task = toy_task()
+    model = MLPConfig(width=5, depth=1).build(task.signature)
+    with torch.no_grad():
+        model.get_parameter("last.bias").fill_(float("nan"))
+    with pytest.raises(DivergenceError):
+        train_rounded(model, task, Quantization(method="qat", training=QUICK))
+
+
+def test_a_teacher_of_a_method_that_does_not_train_is_refused() -> None:
+    model = MLPConfig(width=5, depth=1).build(toy_signature())
+    with pytest.raises(ConfigError, match="`teacher` must be None with method='dynamic'"):
+        quantize(model, toy_task(), Quantization(), teacher=model)
+
+
+def test_a_spec_survives_json_and_toml() -> None:
+    spec = Quantization(method="qat", weight_bits=4, training=QUICK)
+    assert Quantization.from_json(spec.to_json()) == spec == Quantization.from_toml(spec.to_toml())
+    assert "training" not in Quantization().to_dict()
