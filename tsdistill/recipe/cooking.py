@@ -107,7 +107,7 @@ def make_models(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool |
     teacher = make_teacher(recipe, task, kitchen, progress)
     student = _make_student(recipe, task, teacher, kitchen, progress)
     pruned = _make_pruned(recipe, task, teacher, student, kitchen, progress)
-    deployed = _make_deployed(recipe, task, pruned or student, kitchen)
+    deployed = _make_deployed(recipe, task, teacher, pruned or student, kitchen, progress)
     models: dict[str, Any] = {"teacher": teacher, "student": student}
     if pruned is not None:
         models["pruned"] = pruned
@@ -155,13 +155,22 @@ def _make_pruned(
     )
 
 
-def _make_deployed(recipe: Recipe, task: Task, model: Forecaster, kitchen: Workspace) -> Deployed:
+def _make_deployed(
+    recipe: Recipe, task: Task, teacher: Teacher, model: Forecaster, kitchen: Workspace, progress: bool | None
+) -> Deployed:
     spec = recipe.quantization
+    # Other methods train nothing, and have no use for a teacher.
+    mentor = teacher if spec is not None and spec.method == "qat" else None
 
     def make(checkpoint: Path) -> Deployed:
-        return export(model, task) if spec is None else quantize(model, task, spec)
+        if spec is None:
+            return export(model, task)
+        how: dict[str, Any] = {"cache": kitchen.cache, "checkpoint": checkpoint, "progress": progress}
+        return quantize(model, task, spec, teacher=mentor, **how)
 
     inputs = {"task": task.fingerprint, **_of(model), "quantization": None if spec is None else spec.to_dict()}
+    if mentor is not None:
+        inputs["teacher"] = mentor.digest
     return _deployed(kitchen.stage("deployed", inputs, make))
 
 

@@ -226,10 +226,14 @@ class Recipe(Spec):
         pruning = self.pruning
         if pruning is not None and pruning.recovery is not None:
             pruning = pruning.replace(recovery=seeded(pruning.recovery))
+        quantization = self.quantization
+        if quantization is not None and quantization.method == "qat":
+            quantization = quantization.replace(training=seeded(quantization.training))
         return self.replace(
             teacher=self.teacher.with_seed(seed),
             student=self.student.replace(training=seeded(self.student.training)),
             pruning=pruning,
+            quantization=quantization,
         )
 
 

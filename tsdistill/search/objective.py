@@ -114,7 +114,10 @@ class Objective:
                 model = prune(model, self.task, recipe.pruning, teacher=mentor, cache=self.cache, progress=False)
             if recipe.quantization is None:
                 return export(model, self.task)
-            return quantize(model, self.task, recipe.quantization)
+            teacher = self.teacher if recipe.quantization.method == "qat" else None
+            return quantize(
+                model, self.task, recipe.quantization, teacher=teacher, cache=self.cache, progress=False
+            )
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, TsdistillError) or not _is_out_of_memory(error):
                 raise
