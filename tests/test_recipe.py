@@ -29,7 +29,7 @@ from tsdistill.recipe import (
     run,
 )
 from tsdistill.recipe import run as run_recipe
-from tsdistill.recipe.cooking import _make_student
+from tsdistill.recipe.cooking import _make_student, make_models
 from tsdistill.testing import toy_panel
 
 QUICK = td.Training(epochs=1, batch_size=37, max_steps=4, precision="float32", learning_rate=5e-3)
@@ -114,6 +114,22 @@ def test_a_seed_reaches_every_training() -> None:
     assert recipe.pruning is not None
     assert recipe.pruning.recovery is not None
     assert [*seeds, recipe.pruning.recovery.seed] == [7, 7, 7]
+
+
+def test_a_recipe_trains_for_the_quantized_form_with_its_teacher(tmp_path: Path) -> None:
+    spec = Quantization(method="qat", training=QUICK, require_gain=False, max_error_increase=1.0)
+    recipe = toy_recipe(toy_csv(tmp_path)).replace(pruning=None, quantization=spec)
+    recipe = Recipe.from_toml(recipe.to_toml())
+    task, kitchen = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
+    models = make_models(recipe, task, kitchen, progress=False)
+    step = models["int8"].lineage[-1]
+    assert (step.metrics["chosen"], step.spec["teacher"]) == ("qat", models["teacher"].digest)
+    again = make_models(recipe, task, kitchen, progress=False)
+    assert again["int8"].digest == models["int8"].digest
+    assert events(kitchen.folder)[-1]["kept"] is True
+    seeded = recipe.with_seed(7).quantization
+    assert seeded is not None
+    assert seeded.training.seed == 7
 
 
 def test_cooking_leaves_models_report_and_artifact(cooked: Run) -> None:

@@ -54,7 +54,7 @@ def faked(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
     Its parameters are the exact weights, so that an optimizer can move them by less than a step of the grid; their
     gradient is that of the rounded ones. `settled` gives the ordinary forecaster back. Activations are rounded over the
     range of the batch: what dynamic INT8 does, and while training near to what static INT8 does with the range of its
-    calibration windows.
+    calibration windows. Of a layer that is not called, only its weight used, only the weight is rounded.
 
     Raises:
         UnsupportedError: There is no layer to round, or an LSTM is of a kind that is not known here.

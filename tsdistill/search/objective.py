@@ -115,9 +115,7 @@ class Objective:
             if recipe.quantization is None:
                 return export(model, self.task)
             teacher = self.teacher if recipe.quantization.method == "qat" else None
-            return quantize(
-                model, self.task, recipe.quantization, teacher=teacher, cache=self.cache, progress=False
-            )
+            return quantize(model, self.task, recipe.quantization, teacher=teacher, cache=self.cache, progress=False)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, TsdistillError) or not _is_out_of_memory(error):
                 raise
