@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import pytest
 import torch
 from deployables import contexts, in_deviations, task
 from torch import nn
+from typer.testing import CliRunner
 
+from tests.test_recipe import toy_csv, toy_recipe
+from tsdistill.artifacts import load, save
+from tsdistill.cli import app
 from tsdistill.data.task import Task
 from tsdistill.errors import ArtifactError, ConfigError, DivergenceError, UnsupportedError
 from tsdistill.evaluation import evaluate
@@ -342,3 +347,17 @@ def test_a_spec_survives_json_and_toml() -> None:
     spec = Quantization(method="qat", weight_bits=4, training=QUICK)
     assert Quantization.from_json(spec.to_json()) == spec == Quantization.from_toml(spec.to_toml())
     assert "training" not in Quantization().to_dict()
+
+
+def test_the_shell_trains_too(tmp_path: Path) -> None:
+    recipe = toy_recipe(toy_csv(tmp_path))
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    save(train(MLPConfig(width=5, depth=1), recipe.task.build(recipe.data.load()), QUICK), tmp_path / "model")
+    options = ["--method", "qat", "--bits", "4", "--epochs", "1", "--max-error-increase", "9", "--take-it", "--quiet"]
+    places = ["--recipe", tmp_path / "recipe.toml", "--teacher", tmp_path / "model", "--out", tmp_path / "out"]
+    done = CliRunner().invoke(app, ["quantize", *map(str, (tmp_path / "model", *places)), *options, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["chosen"] == "qat"
+    step = load(tmp_path / "out").lineage[-1]
+    assert step.spec["quantization"]["training"]["epochs"] == step.metrics["training"]["epochs"] == 1
+    assert step.spec["teacher"] == load(tmp_path / "model").digest  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tsdistill.cli.options import Json
+from tsdistill.cli.options import Json, Quiet
 
 
 def quantize(
@@ -19,10 +19,12 @@ def quantize(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the deployed model.")] = Path("tsdistill-quantized"),
     method: Annotated[
-        Literal["dynamic", "static", "weight-only", "auto"] | None,
-        typer.Option(help="Which form; auto measures them all and takes the best."),
+        Literal["dynamic", "static", "weight-only", "qat", "auto"] | None,
+        typer.Option(help="Which form; auto measures the first three and takes the best, qat trains before."),
     ] = None,
-    bits: Annotated[int | None, typer.Option(help="Bits of a weight: 7 or 8; weight-only 8 or 4.")] = None,
+    bits: Annotated[
+        int | None, typer.Option(help="Bits of a weight: 7 or 8; weight-only 8 or 4, qat any of them.")
+    ] = None,
     max_error_increase: Annotated[
         float | None, typer.Option(help="Share by which the validation MSE may rise: 0.01 is 1 %.")
     ] = None,
@@ -35,11 +37,14 @@ def quantize(
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer to leave in float; give it several times.")
     ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training with qat.")] = None,
+    teacher: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved model that teaches with qat.")] = None,
     take_it: Annotated[bool, typer.Option("--take-it", help="Also when it is not smaller or faster.")] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Only show what each layer costs when it alone is quantized.")
     ] = False,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Bring a saved model to INT8 and deploy it; what does not pay is refused with the numbers.
 
@@ -51,6 +56,8 @@ def quantize(
       tsdistill quantize student --recipe my.toml --sensitivity
 
       tsdistill quantize student --recipe my.toml --method weight-only --bits 4 --max-error-increase 0.05
+
+      tsdistill quantize student --recipe my.toml --method qat --bits 4 --epochs 5 --teacher teacher
     """
     from tsdistill.artifacts import load, save
     from tsdistill.evaluation import evaluate
@@ -72,13 +79,16 @@ def quantize(
     base = chosen.quantization or Quantization(method="auto")
     if method is not None and bits is None and method != base.method:
         base = base.replace(weight_bits=None)  # the recipe's are another method's
+    if epochs is not None:
+        asked["training"] = base.training.replace(epochs=epochs)
     spec = base.replace(**{name: value for name, value in asked.items() if value is not None})
     task = chosen.task.build(chosen.data.load())
     if sensitivity:
         found = quantization_sensitivity(model, task, spec)
         typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
         return
-    deployed = deploy(model, task, spec)
+    mentor: Any = load(teacher) if teacher is not None else None
+    deployed = deploy(model, task, spec, teacher=mentor, progress=False if quiet else None)
     save(deployed, out, metrics=evaluate(deployed, task, split="validation"))
     if as_json:
         typer.echo(json.dumps({"artifact": str(out), "precision": deployed.precision, **deployed.lineage[-1].metrics}))

@@ -12,6 +12,7 @@ from tsdistill.models.base import Forecaster
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Judge, accuracy_refusals
 from tsdistill.quantization.layers import ABLE, Layer
+from tsdistill.quantization.qat import deployed_form
 from tsdistill.quantization.spec import WORST, Quantization
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def quantization_sensitivity(
         forecaster: Left as it is.
         task: Validation windows judge, training windows calibrate.
         quantization: The method and its options; "auto" stands for "static" where there are convolutions and for
-            "dynamic" elsewhere. Layers in `keep_float` and those that the method cannot do are left out.
+            "dynamic" elsewhere, "qat" for the form it deploys. Layers in `keep_float` and those that the method
+            cannot do are left out.
 
     Returns:
         One record per layer, the costliest first.
@@ -112,6 +114,7 @@ def quantization_sensitivity(
     spec = Quantization() if quantization is None else quantization
     if not isinstance(spec, Quantization):
         raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))
+    spec = deployed_form(forecaster, spec)
     full = export(forecaster, task)
     forms, judge = Forms(full, task), Judge(full, task)
     if spec.method == "auto":
