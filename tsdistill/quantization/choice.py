@@ -119,8 +119,8 @@ def quantize(
     taken = _taken(candidates, task, spec, forecaster.config.kind)
     metrics = {"chosen": taken.name, "candidates": [each.to_dict() for each in candidates], **facts}
     control = full.control
-    if control is not None and forecaster.control is not None:
-        if spec.method == "qat":
+    if control is not None:
+        if spec.method == "qat" and forecaster.control is not None:
             beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
             control = export(train_rounded(forecaster.control, task, spec, checkpoint=beside, **how)[0], task)
         alike = control if taken.spec is None else Forms(control, task).deployed(taken.spec)

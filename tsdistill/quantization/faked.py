@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ class Rounding:
         keep_float: Names of layers that round nothing.
     """
 
-    form: Literal["dynamic", "static", "weight-only"]
+    form: str
     weight_bits: int
     per_channel: bool = True
     block_size: int = 32
@@ -131,7 +130,7 @@ class RoundedLSTM(nn.Module):
         cell = hidden = rows.new_zeros(len(rows), self.width)
         said = []
         backwards = way.endswith("_reverse")
-        for token in reversed(read) if backwards else read:
+        for token in read[::-1] if backwards else read:
             heard = _rounded(hidden) if self.reads_rounded else hidden
             write, keep, new, show = (token + heard @ from_hidden.mT).chunk(4, dim=-1)
             cell = keep.sigmoid() * cell + write.sigmoid() * new.tanh()

@@ -35,8 +35,7 @@ def deployed_form(forecaster: Forecaster, spec: Quantization) -> Quantization:
 
 
 def rounding_of(form: Quantization) -> Rounding:
-    """What a deployed form rounds."""
-    assert form.method in ("dynamic", "static", "weight-only")  # deployed_form gives no other
+    """What the form that `deployed_form` gives rounds."""
     return Rounding(form.method, form.bits, form.per_channel, form.block_size, form.keep_float)
 
 

@@ -104,7 +104,8 @@ class Quantization(Spec):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = []
-        weights = {"weight-only": (4, 8), "qat": (4, 7, 8)}.get(self.method, (7, 8))
+        others: dict[str, tuple[int, ...]] = {"weight-only": (4, 8), "qat": (4, 7, 8)}
+        weights = others.get(self.method, (7, 8))
         if self.weight_bits is not None and self.weight_bits not in weights:
             rule = f"be {' or '.join(map(str, weights))} when method={self.method!r}"
             problems.append(must("weight_bits", rule, self.weight_bits, "Leave it out for the method's own"))
