@@ -75,7 +75,7 @@ def train_rounded(
     dynamic INT8 does, instead of over a running mean of ranges; weights lose no outliers; there is no batch
     normalisation to fold.
     """
-    if type(forecaster).fit_closed_form is not Forecaster.fit_closed_form:
+    if forecaster.closed_form:
         raise UnsupportedError(
             f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one, which is solved in "
             "closed form and not trained by steps. Use method='dynamic'."
