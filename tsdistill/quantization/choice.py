@@ -24,7 +24,7 @@ from tsdistill.quantization.qat import deployed_form, refuse_vain_training, trai
 from tsdistill.quantization.sensitivities import mixed
 from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import Teacher
+from tsdistill.teachers import Teacher, told_of
 
 EVERY: dict[str, dict[str, Any]] = {
     "dynamic": {"method": "dynamic"},
@@ -205,7 +205,7 @@ def _with_step(
 ) -> Deployed:
     step = LineageStep(
         verb="quantize",
-        spec={"quantization": spec.to_dict()} | ({} if teacher is None else {"teacher": teacher.digest}),
+        spec={"quantization": spec.to_dict()} | ({} if teacher is None else told_of(teacher)),
         seed=spec.training.seed if spec.method == "qat" else None,
         data=task.fingerprint,
         metrics=metrics,
