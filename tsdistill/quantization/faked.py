@@ -151,7 +151,8 @@ class _RoundedWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         ours = self.rounding
-        if ours.weight_bits == 4:
+        # Sums that are no longer than a block have one scale per output, as in `weights.weight_only_graph`.
+        if ours.weight_bits == 4 and weight.shape[self.summed] > ours.block_size:
             return round_in_blocks(weight, bits=4, size=ours.block_size, axis=self.summed)
         axis = self.output if ours.per_channel else None
         return weight_grid(weight, bits=ours.weight_bits, axis=axis).fake_quantize(weight)

@@ -63,9 +63,9 @@ def weight_only_graph(
                         _tensor(values, f"{target}.q", weight_bits),
                         numpy_helper.from_array(scale, f"{target}.s"),
                     ]
-                    nodes.append(
-                        helper.make_node("DequantizeLinear", [f"{target}.q", f"{target}.s"], [target], **along)
-                    )
+                    # The signature of make_node mixes its own keywords with the attributes of operators.
+                    inputs: list[str] = [f"{target}.q", f"{target}.s"]
+                    nodes.append(helper.make_node("DequantizeLinear", inputs, [target], **along))  # type: ignore[arg-type]
                     made[name, node.op_type] = target
                 node.input[place] = made[name, node.op_type]
         nodes.append(node)
@@ -88,8 +88,10 @@ def _rounded(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Integers, scales, and the attributes that say along which axis these lie."""
     top = 2 ** (bits - 1) - 1
-    # A block never spans the taps of a filter: short sums would have as many scales as weights.
-    if bits == 8 or weight.shape[SUMMED[operator]] <= block_size:
+    # A block never spans the taps of a filter: short sums would have as many scales as weights. Only blocks have
+    # scales for both directions of an LSTM.
+    two_ways = operator == "LSTM" and len(weight) == 2
+    if bits == 8 or (weight.shape[SUMMED[operator]] <= block_size and not two_ways):
         axis = OUTPUTS[operator] % weight.ndim
         scale = _scale(np.abs(weight).max(axis=tuple(each for each in range(weight.ndim) if each != axis)), top)
         wide = scale.reshape([-1 if each == axis else 1 for each in range(weight.ndim)])
