@@ -87,5 +87,6 @@ def test_an_exported_forecaster_equals_torch_before_scaling(name: str, tmp_path:
         some = {key: values[:batch] for key, values in inputs.items()}
         ours, theirs = served.outputs(**some), model.outputs(**some)
         assert ours.keys() == theirs.keys()
-        gaps = {key: float(np.abs(ours[key] - theirs[key]).max()) for key in ours}
+        # Random weights forecast several deviations, which float32 writes down in larger steps.
+        gaps = {key: float(np.abs(ours[key] - theirs[key]).max() / max(1, np.abs(theirs[key]).max())) for key in ours}
         assert max(gaps.values()) <= BOUND, gaps
