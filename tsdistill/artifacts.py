@@ -118,6 +118,9 @@ def load(folder: str | Path) -> Forecaster | Deployed:
                 shapes = config.build(signature).state_dict()
     except ConfigError as error:
         raise ArtifactError(f"{folder} was made by another version of tsdistill: {error}") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # what torch says of sizes that cannot be
+        what = str(error).splitlines()[0]
+        raise ArtifactError(f"{folder} holds no forecaster that could be built: {what}. Save it again.") from error
     if manifest.deployment is None:
         weights = _fitting(shapes, contents[manifests.WEIGHTS], folder)
         model = config.build(signature)

@@ -89,6 +89,6 @@ __all__ = [
 def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """The config that `config.to_dict()` was made from."""
     kind = values.get("kind")
-    if kind not in CONFIGS:
+    if not isinstance(kind, str) or kind not in CONFIGS:
         raise ConfigError(f"`kind` must name an architecture, got kind={kind!r}. {nearest(str(kind), CONFIGS)}")
     return CONFIGS[kind].from_dict(values)
