@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +78,16 @@ class TorchInt8:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of its state as torch writes it: torch has no other form for it."""
-        state = io.BytesIO()
-        torch.save(self._model.state_dict(), state)
-        return len(state.getvalue())
+        """Bytes of its weights, packed ones too and their scales not; torch has no file for it but a pickle."""
+        return sum(map(_bytes_of, self._model.state_dict().values()))
+
+
+def _bytes_of(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, tuple | list):
+        return sum(map(_bytes_of, state))
+    return _bytes_of(state.__getstate__()) if isinstance(state, torch.ScriptObject) else 0
 
 
 def _engine() -> str:
