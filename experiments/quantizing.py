@@ -1,0 +1,219 @@
+"""Quantize trained forecasters in every form, score and time what would be deployed, and summarise.
+
+    python experiments/quantizing.py experiments/009-quantization [--only "lstm 64" "mlp 64"]
+
+A folder holds `cells.toml`: the data set, the models with their training and seeds, and the calls to time. Per model
+and seed the model is trained, exported, and brought to every form there is, whatever it costs or gains:
+
+- `results.csv`: bytes, seconds that making it took, and errors on the test part, a row for each form. No form is chosen
+  by them. Of quantile heads also how many targets lie between the outermost levels and how many levels cross.
+- `latency.csv`: medians of calls that took turns on one thread, a row for each place (channels, windows) and form, with
+  torch in float32 and its own INT8 beside them, and what `method="auto"` deploys for that place. First seed only.
+
+Finished cells are rows and are skipped next time, under a key of everything that shapes them; models stay in `work/`,
+which is not committed. `summary.md` is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy import Results
+from quantizing_tables import summarise
+
+import tsdistill as td
+from tsdistill.evaluation import measure_latency
+from tsdistill.evaluation.scores import score
+from tsdistill.models import config_from_dict
+from tsdistill.quantization.choice import EVERY
+from tsdistill.quantization.forms import Forms
+from tsdistill.quantization.rival import TorchInt8
+from tsdistill.report.machine import machine
+from tsdistill.spec import digest_of
+
+NAN = float("nan")
+RESULTS = [
+    "model", "seed", "form", "n_parameters", "bytes", "seconds", "mse", "increase", "coverage", "nominal_coverage",
+    "crossing_rate", "refused", "key",
+]  # fmt: skip
+LATENCY = ["model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "n_calls", "cpu", "key"]
+FORMS = {**EVERY, "qat": {"method": "qat"}, "qat-4": {"method": "qat", "weight_bits": 4}}
+TAKE_IT = {"require_gain": False, "max_error_increase": 99.0}
+
+
+def main() -> None:
+    """Run what is missing, then summarise."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="*", help="Names of models; by default all.")
+    parser.add_argument("--skip-latency", action="store_true", help="Leave the timing to a quiet machine.")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    cells = tomllib.loads((arguments.folder / "cells.toml").read_text(encoding="utf-8"))
+    results = Results(arguments.folder / "results.csv", RESULTS, ["model", "seed", "form"])
+    latency = Results(arguments.folder / "latency.csv", LATENCY, ["model", "channels", "windows", "form"])
+    panel = td.datasets.load(cells["dataset"])
+    for entry in cells["models"]:
+        if not arguments.only or entry["name"] in arguments.only:
+            for seed in entry["seeds"]:
+                Bench(cells, entry, seed, panel, arguments.folder / "work").score(results)
+            if not arguments.skip_latency:
+                Bench(cells, entry, entry["seeds"][0], panel, arguments.folder / "work").time(latency)
+    # Rows of settings that are no longer in cells.toml are not averaged with these.
+    current = {
+        Bench(cells, entry, seed, panel, arguments.folder).key(form)
+        for entry in cells["models"]
+        for seed in entry["seeds"]
+        for form in ("fp32", *FORMS)
+    }
+    rows = results.frame()
+    summarise(rows[rows["key"].isin(current)], latency.frame(), cells, arguments.folder)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model under one seed."""
+
+    cells: dict[str, Any]
+    entry: dict[str, Any]
+    seed: int
+    panel: td.Panel
+    work: Path
+
+    def training(self, name: str) -> td.Training:
+        """How it is trained ("training"), or trained on while it rounds ("rounded")."""
+        return td.Training.from_dict({**self.cells[name], **self.entry.get(name, {}), "seed": self.seed})
+
+    def key(self, *more: Any) -> str:
+        """Names a cell by all that shapes it."""
+        shape = [self.cells[name] for name in ("dataset", "context", "horizon", "judged")]
+        told = [self.training(name).to_dict() for name in ("training", "rounded")]
+        return digest_of([*shape, *told, self.entry["config"], *more])
+
+    def task(self, n_channels: int | None = None) -> td.Task:
+        """The task of the whole panel, or of its last channels alone."""
+        panel = self.panel
+        if n_channels is not None and n_channels < len(panel.channels):
+            items = [replace(item, values=item.values[:, -n_channels:]) for item in panel.items]
+            panel = replace(panel, items=tuple(items), channels=panel.channels[-n_channels:])
+        return td.Task(panel, context=self.cells["context"], horizon=self.cells["horizon"])
+
+    def model(self, task: td.Task) -> td.Forecaster:
+        """Trained, from `work/` or now."""
+        folder = self.work / self.key("model")
+        if not folder.exists():
+            config = config_from_dict(self.entry["config"])
+            td.save(td.train(config, task, self.training("training"), progress=False), folder)
+        found = td.load(folder)
+        assert isinstance(found, td.Forecaster)
+        return found
+
+    # ------------------------------------------------------------------------------------------------ bytes and errors
+    def score(self, results: Results) -> None:
+        """Every form of one model on the test part."""
+        if all(results.find(self.key(form)) is not None for form in ("fp32", *FORMS)):
+            return
+        task = self.task()
+        model = self.model(task)
+        began = time.perf_counter()
+        full = td.export(model, task)
+        exporting = time.perf_counter() - began
+        forms = Forms(full, task)
+        positions = np.arange(0, len(task.test), self.cells["judged"])
+        exact = score(full, task, "test", positions=positions).to_dict()
+        for form in ("fp32", *FORMS):
+            row: dict[str, Any] = {"model": self.entry["name"], "seed": self.seed, "form": form}
+            row |= {"n_parameters": model.n_parameters, "key": self.key(form)}
+            if results.find(row["key"]) is not None:
+                continue
+            began, refused = time.perf_counter(), ""
+            try:
+                deployed = full if form == "fp32" else self.deployed(form, model, forms, task)
+            except td.UnsupportedError as error:
+                refused = str(error)
+            seconds = exporting if form == "fp32" else time.perf_counter() - began
+            if refused:
+                row |= {"refused": refused}
+            else:
+                found = exact if form == "fp32" else score(deployed, task, "test", positions=positions).to_dict()
+                row |= {
+                    "bytes": len(deployed.onnx), "seconds": seconds, "mse": found["mse"],
+                    "increase": found["mse"] / exact["mse"] - 1,
+                    **{name: found.get(name, NAN) for name in ("coverage", "nominal_coverage", "crossing_rate")},
+                }  # fmt: skip
+            results.add(row)
+            said = refused[:60] if refused else f"MSE {row['mse']:.4f} ({row['increase']:+.2%}), {row['bytes']:,} bytes"
+            print(f"{self.entry['name']} seed {self.seed} {form}: {said}", flush=True)
+
+    def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed:
+        """One form, whatever it gains."""
+        spec = td.Quantization.from_dict({**TAKE_IT, **FORMS[form]})
+        if spec.method != "qat":
+            return forms.deployed(spec)
+        return td.quantize(model, task, spec.replace(training=self.training("rounded")), progress=False)
+
+    # ------------------------------------------------------------------------------------------------------------ time
+    def time(self, latency: Results) -> None:
+        """Every form at every place, side by side."""
+        for n_channels, n_windows in (*self.cells["places"], *self.entry["timed"]):
+            if latency.find(self.key("fp32", n_channels, n_windows)) is not None:
+                continue
+            task = self.task(n_channels)
+            model = self.model(self.task())
+            if n_channels < len(self.panel.channels):  # the same weights for fewer channels
+                whole, model = model, config_from_dict(self.entry["config"]).build(task.signature).eval()
+                model.load_state_dict(whole.state_dict())
+            forms, ways = self.ways(model, task, n_windows)
+            raw = np.stack([task.panel.items[0].values[row : row + task.context] for row in range(n_windows)])
+            batch = raw.astype(np.float32)
+            calls = {name: _call(way, batch) for name, way in ways.items()}
+            found = measure_latency(calls, n_runs=self.cells["n_calls"], max_seconds=60)
+            for name, way in ways.items():
+                row = {
+                    "model": self.entry["name"], "channels": n_channels, "windows": n_windows, "form": name,
+                    "taken": forms.get(name, ""), "bytes": len(way.onnx) if isinstance(way, td.Deployed) else NAN,
+                    "p50_ms": found[name].p50_ms, "n_calls": found[name].n_runs, "cpu": machine().get("cpu"),
+                    "key": self.key(name, n_channels, n_windows),
+                }  # fmt: skip
+                # The row that says that a place is done comes last.
+                if name != "fp32":
+                    latency.add(row)
+                else:
+                    last = row
+            latency.add(last)
+            times = ", ".join(f"{name} {each.p50_ms:.3f}" for name, each in found.items())
+            print(f"{self.entry['name']}, {n_channels} channels, {n_windows} windows: {times} ms", flush=True)
+
+    def ways(self, model: td.Forecaster, task: td.Task, n_windows: int) -> tuple[dict[str, str], dict[str, Any]]:
+        """Everything that is timed, and what "auto" took."""
+        full = td.export(model, task)
+        forms = Forms(full, task)
+        found: dict[str, Any] = {"fp32": full}
+        for name, values in EVERY.items():
+            try:
+                found[name] = forms.deployed(td.Quantization.from_dict({**TAKE_IT, **values}))
+            except td.UnsupportedError:
+                continue
+        chosen = td.quantize(model, task, td.Quantization(method="auto", batch_sizes=(n_windows,)), progress=False)
+        found["auto"] = chosen
+        found["torch"] = model
+        with contextlib.suppress(td.UnsupportedError):
+            found["torch int8"] = TorchInt8(model)
+        return {"auto": chosen.lineage[-1].metrics["chosen"]}, found
+
+
+def _call(way: Any, batch: np.ndarray) -> Callable[[], object]:
+    return lambda: way.predict(batch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What experiment 009 says: speed by width, errors and bytes by form."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+FORMS = ("dynamic", "static", "weight-only-8", "weight-only-4", "qat", "qat-4")
+
+
+def summarise(rows: pd.DataFrame, latency: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
+    """Three tables: times, errors and bytes, and the errors of all models together."""
+    names = [entry["name"] for entry in cells["models"]]
+    lines = [*times(latency, names), "", *forms(rows, names), "", *together(rows), "", *quantiles(rows)]
+    text = "\n".join(lines) + "\n"
+    (folder / "summary.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+def times(latency: pd.DataFrame, names: list[str]) -> list[str]:
+    """Medians relative to ONNX Runtime in float32."""
+    if latency.empty:
+        return []
+    cpu = ", ".join(sorted(set(latency["cpu"].dropna())))
+    lines = [
+        f"Calls that took turns, one thread, {cpu}. Times faster than ONNX Runtime in float32; below 1 is slower. "
+        "In brackets dynamic INT8 over torch in float32. Auto: the form taken, and its time over that of the faster of "
+        "float32 and INT8.",
+        "",
+        "| model | channels | windows | fp32 ms | dynamic | static | weights 8 | weights 4 | torch | torch INT8 "
+        "| auto | to the faster |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        for place, mine in latency[latency["model"] == name].groupby(["channels", "windows"]):
+            ms, taken = mine.set_index("form")["p50_ms"], mine.set_index("form")["taken"]
+            if "fp32" not in ms:
+                continue
+            cell = {form: f"{ms['fp32'] / ms[form]:.2f}" for form in ms.index}
+            if "dynamic" in ms:
+                cell["dynamic"] += f" ({ms['torch'] / ms['dynamic']:.2f})"
+            int8 = min(ms[form] for form in ("fp32", "dynamic", "static") if form in ms)
+            order = ("dynamic", "static", "weight-only-8", "weight-only-4", "torch", "torch int8")
+            told = " | ".join(cell.get(form, "") for form in order)
+            lines.append(
+                f"| {name} | {place[0]} | {place[1]} | {ms['fp32']:.3f} | {told} "
+                f"| {taken['auto']} | {ms['auto'] / int8 - 1:+.0%} |"
+            )
+    return lines
+
+
+def forms(rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """Change of the test error and bytes, means over seeds."""
+    lines = [
+        "Change of the test MSE against float32 and, in brackets, how many times fewer bytes; means over seeds. Empty: "
+        "there is no such form.",
+        "",
+        f"| model | seeds | fp32 MSE | bytes | {' | '.join(FORMS)} |",
+        f"|---|---|---|---|{'---|' * len(FORMS)}",
+    ]
+    for name in names:
+        mine = rows[rows["model"] == name]
+        full = mine[mine["form"] == "fp32"]
+        if full.empty:
+            continue
+        cells = []
+        for form in FORMS:
+            own = mine[(mine["form"] == form) & mine["mse"].notna()]
+            smaller = full["bytes"].mean() / own["bytes"].mean()
+            cells.append("" if own.empty else f"{own['increase'].mean():+.2%} ({smaller:.1f})")
+        spread = f" ± {full['mse'].std(ddof=1):.4f}" if len(full) > 1 else ""
+        lines.append(
+            f"| {name} | {len(full)} | {full['mse'].mean():.4f}{spread} | {full['bytes'].mean():,.0f} "
+            f"| {' | '.join(cells)} |"
+        )
+    return lines
+
+
+def together(rows: pd.DataFrame) -> list[str]:
+    """Errors of every model in a form, seeds first averaged."""
+    lines = ["All models:", "", "| form | models | mean change | mean size of it | worst |", "|---|---|---|---|---|"]
+    for form in FORMS:
+        own = rows[(rows["form"] == form) & rows["mse"].notna()]
+        if own.empty:
+            continue
+        by_model = own.groupby("model")["increase"].mean()
+        worst = own.loc[own["increase"].idxmax()]
+        lines.append(
+            f"| {form} | {len(by_model)} | {by_model.mean():+.3%} | {by_model.abs().mean():.3%} "
+            f"| {worst['increase']:+.2%} ({worst['model']}, seed {worst['seed']}) |"
+        )
+    return lines
+
+
+def quantiles(rows: pd.DataFrame) -> list[str]:
+    """How far coverage moves, and whether levels cross."""
+    own = rows[rows["coverage"].notna()]
+    if own.empty:
+        return []
+    lines = [
+        f"Quantile heads: targets between the outermost levels, nominally {own['nominal_coverage'].iloc[0]:.0%}; "
+        "largest move over models and seeds, in points.",
+        "",
+        "| form | coverage | largest move | levels that cross |",
+        "|---|---|---|---|",
+    ]
+    full = own[own["form"] == "fp32"].set_index(["model", "seed"])["coverage"]
+    for form in ("fp32", *FORMS):
+        mine = own[own["form"] == form].set_index(["model", "seed"])
+        if mine.empty:
+            continue
+        move = 100 * (mine["coverage"] - full.reindex(mine.index)).abs().max()
+        lines.append(
+            f"| {form} | {mine['coverage'].min():.1%} to {mine['coverage'].max():.1%} | {move:.2f} "
+            f"| {mine['crossing_rate'].max():.2%} |"
+        )
+    return lines
