@@ -1,6 +1,6 @@
 """What distilling adds to an epoch, and what it saves against asking the teacher with every batch.
 
-    python experiments/benchmarks/distilling_cost.py
+    python experiments/benchmarks/distilling_cost.py [--only lstm transformer]
 
 On the bundled data (context 336, horizon 24, 18 channels), batches of 256 windows, float32, teacher a PatchTST of width
 128 and depth 3 (patches of 16, every 8 steps), its cache warm:
@@ -12,11 +12,13 @@ On the bundled data (context 336, horizon 24, 18 channels), batches of 256 windo
   cache, with an MLP student. A naive epoch is extrapolated from a few batches.
 
 An epoch and its rival take turns (of the LSTM and the transformer their first batches only: what a loss costs is the
-same in every batch); medians of the ratios. `distilling_cost.csv` beside this file keeps them.
+same in every batch); medians of the ratios. `distilling_cost.csv` beside this file keeps them; `--only` measures the
+losses of some students anew and leaves the other rows.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import statistics
 import tempfile
@@ -77,13 +79,20 @@ def epoch(model: Forecaster, objective: Objective, windows: Windows, n_batches: 
 
 def main() -> None:
     """Measure in a folder of its own, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(STUDENTS))
+    only, path = parser.parse_args().only, Path(__file__).with_suffix(".csv")
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(Path(folder))
-    found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+        found = measured(Path(folder), only or list(STUDENTS), naive=not only)
+    if only:
+        before = pd.read_csv(path)
+        stale = before["student"].isin(only) & before["measure"].isin(LOSSES)
+        found = pd.concat([before[~stale], found[found["student"].notna()]])
+    found.to_csv(path, index=False, float_format="%.4g")
     print(found.to_string(index=False))
 
 
-def measured(folder: Path) -> pd.DataFrame:
+def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:
     """One row per measure and student."""
     task = td.Task(td.datasets.load("nyc-weather"), context=336, horizon=24)
     windows, rows = task.train, []
@@ -97,7 +106,8 @@ def measured(folder: Path) -> pd.DataFrame:
     bound(STUDENTS["lstm"], LOSSES["output + features"], mentor, task)
     rows.append({"measure": "filling, forecasts and hidden states", "seconds": time.perf_counter() - began})
 
-    for name, config in STUDENTS.items():
+    for name in students:
+        config = STUDENTS[name]
         for losses in LOSSES:
             if losses.endswith("features") and name not in ("lstm", "transformer"):
                 continue
@@ -110,15 +120,16 @@ def measured(folder: Path) -> pd.DataFrame:
             rows.append({"measure": losses, "student": name, **medians(pairs)})
             print(rows[-1], flush=True)
 
-    student, taught = bound(STUDENTS["mlp"], LOSSES["output"], mentor, task)
-    _, naive = bound(STUDENTS["mlp"], LOSSES["output"], mentor, task)
-    naive._lessons = Asked(teacher)
-    share = len(windows) / (NAIVE_BATCHES * BATCH)
-    pairs = []
-    for _ in range(3):
-        slow, fast = epoch(student, naive, windows, NAIVE_BATCHES) * share, epoch(student, taught, windows)
-        pairs.append((EPOCHS * slow, filling + EPOCHS * fast))
-    rows.append({"measure": f"naive, {EPOCHS} epochs", "student": "mlp", **medians(pairs)})
+    if naive:
+        student, taught = bound(STUDENTS["mlp"], LOSSES["output"], mentor, task)
+        _, asking = bound(STUDENTS["mlp"], LOSSES["output"], mentor, task)
+        asking._lessons = Asked(teacher)
+        share = len(windows) / (NAIVE_BATCHES * BATCH)
+        pairs = []
+        for _ in range(3):
+            slow, fast = epoch(student, asking, windows, NAIVE_BATCHES) * share, epoch(student, taught, windows)
+            pairs.append((EPOCHS * slow, filling + EPOCHS * fast))
+        rows.append({"measure": f"naive, {EPOCHS} epochs", "student": "mlp", **medians(pairs)})
     columns = ["measure", "student", "ratio", "seconds", "against_seconds"]
     return pd.DataFrame(rows, columns=columns).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
 

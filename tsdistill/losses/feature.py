@@ -19,6 +19,9 @@ REMEDY = "Use losses on forecasts, such as td.OutputLoss and td.TemporalLoss, or
 
 TINY = 1e-8
 
+CACHED = 2**20
+"""Numbers of a teacher's hidden states that a processor is given at a time."""
+
 
 class FeatureLoss(Loss):
     """The student's hidden states come to hold what the teacher's hold.
@@ -84,12 +87,19 @@ class _Hidden(BoundLoss):
         self.axes = example.student.tokens_are, example.teacher.tokens_are
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        found = []
-        for number, (own, theirs) in enumerate(self.pairs):
-            pupil = over_time(student.hidden[own].float(), self.axes[0])
-            model = over_time(teacher.hidden[theirs].detach().float(), self.axes[1])
-            found.append(self.compare(number, *together(pupil, model)))
+        found = [
+            self.measure(number, student.hidden[own], teacher.hidden[theirs].detach())
+            for number, (own, theirs) in enumerate(self.pairs)
+        ]
         return torch.stack(found).mean()
+
+    def measure(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
+        """What one pair of layers is apart, as they come from the models."""
+        return self.compare(number, *self.aligned(student, teacher))
+
+    def aligned(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        """Both sides in float32, with the same channels and tokens."""
+        return together(over_time(student.float(), self.axes[0]), over_time(teacher.float(), self.axes[1]))
 
     def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
         raise NotImplementedError
@@ -102,6 +112,13 @@ class _Hint(_Hidden):
             nn.Linear(example.student.hidden[own].shape[-1], example.teacher.hidden[theirs].shape[-1])
             for own, theirs in pairs
         )
+
+    def measure(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
+        # A few windows at a time stay in the processor's caches: a whole batch at once takes twice as long.
+        size = max(1, CACHED // teacher[0].numel()) if student.device.type == "cpu" else len(student)
+        parts = zip(student.split(size), teacher.split(size), strict=True)
+        sums = [self.compare(number, *self.aligned(*part)) * len(part[0]) for part in parts]
+        return torch.stack(sums).sum() / len(student)
 
     def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
         wanted = functional.layer_norm(teacher, teacher.shape[-1:])
