@@ -11,6 +11,8 @@ from tsdistill.data import Task
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, UnsupportedError
 from tsdistill.losses import AttentionLoss, FeatureLoss, Loss, OutputLoss, TemporalLoss, WeightSchedule
+from tsdistill.losses import feature as hints
+from tsdistill.losses.base import Example
 from tsdistill.models import Forecaster, InvertedTransformerConfig, LSTMConfig, MLPConfig, PatchTSTConfig
 from tsdistill.teachers import CachedTeacher
 from tsdistill.testing import toy_task
@@ -53,6 +55,25 @@ def test_what_does_not_fit_is_asked_of_the_teacher_again_to_the_same_end(task: T
         assert told.get("asked_every_batch") == (["hidden.1"] if max_bytes == 0 else None)
         found.append(student.last.weight.detach())
     assert torch.allclose(*found, atol=1e-3)
+
+
+@pytest.mark.parametrize("cached", [1, 1000], ids=["a window at a time", "a few at a time"])
+def test_a_hint_is_the_same_in_parts(
+    cached: int, task: Task, teacher: Forecaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, found = STUDENT.build(task.signature), []
+    (batch,) = task.train.subset(torch.arange(23)).batches(23)
+    with torch.no_grad():
+        taught = teacher.activations(batch.context)
+    for size in (10**9, cached):
+        monkeypatch.setattr(hints, "CACHED", size)
+        torch.manual_seed(0)
+        pupil = student.activations(batch.context)
+        term = FeatureLoss().bind(student, Example(pupil, taught, batch))
+        term(pupil, taught, batch).backward()
+        found.append(term.projectors[0].weight.grad)
+    assert found[0].abs().max() > 1e-3
+    torch.testing.assert_close(*found)
 
 
 def test_a_projector_is_trained_and_resumed(task: Task, teacher: Forecaster, tmp_path: Path) -> None:
