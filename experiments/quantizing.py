@@ -171,7 +171,9 @@ class Bench:
             model = self.model(self.task())
             if n_channels < len(self.panel.channels):  # the same weights for fewer channels
                 whole, model = model, config_from_dict(self.entry["config"]).build(task.signature).eval()
-                model.load_state_dict(whole.state_dict())
+                # Of what is known of each channel, the first ones'.
+                mine = model.state_dict()
+                model.load_state_dict({n: each[: len(mine[n])] for n, each in whole.state_dict().items()})
             forms, ways = self.ways(model, task, n_windows)
             raw = np.stack([task.panel.items[0].values[row : row + task.context] for row in range(n_windows)])
             batch = raw.astype(np.float32)
