@@ -15,6 +15,7 @@ from tsdistill import runtime
 from tsdistill.artifacts import save
 from tsdistill.data.windows import raw_inputs
 from tsdistill.errors import UnsupportedError
+from tsdistill.exporting import export
 from tsdistill.models import CONFIGS
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "quantization.md"
@@ -43,14 +44,28 @@ def test_the_table_says_what_there_is(kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_real_windows_are_forecast_as_torch_does_before_the_final_scaling(kind: str) -> None:
+    task = matrix.task_of(kind, standardized=True)
+    parity = export(matrix.forecaster(kind, standardized=True), task).parity
+    assert (parity["windows"], list(parity["difference"])) == ("validation", ["1", "5", "64"])
+    assert task.signature.scale == (1.0,) * 3
+    np.testing.assert_allclose(parity["unit"], 1, atol=0.1)
+    assert parity["max_difference"] <= 2e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("pruned", [False, True], ids=["whole", "pruned"])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_cell_is_served(kind: str, pruned: bool, tmp_path: Path) -> None:
+    seen: set[bytes] = set()
     for form in FORMS:
         try:
             model = matrix.deployed(kind, form, pruned)
         except UnsupportedError:  # that it is the right one, the table is held against above
             continue
+        assert model.onnx not in seen  # above all what was trained for its form, from what was not
+        seen.add(model.onnx)
         served = runtime.load(save(model, tmp_path / form))
         assert runtime.verify(tmp_path / form)["precision"] == model.precision
         task = matrix.task_of(kind)
