@@ -24,6 +24,7 @@ from tsdistill.errors import ArtifactError, ConfigError, DivergenceError, Unsupp
 from tsdistill.evaluation import evaluate
 from tsdistill.exporting import export
 from tsdistill.models import (
+    DLinearConfig,
     Forecaster,
     LinearConfig,
     LSTMConfig,
@@ -50,6 +51,7 @@ MODELS: dict[str, ModelConfig] = {
     "lstm": LSTMConfig(widths=(5, 3), patch=7, bidirectional=True),
     "patchtst": PatchTSTConfig(depth=1, width=6, heads=2, patch=7, stride=5),
     "tcn": TCNConfig(width=5, depth=2, patch=5),
+    "dlinear": DLinearConfig(kernel=5, individual=True),
 }
 
 
@@ -76,7 +78,10 @@ def settled_graph(kind: str, rounding: Rounding) -> tuple[Forecaster, Forecaster
     [
         ("lstm", Rounding("dynamic", 7)),
         ("patchtst", Rounding("dynamic", 7, per_channel=False)),
+        ("dlinear", Rounding("dynamic", 7)),
         ("lstm", Rounding("weight-only", 4, block_size=16)),
+        ("dlinear", Rounding("weight-only", 4, block_size=16)),
+        ("dlinear", Rounding("weight-only", 4, block_size=32)),
         ("tcn", Rounding("weight-only", 4, block_size=16)),
     ],
 )
@@ -134,7 +139,8 @@ def test_settled_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) -
         if layer not in rounded or not own.startswith("weight"):
             assert torch.equal(weight, model.get_parameter(name))
             continue
-        rows = weight.detach().flatten(1)
+        # Individual maps have a scale for every output of every channel.
+        rows = weight.detach().flatten(0, 1) if kind == "dlinear" else weight.detach().flatten(1)
         steps = rows / (rows.abs().amax(dim=1, keepdim=True) / 127)
         torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
         assert not torch.equal(weight, model.get_parameter(name))
@@ -155,7 +161,10 @@ def test_the_cell_without_rounding_is_the_lstm_of_torch(bidirectional: bool) -> 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> None:
-    model = MODELS[kind].replace(dropout=0.0).build(toy_signature())
+    config = MODELS[kind]
+    model = config.replace(**({"dropout": 0.0} if "dropout" in type(config).model_fields else {})).build(
+        toy_signature()
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))

@@ -84,7 +84,9 @@ class CycleNet(Forecaster):
 
     def phases(self, future: Tensor) -> Tensor:
         """Step of the cycle (batch, time) that sine and cosine (batch, time, 2) of a clock are nearest to."""
-        return (future @ self.waves).argmax(dim=-1)
+        # A sum and no product of matrices: these are no weights, and no form of INT8 is to round a clock.
+        sine, cosine = self.waves
+        return (future[..., :1] * sine + future[..., 1:] * cosine).argmax(dim=-1)
 
     def activations(
         self,

@@ -162,7 +162,8 @@ class BinnedHead(Spec):
         """Logits, (batch, channel, bin, horizon), and the mean they stand for."""
         logits = raw.transpose(2, 3)
         grid = torch.linspace(-self.reach, self.reach, self.n_bins, device=raw.device)
-        return Reading(logits.float().softmax(-1) @ grid, logits, grid)
+        # A sum and no product of matrices: bins are no weights, and no form of INT8 is to round them.
+        return Reading((logits.float().softmax(-1) * grid).sum(-1), logits, grid)
 
     def error(self, said: Activations, target: Tensor) -> Tensor:
         """Cross-entropy of the bin that the target fell into."""

@@ -13,6 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from tsdistill.errors import ArtifactError
 from tsdistill.exporting import quiet
 from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
+from tsdistill.quantization.stacked import scale_every_matrix
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""
@@ -38,7 +39,8 @@ def dynamic_graph(
         ArtifactError: A layer stayed in float, which the quantizer itself does in silence.
     """
     source = folded(graph)
-    wanted = to_quantize(onnx.load_from_string(source), "dynamic", keep_float)
+    plain = onnx.load_from_string(source)
+    wanted = to_quantize(plain, "dynamic", keep_float)
     # The quantizer makes a product and a sum of every Gemm before it looks at names.
     kept = [name for layer in keep_float for name in (layer, f"{layer}_MatMul")]
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -53,6 +55,8 @@ def dynamic_graph(
             reduce_range=weight_bits == 7,
         )
         model = onnx.load(Path(folder) / "int8.onnx")
+    if per_channel:
+        scale_every_matrix(model, plain, wanted, weight_bits)
     check_complete(model, wanted, kept, "dynamic")
     found = Counter(node.op_type for node in model.graph.node if node.op_type in BECOMES.values())
     expected = Counter(BECOMES[layer.operator] for layer in wanted)

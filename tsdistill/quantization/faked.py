@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from tsdistill.errors import UnsupportedError
 from tsdistill.models.base import Forecaster
 from tsdistill.models.layers import ChannelLinear
-from tsdistill.quantization.affine import dynamic_grid, round_in_blocks, weight_grid
+from tsdistill.quantization.affine import dynamic_grid, round_in_blocks, symmetric_grid, weight_grid
 
 ROUNDED: dict[str, tuple[type[nn.Module], ...]] = {
     "dynamic": (nn.Linear, ChannelLinear, nn.LSTM),
@@ -145,8 +145,8 @@ class _RoundedWeight(nn.Module):
     def __init__(self, rounding: Rounding, layer: nn.Module) -> None:
         super().__init__()
         self.rounding = rounding
-        # Axes of the outputs of a layer, and of what it sums over.
-        self.output = 1 if isinstance(layer, ChannelLinear) else 0
+        self.stacked = isinstance(layer, ChannelLinear)
+        # The axis of what a layer sums over.
         self.summed = 1 if isinstance(layer, nn.Conv1d) else -1
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -154,7 +154,10 @@ class _RoundedWeight(nn.Module):
         # Sums that are no longer than a block have one scale per output, as in `weights.weight_only_graph`.
         if ours.weight_bits == 4 and weight.shape[self.summed] > ours.block_size:
             return round_in_blocks(weight, bits=4, size=ours.block_size, axis=self.summed)
-        axis = self.output if ours.per_channel else None
+        if self.stacked and ours.per_channel:
+            reach = weight.detach().abs().amax(dim=-1, keepdim=True)
+            return symmetric_grid(reach, bits=ours.weight_bits).fake_quantize(weight)
+        axis = 0 if ours.per_channel else None
         return weight_grid(weight, bits=ours.weight_bits, axis=axis).fake_quantize(weight)
 
 

@@ -19,6 +19,7 @@ from tsdistill.data.windows import raw_inputs
 from tsdistill.errors import ArtifactError, ConfigError, DataError, must
 from tsdistill.exporting import check_task, quiet
 from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
+from tsdistill.quantization.stacked import scale_every_matrix
 
 RANGES = {
     "min-max": CalibrationMethod.MinMax,
@@ -95,11 +96,11 @@ def static_graph(
         UnsupportedError: There is no layer to quantize, or an LSTM among them.
         ArtifactError: A layer stayed in float.
     """
-    model = onnx.load_from_string(folded(graph))
-    wanted = to_quantize(model, "static", keep_float)
+    plain = onnx.load_from_string(folded(graph))
+    wanted = to_quantize(plain, "static", keep_float)
     with quiet():
         quantizer = QDQQuantizer(
-            onnx.shape_inference.infer_shapes(model),
+            onnx.shape_inference.infer_shapes(plain),
             per_channel,
             weight_bits == 7,
             QuantType.QInt8,
@@ -112,6 +113,8 @@ def static_graph(
         )
         quantizer.quantize_model()
         model = quantizer.model.model
+    if per_channel:
+        scale_every_matrix(model, plain, wanted, weight_bits)
     check_complete(model, wanted, keep_float, "static")
     rounded = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     names = {layer.name for layer in wanted}

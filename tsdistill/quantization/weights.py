@@ -9,15 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tsdistill.quantization.layers import check_complete, finished, folded, to_quantize
+from tsdistill.quantization.stacked import allow_blocks
 
 OUTPUTS = {"Conv": 0, "Gemm": 0, "LSTM": 1, "MatMul": -1}
 """Axis of a layer's outputs in its weights; -1 is the last."""
 
 SUMMED = {"Conv": 1, "Gemm": 1, "LSTM": 2, "MatMul": -2}
 """Axis that a layer sums over, along which 4-bit weights are cut into blocks; -2 is the last but one."""
-
-BLOCKS_SINCE = 21
-"""The ONNX operator set that knows 4 bits and blocks."""
 
 
 def weight_only_graph(
@@ -76,9 +74,8 @@ def weight_only_graph(
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend([*kept, *tensors])
-    if weight_bits == 4:
-        standard = next(each for each in model.opset_import if each.domain in ("", "ai.onnx"))
-        standard.version = max(standard.version, BLOCKS_SINCE)
+    if weight_bits == 4 or any(each.name == "block_size" for node in nodes for each in node.attribute):
+        allow_blocks(model)
     check_complete(model, wanted, keep_float, "weight-only")
     return finished(model, graph)
 
@@ -89,9 +86,12 @@ def _rounded(
     """Integers, scales, and the attributes that say along which axis these lie."""
     top = 2 ** (bits - 1) - 1
     # A block never spans the taps of a filter: short sums would have as many scales as weights. Only blocks have
-    # scales for both directions of an LSTM.
+    # scales for both directions of an LSTM, and for every map of individual ones: with 8 bits a block is a whole sum.
     two_ways = operator == "LSTM" and len(weight) == 2
-    if bits == 8 or (weight.shape[SUMMED[operator]] <= block_size and not two_ways):
+    stacked = operator == "MatMul" and weight.ndim == 3
+    if bits == 8 and stacked:
+        block_size = weight.shape[SUMMED[operator]]
+    if not stacked and (bits == 8 or (weight.shape[SUMMED[operator]] <= block_size and not two_ways)):
         axis = OUTPUTS[operator] % weight.ndim
         scale = _scale(np.abs(weight).max(axis=tuple(each for each in range(weight.ndim) if each != axis)), top)
         wide = scale.reshape([-1 if each == axis else 1 for each in range(weight.ndim)])
