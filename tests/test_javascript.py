@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from deployables import exported, int8
 from test_artifacts import GOLDEN, replace_file, tensors_of
+from test_quantiles_deployed import made
 
 from tsdistill.artifacts import save
 
@@ -55,6 +56,19 @@ def test_node_forecasts_what_python_did(kind: str, place: Path) -> None:
     code, found = node(place, save(exported(kind), place / "artifact"))
     assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
     assert found["max_difference"] < 2e-5
+
+
+def test_node_replays_quantiles(place: Path) -> None:
+    _, deployed = made("mlp")
+    folder = save(deployed, place / "artifact")
+    code, found = node(place, folder)
+    assert (code, found["agrees"], found["max_difference"] < 2e-5) == (0, True, True)
+    golden = dict(deployed.golden)
+    golden["quantiles"] = golden["quantiles"] + np.array([[0], [0.1], [0]], np.float32)
+    replace_file(folder, GOLDEN, tensors_of(**golden))
+    code, found = node(place, folder)
+    assert (code, found["agrees"]) == (1, False)
+    assert found["max_difference"] == pytest.approx(0.1 / deployed.parity["unit"][1], rel=1e-2)
 
 
 def test_node_runs_int8_too(place: Path) -> None:

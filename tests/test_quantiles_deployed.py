@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from deployables import CHANNELS, CONTEXT, HORIZON, TAKE_IT, contexts, forecaster, hourly, in_deviations, task
+from test_artifacts import GOLDEN, replace_file, tensors_of
 
 from tsdistill.artifacts import load, save
-from tsdistill.errors import UnsupportedError
+from tsdistill.errors import ArtifactError, UnsupportedError
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import BinnedHead, Forecaster, LSTMConfig, MLPConfig, QuantileHead
 from tsdistill.quantization import quantize
@@ -63,6 +64,29 @@ def test_quantiles_survive_saving_int8_and_a_machine_without_torch(tmp_path: Pat
     said = light.predict(x, quantiles=True)
     assert (np.diff(said, axis=-1) >= 0).all()
     assert in_deviations(np.moveaxis(said - deployed.predict(x, quantiles=True), -1, 1)) < 0.5
+
+
+def test_golden_windows_hold_quantiles_that_are_replayed(tmp_path: Path) -> None:
+    model, deployed = made("mlp")
+    for name, each in (("fp32", deployed), ("int8", quantize(model, task(), TAKE_IT))):
+        n_windows = len(each.golden["context"])
+        assert each.golden["quantiles"].shape == (n_windows, HORIZON, len(CHANNELS), len(LEVELS))
+        np.testing.assert_array_equal(each.golden["quantiles"], each.predict(each.golden["context"], quantiles=True))
+        folder = save(each, tmp_path / name)
+        assert verify(folder)["max_difference"] == 0
+        moved = dict(each.golden)
+        moved["quantiles"] = moved["quantiles"] + np.array([0, 9, 0, 0], np.float32)
+        replace_file(folder, GOLDEN, tensors_of(**moved))
+        with pytest.raises(ArtifactError, match=r"stored ones, got .* at window .*, channel 'wind', quantile 0.3"):
+            verify(folder)
+
+
+def test_artifacts_from_before_quantiles_were_golden_stay_whole(tmp_path: Path) -> None:
+    _, deployed = made("mlp")
+    folder = save(deployed, tmp_path / "m")
+    replace_file(folder, GOLDEN, tensors_of(**{name: deployed.golden[name] for name in ("context", "forecast")}))
+    assert verify(folder)["max_difference"] == 0
+    assert "quantiles" not in load(folder).golden
 
 
 def test_frames_get_a_column_for_every_level() -> None:

@@ -25,6 +25,7 @@ import pytest
 from deployables import contexts, exported, forecaster
 from onnx import TensorProto, helper
 from test_artifacts import GOLDEN, MODEL, NAME, WEIGHTS, flip, header, replace_file, rewrite, tensors_of
+from test_quantiles_deployed import made
 
 from tsdistill import artifacts, runtime
 from tsdistill.artifacts import save
@@ -214,6 +215,12 @@ def test_graphs_that_mislead_are_refused(
             read(folder)
 
 
+def zeros(**more: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Golden windows of the right shapes, and more of others."""
+    shapes = {"context": (8, 29, 3), "forecast": (8, 7, 3), **more}
+    return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+
 GOLDENS: dict[str, bytes] = {
     "an archive": zipped(),
     "an empty tensor": header(b'{"context":{"dtype":"F32","shape":[0,29,3],"data_offsets":[0,0]}}'),
@@ -227,6 +234,8 @@ GOLDENS: dict[str, bytes] = {
     "the same tensor twice": header(b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}}'),
     "numbers of another type": tensors_of(context=np.zeros((8, 29, 3)), forecast=np.zeros((8, 7, 3))),
     "forecasts of nothing": tensors_of(forecast=np.zeros((8, 7, 3), np.float32)),
+    "quantiles of a model without": tensors_of(**zeros(quantiles=(8, 7, 3, 4))),
+    "one number more": tensors_of(**zeros(), more=np.zeros(1)),
 }  # fmt: skip
 
 
@@ -237,6 +246,28 @@ def test_golden_windows_that_mislead_are_refused(content: bytes, whole: Path, tm
     for read in (runtime.verify, artifacts.load):
         with pytest.raises(ArtifactError, match=r"golden\.safetensors|golden windows must"):
             read(folder)
+
+
+QUANTILES: dict[str, tuple[np.ndarray, str]] = {
+    "a level too few": (np.zeros((8, 7, 3, 3), np.float32), "golden windows must"),
+    "levels before channels": (np.zeros((8, 7, 4, 3), np.float32), "golden windows must"),
+    "of fewer windows": (np.zeros((7, 7, 3, 4), np.float32), "golden windows must"),
+    "numbers of another type": (np.zeros((8, 7, 3, 4)), "golden windows must .* bytes of F64"),
+    "not a number": (np.full((8, 7, 3, 4), np.nan, np.float32), "replayed golden forecasts .* got inf"),
+    "of another model": (np.zeros((8, 7, 3, 4), np.float32), r"replayed golden forecasts .* quantile 0\.\d+"),
+}
+
+
+@pytest.mark.parametrize(("quantiles", "words"), QUANTILES.values(), ids=QUANTILES.keys())
+def test_golden_quantiles_that_mislead_are_refused(quantiles: np.ndarray, words: str, tmp_path: Path) -> None:
+    _, deployed = made("mlp")
+    folder = save(deployed, tmp_path / "m")
+    replace_file(folder, GOLDEN, tensors_of(**{**deployed.golden, "quantiles": quantiles}))
+    with pytest.raises(ArtifactError, match=words):
+        runtime.verify(folder)
+    if "must" in words:
+        with pytest.raises(ArtifactError, match=words):
+            artifacts.load(folder)
 
 
 def test_a_graph_that_cannot_be_run_is_one_clear_error(whole: Path, tmp_path: Path) -> None:

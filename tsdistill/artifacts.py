@@ -23,6 +23,7 @@ from tsdistill.exporting import Deployed
 from tsdistill.formats import parse_json
 from tsdistill.manifest import Manifest
 from tsdistill.models import Forecaster, config_from_dict
+from tsdistill.models.base import levels_of
 from tsdistill.spec import LineageStep
 
 try:
@@ -135,7 +136,7 @@ def load(folder: str | Path) -> Forecaster | Deployed:
         precision=found.precision,
         lineage=lineage,
         n_parameters=found.n_parameters,
-        golden=runtime.golden_windows(contents[manifests.GOLDEN], signature),
+        golden=runtime.golden_windows(contents[manifests.GOLDEN], signature, levels_of(config)),
         parity=found.parity,
         isolate=found.isolate,
     )

@@ -191,8 +191,9 @@ def load(folder: str | Path, *, threads: int = 1) -> Predictor:
 def verify(folder: str | Path) -> dict[str, Any]:
     """Check every digest of a deployed artifact and replay its golden windows on this machine.
 
-    The difference to the stored forecasts is measured as in `difference`. fp32 must agree to 1e-4; INT8 arithmetic
-    differs between processors and is given the looser bound that was set when it was made.
+    The difference to the stored forecasts, and quantiles where there are some, is measured as in `difference`. fp32
+    must agree to 1e-4; INT8 arithmetic differs between processors and is given the looser bound that was set when it
+    was made.
 
     Args:
         folder: The artifact.
@@ -212,9 +213,9 @@ def verify(folder: str | Path) -> dict[str, Any]:
         rule = f"hold a number for each of the {len(predictor.signature.channels)} channels"
         raise ArtifactError(must("deployment.parity.unit", rule, unit.tolist(), "Save the model again"))
     tolerance = float(parity.get("tolerance", TOLERANCE))
-    golden = golden_windows(contents[manifests.GOLDEN], predictor.signature)
-    forecast = golden.pop("forecast")
-    found, where = difference(predictor.run(**golden), forecast, unit, predictor.signature.channels)
+    golden = golden_windows(contents[manifests.GOLDEN], predictor.signature, predictor.levels)
+    stored = {name: golden.pop(name) for name in (OUTPUT, QUANTILES) if name in golden}
+    found, where = _difference_of_all(predictor.outputs(**golden), stored, unit, predictor)
     if not found <= tolerance:
         int8 = predictor.precision != "fp32"
         remedy = (
@@ -248,6 +249,20 @@ def difference(
     gap = np.where(np.isfinite(gap), np.maximum(gap, 0.0), np.inf) / unit
     window, step, channel = np.unravel_index(int(np.argmax(gap)), gap.shape)
     return float(gap.max()), f"window {window}, step {step + 1}, channel {channels[channel]!r}"
+
+
+def _difference_of_all(
+    outputs: dict[str, np.ndarray], stored: dict[str, np.ndarray], unit: np.ndarray, predictor: Predictor
+) -> tuple[float, str]:
+    """`difference` of the forecasts and of the quantiles of every level, where these are stored: the largest of all."""
+    channels = predictor.signature.channels
+    found = [difference(outputs[OUTPUT], stored[OUTPUT], unit, channels)]
+    if QUANTILES in stored:
+        for place, level in enumerate(predictor.levels):
+            ours, theirs = outputs[QUANTILES][..., place], stored[QUANTILES][..., place]
+            gap, where = difference(ours, theirs, unit, channels)
+            found.append((gap, f"{where}, quantile {level:g}"))
+    return max(found, key=lambda each: each[0])
 
 
 def _session(model: bytes, threads: int) -> Any:
@@ -303,11 +318,15 @@ def _signature(manifest: Manifest) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
-def golden_windows(content: bytes, signature: SignatureLike) -> dict[str, np.ndarray]:
-    """Golden contexts and forecasts, read without the safetensors library."""
+def golden_windows(content: bytes, signature: SignatureLike, levels: tuple[float, ...] = ()) -> dict[str, np.ndarray]:
+    """Golden contexts and forecasts, read without the safetensors library.
+
+    Artifacts of earlier versions hold no quantiles, whatever their levels.
+    """
+    items = tensors(content)
     arrays = {
         name: np.frombuffer(content[item.begin : item.end], dtype="<f4").reshape(item.shape)
-        for name, item in tensors(content).items()
+        for name, item in items.items()
         if item.dtype == "F32" and item.begin < item.end
     }
     n_channels, n_windows = len(signature.channels), len(arrays.get("context", ()))
@@ -320,7 +339,12 @@ def golden_windows(content: bytes, signature: SignatureLike) -> dict[str, np.nda
         shapes["future"] = (n_windows, n_steps, len(signature.future))
     if signature.past:
         shapes["past"] = (n_windows, signature.context, len(signature.past))
-    found = {name: array.shape for name, array in arrays.items()}
+    if levels and QUANTILES in items:
+        shapes[QUANTILES] = (n_windows, signature.horizon, n_channels, len(levels))
+    found = {
+        name: arrays[name].shape if name in arrays else f"{item.end - item.begin} bytes of {item.dtype}"
+        for name, item in items.items()
+    }
     if found != shapes or n_windows == 0:
         raise ArtifactError(f"golden windows must have the float32 shapes {shapes}, got {found}. Save the model again.")
     return arrays

@@ -22,29 +22,42 @@ export function open(ort, model) {
   return ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
 }
 
-/** Forecast (batch, horizon, channel) in raw units of inputs by name, each { shape, values } in raw units. */
+/**
+ * Forecast (batch, horizon, channel) and, of a model that has them, quantiles (batch, horizon, channel, level) in raw
+ * units of inputs by name, each { shape, values } in raw units.
+ */
 export async function forecast(ort, session, inputs) {
   const feeds = {};
   for (const [name, { shape, values }] of Object.entries(inputs)) {
     feeds[name] = new ort.Tensor("float32", values, shape);
   }
-  const { forecast } = await session.run(feeds);
-  return { shape: forecast.dims, values: forecast.data };
+  const found = await session.run(feeds);
+  return Object.fromEntries(Object.entries(found).map(([name, { dims, data }]) => [name, { shape: dims, values: data }]));
 }
 
 /** Forecast the golden windows of an artifact and compare with the stored forecasts, as `tsdistill verify` does. */
 export async function replay(ort, { manifest, model, golden }) {
-  const { forecast: stored, ...inputs } = tensors(golden);
+  const { forecast: point, quantiles, ...inputs } = tensors(golden);
   const ours = await forecast(ort, await open(ort, model), inputs);
-  if (String(ours.shape) !== String(stored.shape)) throw new Error(`forecasts of shape ${ours.shape}`);
   const { unit, tolerance } = manifest.deployment.parity;
+  const largest = Math.max(
+    difference(ours.forecast, point, unit),
+    quantiles ? difference(ours.quantiles, quantiles, unit) : 0,
+  );
+  return { n_windows: point.shape[0], max_difference: largest, tolerance, agrees: largest <= tolerance };
+}
+
+/** Largest difference in standard deviations; channels are the third axis. */
+function difference(ours, stored, unit) {
+  if (String(ours?.shape) !== String(stored.shape)) throw new Error(`forecasts of shape ${ours?.shape}`);
+  const nLevels = stored.shape[3] ?? 1;
   let largest = 0;
   ours.values.forEach((value, place) => {
     const beyond = Math.max(Math.abs(value - stored.values[place]) - step(stored.values[place]), 0);
-    const difference = beyond / unit[place % unit.length];
-    largest = Number.isFinite(difference) ? Math.max(largest, difference) : Infinity;
+    const here = beyond / unit[Math.floor(place / nLevels) % unit.length];
+    largest = Number.isFinite(here) ? Math.max(largest, here) : Infinity;
   });
-  return { n_windows: ours.shape[0], max_difference: largest, tolerance, agrees: largest <= tolerance };
+  return largest;
 }
 
 /** Distance from a float32 number to the next one. */

@@ -16,7 +16,7 @@ from tsdistill.quantization.layers import Layer, float_layers, folded, to_quanti
 from tsdistill.quantization.spec import Quantization
 from tsdistill.quantization.static import calibration_windows, digest_of_windows, ranges_of, static_graph
 from tsdistill.quantization.weights import weight_only_graph
-from tsdistill.runtime import Predictor, difference
+from tsdistill.runtime import OUTPUT, QUANTILES, Predictor, difference
 
 REPLAY_TOLERANCE = 0.05
 """Golden INT8 forecasts may differ between machines by this many standard deviations, or by twice what INT8 itself
@@ -62,13 +62,13 @@ class Forms:
         parity = parity_report(predictor.outputs, full.predictor.outputs, inputs, unit, channels)
         alone = Predictor(graph, full.signature, precision=precision, isolate=True, levels=levels)
         mates, _ = difference(predictor.run(**inputs), alone.run(**inputs), unit, channels)
-        golden = {name: values for name, values in full.golden.items() if name != "forecast"}
+        golden = {name: values for name, values in full.golden.items() if name not in (OUTPUT, QUANTILES)}
         return replace(
             full,
             onnx=graph,
             precision=precision,
             isolate=spec.isolate,
-            golden={**golden, "forecast": predictor.run(**golden)},
+            golden={**golden, **predictor.outputs(**golden)},
             parity={
                 **parity,
                 "against": "fp32",
