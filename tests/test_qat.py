@@ -35,10 +35,10 @@ from tsdistill.models import (
     SeasonalNaiveConfig,
     TCNConfig,
 )
-from tsdistill.quantization import Quantization, quantize
+from tsdistill.quantization import Quantization, choice, quantize
 from tsdistill.quantization.dynamic import dynamic_graph
 from tsdistill.quantization.faked import RoundedLSTM, Rounding, faked, settled
-from tsdistill.quantization.qat import deployed_form, train_rounded
+from tsdistill.quantization.qat import deployed_form, rounding_of, train_rounded
 from tsdistill.quantization.static import ranges_of, static_graph
 from tsdistill.quantization.weights import weight_only_graph
 from tsdistill.runtime import Predictor
@@ -190,7 +190,7 @@ def test_layers_kept_in_float_round_nothing() -> None:
     few, all_of_them = (in_deviations(each.predict(x) - model.predict(x)) for each in
                         (kept, faked(model, Rounding("dynamic", 4))))  # fmt: skip
     assert 0 < few < all_of_them
-    with pytest.raises(UnsupportedError, match="nothing to train"):
+    with pytest.raises(UnsupportedError, match="nothing to quantize"):
         faked(model, Rounding("dynamic", 7, keep_float=names))
 
 
@@ -324,12 +324,27 @@ def test_the_form_follows_from_layers_and_bits(config: ModelConfig, spec: Quanti
     ("config", "words"),
     [
         (LinearConfig(), r"'linear' one, which is solved in closed form"),
-        (SeasonalNaiveConfig(period=24), "closed form"),
+        (SeasonalNaiveConfig(period=24), "'seasonal-naive' one without layers.*Use td.export"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(config: ModelConfig, words: str) -> None:
-    with pytest.raises(UnsupportedError, match=rf"method='qat' for a .*{words}"):
-        train_rounded(config.build(toy_signature()), toy_task(), Quantization(method="qat"))
+def test_what_cannot_be_trained_is_refused_before_anything_is_exported(
+    config: ModelConfig, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(choice, "export")
+    for verb in (train_rounded, quantize):
+        with pytest.raises(UnsupportedError, match=rf"method='qat' for a .*{words}"):
+            verb(config.build(toy_signature()), toy_task(), Quantization(method="qat"))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_four_bits_are_trained_with_a_scale_per_output_as_they_are_deployed(per_channel: bool) -> None:
+    # Trained with one scale per layer, the weights would be rounded anew when they are deployed.
+    spec = Quantization(method="qat", weight_bits=4, block_size=32, per_channel=per_channel)
+    model = shaken(MODELS["dlinear"])
+    fake = faked(model, rounding_of(deployed_form(model, spec)))
+    deployed = weight_only_graph(export(settled(fake, model)).onnx, weight_bits=4, block_size=32)
+    x = contexts(5)
+    assert in_deviations(Predictor(deployed, model.signature).predict(x) - fake.eval().predict(x)) < 1e-4
 
 
 def test_lstms_of_another_kind_are_refused() -> None:

@@ -20,7 +20,7 @@ from tsdistill.quantization.judging import (
     refuse_what_does_not_pay,
     table,
 )
-from tsdistill.quantization.qat import deployed_form, refuse_vain_training, train_rounded
+from tsdistill.quantization.qat import deployed_form, refuse_untrainable, refuse_vain_training, train_rounded
 from tsdistill.quantization.sensitivities import mixed
 from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import LineageStep
@@ -99,6 +99,8 @@ def quantize(
     if teacher is not None and spec.method != "qat":
         remedy = "Leave it out, or quantize with method='qat', which trains"
         raise ConfigError(must("teacher", f"be None with method={spec.method!r}", type(teacher).__name__, remedy))
+    if spec.method == "qat":
+        refuse_untrainable(forecaster, spec)
     full = export(forecaster, task)
     forms, judge = Forms(full, task), Judge(full, task)
     candidates = [Candidate(FULL, model=full, numbers=judge.errors(full))]

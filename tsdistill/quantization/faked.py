@@ -41,10 +41,20 @@ class Rounding:
     block_size: int = 32
     keep_float: tuple[str, ...] = ()
 
-    def layers(self, model: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The layers of a model that are rounded, by name."""
-        found = [(name, each) for name, each in model.named_modules() if isinstance(each, ROUNDED[self.form])]
-        return [(name, each) for name, each in found if name not in self.keep_float]
+    def layers(self, model: Forecaster) -> list[tuple[str, nn.Module]]:
+        """The layers of a model that are rounded, by name.
+
+        Raises:
+            UnsupportedError: There are none.
+        """
+        named = [(name, each) for name, each in model.named_modules() if isinstance(each, ROUNDED[self.form])]
+        found = [(name, each) for name, each in named if name not in self.keep_float]
+        if not found:
+            raise UnsupportedError(
+                f"`method` must fit the model, got method='qat' for a {model.config.kind!r} one without layers that "
+                "could be rounded: there is nothing to quantize. Use td.export."
+            )
+        return found
 
 
 def faked(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
@@ -60,13 +70,7 @@ def faked(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
     """
     model = copy.deepcopy(forecaster)
     model.control = None
-    layers = rounding.layers(model)
-    if not layers:
-        raise UnsupportedError(
-            f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one without layers that "
-            "could be rounded: there is nothing to train. Use td.export."
-        )
-    for name, layer in layers:
+    for name, layer in rounding.layers(model):
         if isinstance(layer, nn.LSTM):
             layer = RoundedLSTM(layer, reads_rounded=rounding.form == "dynamic")
             parent, _, own = name.rpartition(".")

@@ -35,8 +35,19 @@ def deployed_form(forecaster: Forecaster, spec: Quantization) -> Quantization:
 
 
 def rounding_of(form: Quantization) -> Rounding:
-    """What the form that `deployed_form` gives rounds."""
-    return Rounding(form.method, form.bits, form.per_channel, form.block_size, form.keep_float)
+    """What the form that `deployed_form` gives rounds; weight-only forms have a scale per output whatever was asked."""
+    per_channel = form.per_channel or form.method == "weight-only"
+    return Rounding(form.method, form.bits, per_channel, form.block_size, form.keep_float)
+
+
+def refuse_untrainable(forecaster: Forecaster, spec: Quantization) -> None:
+    """UnsupportedError for a forecaster that cannot be trained while it rounds."""
+    rounding_of(deployed_form(forecaster, spec)).layers(forecaster)
+    if forecaster.closed_form:
+        raise UnsupportedError(
+            f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one, which is solved in "
+            "closed form and not trained by steps. Use method='dynamic'."
+        )
 
 
 def train_rounded(
@@ -75,11 +86,7 @@ def train_rounded(
     dynamic INT8 does, instead of over a running mean of ranges; weights lose no outliers; there is no batch
     normalisation to fold.
     """
-    if forecaster.closed_form:
-        raise UnsupportedError(
-            f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one, which is solved in "
-            "closed form and not trained by steps. Use method='dynamic'."
-        )
+    refuse_untrainable(forecaster, spec)
     objective: Objective = TruthObjective()
     if teacher is not None:
         check_teacher(teacher, task)

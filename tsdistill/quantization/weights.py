@@ -108,8 +108,9 @@ def _rounded(
 
 
 def _scale(largest: np.ndarray, top: int) -> np.ndarray:
-    """Largest / top; 1 where all weights are zero."""
-    return np.where(largest > 0, largest / top, 1.0).astype(np.float32)
+    """Largest / top; 1 where all weights are zero, or so small that the scale would not be a normal number."""
+    scale = largest / top
+    return np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
 
 
 def _tensor(values: np.ndarray, name: str, bits: int) -> TensorProto:
