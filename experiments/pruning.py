@@ -6,7 +6,7 @@ A folder holds `cells.toml`: data sets, models with their training and pruning, 
 sizes of dense models. Per data set, model and seed:
 
 - dense: the model itself, trained, or distilled where it names a teacher;
-- pruned: cut to each share in rounds, recovering from its unpruned self or its teacher;
+- pruned: cut to each share, recovering by the truth, or from its teacher where it has one;
 - by validation alone, the deepest cut without loss and the deepest within `allowed` of the dense error are chosen;
 - scratch: where the test error is read, the pruned shape drawn anew and trained for all the epochs that training and
   recovery took together;
@@ -105,8 +105,7 @@ class Bench:
         """How the entry is cut, to some goal."""
         spec = dict(self.entry["pruning"])
         recovery = {**spec.pop("recovery"), **self.data.get("training", {}), "seed": self.seed, "patience": None}
-        own = {} if "teacher" in self.entry else {"recover_from": "self"}
-        return td.Pruning.from_dict({**spec, "recovery": recovery, **own, **goal})
+        return td.Pruning.from_dict({**spec, "recovery": recovery, **goal})
 
     @property
     def whole(self) -> int:
@@ -170,8 +169,7 @@ class Bench:
         """Half of the units of some groups gone, without training."""
         groups = tuple(self.entry["halved"][number])
         spec = self.pruning(ratio=0.5, groups=groups, repair=repair, n_rounds=1)
-        # Without recovery nobody teaches it.
-        return td.prune(self.dense(), self.task, spec.replace(recovery=None, recover_from=None))
+        return td.prune(self.dense(), self.task, spec.replace(recovery=None))
 
     def key(self, role: str, share: float | None = None) -> str:
         """Names a cell by all that shapes it."""
