@@ -90,7 +90,7 @@ def main() -> None:
 
 def key_of(cells: dict[str, Any], entry: dict[str, Any], seed: int, name: str) -> str:
     """Names a row by all that shapes it."""
-    shared = [cells[each] for each in ("dataset", "context", "horizon", "training", "short")]
+    shared = [cells[each] for each in ("dataset", "context", "horizon", "training", "rounded", "recovery")]
     return digest_of([*shared, entry, seed, name])
 
 
@@ -98,8 +98,10 @@ def measure(
     cells: dict[str, Any], entry: dict[str, Any], seed: int, task: td.Task, results: Results, work: Path
 ) -> None:
     """Everything of one teacher under one seed: made first, then measured side by side."""
-    whole, short = (td.Training.from_dict({**cells[name], "seed": seed}) for name in ("training", "short"))
-    pruning = td.Pruning.from_dict({**entry["pruning"], "recovery": short.to_dict()})
+    whole, rounded, recovery = (
+        td.Training.from_dict({**cells[name], "seed": seed}) for name in ("training", "rounded", "recovery")
+    )
+    pruning = td.Pruning.from_dict({**entry["pruning"], "recovery": recovery.to_dict()})
     models: dict[str, Any] = {}
     seconds: dict[str, float] = {}
 
@@ -116,8 +118,8 @@ def measure(
     quiet: dict[str, Any] = {"progress": False}
     taught: dict[str, Any] = {**quiet, "cache": work / "cache"}
     teacher = make("teacher", lambda: td.train(config("config"), task, whole, **quiet))
-    make("pruned", lambda: td.prune(teacher, task, pruning.replace(recover_from="self"), **quiet))
-    for kind, values in {**EVERY, "qat": {"method": "qat", "training": short.to_dict()}}.items():
+    make("pruned", lambda: td.prune(teacher, task, pruning, **quiet))
+    for kind, values in {**EVERY, "qat": {"method": "qat", "training": rounded.to_dict()}}.items():
         spec = td.Quantization.from_dict({**values, "require_gain": False, "max_error_increase": 99.0})
         try:
             make(kind, lambda spec=spec: td.quantize(teacher, task, spec, **quiet))
