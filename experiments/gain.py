@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="*", help="Names of data sets; by default all.")
+    parser.add_argument("--horizons", type=int, nargs="*", help="By default all of a data set.")
     parser.add_argument("--students", nargs="*", help="Names of students; by default all.")
     parser.add_argument(
         "--cells", nargs="*", default=list(CELLS), choices=CELLS, help="Amounts of data; by default all."
@@ -57,6 +58,8 @@ def main() -> None:
         if arguments.sets and entry["dataset"] not in arguments.sets:
             continue
         for horizon in entry["horizons"]:
+            if arguments.horizons and horizon not in arguments.horizons:
+                continue
             students = [s for s in plan["students"] if not arguments.students or s["name"] in arguments.students]
             run(entry, horizon, students, arguments.cells, plan, results)
     summarise(pd.read_csv(results), plan, arguments.folder)
