@@ -35,9 +35,14 @@ def test_the_recipe_and_the_job_of_the_readme_are_ones() -> None:
     assert Job.from_toml(job).judge == 168
 
 
-def test_the_results_of_the_readme_are_those_of_the_experiment() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("page", "experiment"),
+    [("README.md", "001-whole-pipeline"), ("docs/guides/compression.md", "010-techniques")],
+    ids=["README", "guide"],
+)
+def test_results_on_a_page_are_those_of_the_experiment(page: str, experiment: str) -> None:
+    text = (README.parent / page).read_text(encoding="utf-8")
     found = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", text, flags=re.DOTALL)
-    assert [path for path, _ in found] == ["experiments/001-whole-pipeline/summary.md"]
+    assert [path for path, _ in found] == [f"experiments/{experiment}/summary.md"]
     for path, shown in found:
         assert shown == (README.parent / path).read_text(encoding="utf-8")
