@@ -7,8 +7,9 @@ and seed the model is trained, exported, and brought to every form there is, wha
 
 - `results.csv`: bytes, seconds that making it took, and errors on the test part, a row for each form. No form is chosen
   by them. Of quantile heads also how many targets lie between the outermost levels and how many levels cross.
-- `latency.csv`: medians of calls that took turns on one thread, a row for each place (channels, windows) and form, with
-  torch in float32 and its own INT8 beside them, and what `method="auto"` deploys for that place. First seed only.
+- `latency.csv`: medians of calls that took turns on one thread, a row for each kind of processor, place (channels,
+  windows) and form, with torch in float32 and its own INT8 beside them, and what `method="auto"` deploys for that
+  place: where that is one of the forms to the byte, its time is that form's. First seed only.
 
 Finished cells are rows and are skipped next time, under a key of everything that shapes them; models stay in `work/`,
 which is not committed. `summary.md` is written anew.
@@ -45,7 +46,8 @@ RESULTS = [
     "model", "seed", "form", "n_parameters", "bytes", "seconds", "mse", "increase", "coverage", "nominal_coverage",
     "crossing_rate", "refused", "key",
 ]  # fmt: skip
-LATENCY = ["model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "n_calls", "cpu", "key"]
+LATENCY = ["cpu", "model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "n_calls", "key"]
+PLACE = ["cpu", "model", "channels", "windows", "form"]
 FORMS = {**EVERY, "qat": {"method": "qat"}, "qat-4": {"method": "qat", "weight_bits": 4}}
 TAKE_IT = {"require_gain": False, "max_error_increase": 99.0}
 
@@ -56,15 +58,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", help="Names of models; by default all.")
     parser.add_argument("--skip-latency", action="store_true", help="Leave the timing to a quiet machine.")
+    parser.add_argument("--skip-scores", action="store_true", help="Time only.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cells = tomllib.loads((arguments.folder / "cells.toml").read_text(encoding="utf-8"))
     results = Results(arguments.folder / "results.csv", RESULTS, ["model", "seed", "form"])
-    latency = Results(arguments.folder / "latency.csv", LATENCY, ["model", "channels", "windows", "form"])
+    latency = Results(arguments.folder / "latency.csv", LATENCY, PLACE)
     panel = td.datasets.load(cells["dataset"])
     for entry in cells["models"]:
         if not arguments.only or entry["name"] in arguments.only:
-            for seed in entry["seeds"]:
+            for seed in [] if arguments.skip_scores else entry["seeds"]:
                 Bench(cells, entry, seed, panel, arguments.folder / "work").score(results)
             if not arguments.skip_latency:
                 Bench(cells, entry, entry["seeds"][0], panel, arguments.folder / "work").time(latency)
@@ -164,8 +167,9 @@ class Bench:
     # ------------------------------------------------------------------------------------------------------------ time
     def time(self, latency: Results) -> None:
         """Every form at every place, side by side."""
+        cpu = processor()
         for n_channels, n_windows in (*self.cells["places"], *self.entry["timed"]):
-            if latency.find(self.key("fp32", n_channels, n_windows)) is not None:
+            if latency.find(self.key("fp32", n_channels, n_windows, cpu)) is not None:
                 continue
             task = self.task(n_channels)
             model = self.model(self.task())
@@ -174,17 +178,25 @@ class Bench:
                 # Of what is known of each channel, the first ones'.
                 mine = model.state_dict()
                 model.load_state_dict({n: each[: len(mine[n])] for n, each in whole.state_dict().items()})
-            forms, ways = self.ways(model, task, n_windows)
+            ways = self.ways(model, task)
+            # No noise of the clock between one graph and itself.
+            spec = td.Quantization(method="auto", batch_sizes=(n_windows,))
+            auto = td.quantize(model, task, spec, progress=False)
+            taken = auto.lineage[-1].metrics["chosen"]
+            same = next((name for name, way in ways.items() if getattr(way, "onnx", None) == auto.onnx), "auto")
+            ways.setdefault(same, auto)
             raw = np.stack([task.panel.items[0].values[row : row + task.context] for row in range(n_windows)])
             batch = raw.astype(np.float32)
             calls = {name: _call(way, batch) for name, way in ways.items()}
-            found = measure_latency(calls, n_runs=self.cells["n_calls"], max_seconds=60)
+            found = measure_latency(calls, n_runs=self.cells["n_calls"], max_seconds=45)
+            found["auto"], ways["auto"] = found[same], auto
             for name, way in ways.items():
                 row = {
                     "model": self.entry["name"], "channels": n_channels, "windows": n_windows, "form": name,
-                    "taken": forms.get(name, ""), "bytes": len(way.onnx) if isinstance(way, td.Deployed) else NAN,
-                    "p50_ms": found[name].p50_ms, "n_calls": found[name].n_runs, "cpu": machine().get("cpu"),
-                    "key": self.key(name, n_channels, n_windows),
+                    "taken": taken if name == "auto" else "",
+                    "bytes": len(way.onnx) if isinstance(way, td.Deployed) else NAN,
+                    "p50_ms": found[name].p50_ms, "n_calls": found[name].n_runs, "cpu": cpu,
+                    "key": self.key(name, n_channels, n_windows, cpu),
                 }  # fmt: skip
                 # The row that says that a place is done comes last.
                 if name != "fp32":
@@ -195,22 +207,24 @@ class Bench:
             times = ", ".join(f"{name} {each.p50_ms:.3f}" for name, each in found.items())
             print(f"{self.entry['name']}, {n_channels} channels, {n_windows} windows: {times} ms", flush=True)
 
-    def ways(self, model: td.Forecaster, task: td.Task, n_windows: int) -> tuple[dict[str, str], dict[str, Any]]:
-        """Everything that is timed, and what "auto" took."""
+    def ways(self, model: td.Forecaster, task: td.Task) -> dict[str, Any]:
+        """Everything that is timed."""
         full = td.export(model, task)
         forms = Forms(full, task)
         found: dict[str, Any] = {"fp32": full}
         for name, values in EVERY.items():
-            try:
+            with contextlib.suppress(td.UnsupportedError):
                 found[name] = forms.deployed(td.Quantization.from_dict({**TAKE_IT, **values}))
-            except td.UnsupportedError:
-                continue
-        chosen = td.quantize(model, task, td.Quantization(method="auto", batch_sizes=(n_windows,)), progress=False)
-        found["auto"] = chosen
         found["torch"] = model
         with contextlib.suppress(td.UnsupportedError):
             found["torch int8"] = TorchInt8(model)
-        return {"auto": chosen.lineage[-1].metrics["chosen"]}, found
+        return found
+
+
+def processor() -> str:
+    """Its name, and whether it has instructions for products of 8-bit integers."""
+    facts = machine()
+    return f"{facts['cpu']} ({'VNNI' if facts.get('vnni') else 'no VNNI'})"
 
 
 def _call(way: Any, batch: np.ndarray) -> Callable[[], object]:

@@ -14,41 +14,47 @@ FORMS = ("dynamic", "static", "weight-only-8", "weight-only-4", "qat", "qat-4")
 def summarise(rows: pd.DataFrame, latency: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
     """Three tables: times, errors and bytes, and the errors of all models together."""
     names = [entry["name"] for entry in cells["models"]]
-    lines = [*times(latency, names), "", *forms(rows, names), "", *together(rows), "", *quantiles(rows)]
+    lines = [*times(latency, names), *forms(rows, names), "", *together(rows), "", *quantiles(rows)]
     text = "\n".join(lines) + "\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 
 
 def times(latency: pd.DataFrame, names: list[str]) -> list[str]:
-    """Medians relative to ONNX Runtime in float32."""
-    if latency.empty:
-        return []
-    cpu = ", ".join(sorted(set(latency["cpu"].dropna())))
-    lines = [
-        f"Calls that took turns, one thread, {cpu}. Times faster than ONNX Runtime in float32; below 1 is slower. "
-        "In brackets dynamic INT8 over torch in float32. Auto: the form taken, and its time over that of the faster of "
-        "float32 and INT8.",
-        "",
-        "| model | channels | windows | fp32 ms | dynamic | static | weights 8 | weights 4 | torch | torch INT8 "
-        "| auto | to the faster |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in names:
-        for place, mine in latency[latency["model"] == name].groupby(["channels", "windows"]):
-            ms, taken = mine.set_index("form")["p50_ms"], mine.set_index("form")["taken"]
-            if "fp32" not in ms:
-                continue
-            cell = {form: f"{ms['fp32'] / ms[form]:.2f}" for form in ms.index}
-            if "dynamic" in ms:
-                cell["dynamic"] += f" ({ms['torch'] / ms['dynamic']:.2f})"
-            int8 = min(ms[form] for form in ("fp32", "dynamic", "static") if form in ms)
-            order = ("dynamic", "static", "weight-only-8", "weight-only-4", "torch", "torch int8")
-            told = " | ".join(cell.get(form, "") for form in order)
-            lines.append(
-                f"| {name} | {place[0]} | {place[1]} | {ms['fp32']:.3f} | {told} "
-                f"| {taken['auto']} | {ms['auto'] / int8 - 1:+.0%} |"
-            )
+    """Medians relative to ONNX Runtime in float32, a table for each processor."""
+    lines = []
+    for cpu, mine in latency.groupby("cpu"):
+        lines += [
+            f"Calls that took turns, one thread, {cpu}. Times faster than ONNX Runtime in float32; below 1 is slower. "
+            "In brackets dynamic INT8 over torch in float32. Auto: the form taken, and its time over that of the "
+            "faster of float32 and INT8.",
+            "",
+            "| model | channels | windows | fp32 ms | dynamic | static | weights 8 | weights 4 | torch | torch INT8 "
+            "| auto | to the faster |",
+            "|---|---|---|---|---|---|---|---|---|---|---|---|",
+            *(line for name in names for line in _times(mine[mine["model"] == name], name)),
+            "",
+        ]
+    return lines
+
+
+def _times(rows: pd.DataFrame, name: str) -> list[str]:
+    """One line for each place of a model."""
+    lines = []
+    for place, mine in rows.groupby(["channels", "windows"]):
+        ms, taken = mine.set_index("form")["p50_ms"], mine.set_index("form")["taken"]
+        if "fp32" not in ms:
+            continue
+        cell = {form: f"{ms['fp32'] / ms[form]:.2f}" for form in ms.index}
+        if "dynamic" in ms:
+            cell["dynamic"] += f" ({ms['torch'] / ms['dynamic']:.2f})"
+        int8 = min(ms[form] for form in ("fp32", "dynamic", "static") if form in ms)
+        order = ("dynamic", "static", "weight-only-8", "weight-only-4", "torch", "torch int8")
+        told = " | ".join(cell.get(form, "") for form in order)
+        lines.append(
+            f"| {name} | {place[0]} | {place[1]} | {ms['fp32']:.3f} | {told} "
+            f"| {taken['auto']} | {ms['auto'] / int8 - 1:+.0%} |"
+        )
     return lines
 
 

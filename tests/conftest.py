@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
 VARIABLE = "TSDISTILL_TEST_POSTGRES"
+
+
+@pytest.fixture(autouse=True)
+def _few_calls_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test looks at how long a form takes to the last per cent."""
+    if "tsdistill.quantization.judging" in sys.modules:
+        monkeypatch.setattr(sys.modules["tsdistill.quantization.judging"], "N_RUNS", 20)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

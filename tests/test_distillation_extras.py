@@ -18,7 +18,7 @@ from tsdistill.teachers import CachedTeacher
 from tsdistill.testing import toy_task
 from tsdistill.training import TeacherObjective, Training, fit, train
 
-QUICK = Training(epochs=2, batch_size=61, precision="float32", learning_rate=3e-3)
+QUICK = Training(epochs=2, batch_size=61, precision="float32", learning_rate=3e-3, device="cpu")
 STUDENT = LSTMConfig(widths=(5,), patch=11)
 
 

@@ -13,10 +13,11 @@ import tsdistill as td
 from tsdistill.data import Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.teachers import RescaledTeacher, check_teacher
+from tsdistill.teachers.base import at
 from tsdistill.testing import toy_panel
 
 SPLIT = td.Split.rows(331, 101, 67)
-QUICK = td.Training(max_steps=2, batch_size=37, precision="float32")
+QUICK = td.Training(max_steps=2, batch_size=37, precision="float32", device="cpu")
 
 
 def task_of(first: int = 0, covariates: td.Covariates | None = None, **how: Any) -> Task:
@@ -112,3 +113,16 @@ def test_what_cannot_be_rescaled_is_refused(every: Task, last: Task) -> None:
         RescaledTeacher(td.LinearConfig().build(shorter.signature), every)
     with pytest.raises(ShapeError, match="Rescale it for this task"):
         check_teacher(RescaledTeacher(td.LinearConfig().build(every.signature), last), every)
+
+
+def test_forecasters_inside_of_teachers_are_copied_to_a_device_and_stay_where_they_are(every: Task, last: Task) -> None:
+    config = td.MLPConfig(width=5, depth=1)
+    teacher, there = config.build(every.signature), torch.device("meta")
+    rescaled = RescaledTeacher(teacher, last)
+    ensemble = td.TeacherEnsemble([rescaled, config.build(last.signature)], last)
+    moved = at(ensemble, there)
+    assert isinstance(moved, td.TeacherEnsemble)
+    assert isinstance(moved.teachers[0], RescaledTeacher)
+    assert [moved.teachers[0].forecaster.device, moved.teachers[1].device] == [there, there]
+    assert [teacher.device, ensemble.teachers[1].device] == [torch.device("cpu")] * 2
+    assert at(teacher, None) is at(teacher, torch.device("cpu")) is teacher

@@ -202,7 +202,7 @@ class NoShortFloats(TruthObjective):
 
 
 def test_a_processor_without_bfloat16_trains_in_float32_unless_told_otherwise(task: Task) -> None:
-    model, short = CONFIG.build(task.signature), QUICK.replace(max_steps=2)
+    model, short = CONFIG.build(task.signature), QUICK.replace(max_steps=2, device="cpu")
     assert fit(model, task, short.replace(precision="auto"), NoShortFloats())["precision"] == "float32"
     with pytest.raises(UnsupportedError, match=r'"bfloat16" \(could not create a primitive\). Use "auto"'):
         fit(model, task, short.replace(precision="bfloat16"), NoShortFloats())

@@ -20,7 +20,7 @@ from tsdistill.training.checkpoint import read_progress
 from tsdistill.training.ranks import Ranks
 
 CONFIG = MLPConfig(width=5, depth=1, dropout=0.0)
-QUICK = Training(epochs=2, batch_size=37, learning_rate=5e-3, precision="float32", patience=None)
+QUICK = Training(epochs=2, batch_size=37, learning_rate=5e-3, precision="float32", patience=None, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, told_of
 from tsdistill.training import Objective, TeacherObjective, Training, fit
+from tsdistill.training.steps import device_of
 
 SIGNIFICANT = 0.05
 """Chance of a difference as large between equally good students, below which it is called one."""
@@ -94,7 +95,8 @@ def distill(
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
     plain = _start_control(student, fresh, training) if control else None
-    objective = TeacherObjective(losses, CachedTeacher(teacher, cache, progress=progress), balance=balance)
+    mentor = CachedTeacher(teacher, cache, progress=progress, device=device_of(training))
+    objective = TeacherObjective(losses, mentor, balance=balance)
     _learn(fresh, task, training, objective, checkpoint, progress, told_of(teacher))
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None

@@ -1,6 +1,6 @@
 """Is a pruned model as much faster as it has fewer multiplications? Ratios in one run, the rivals taking turns.
 
-    python experiments/benchmarks/pruned_latency.py
+    python experiments/benchmarks/pruned_latency.py [--only "lstm 256"]
 
 Half of the units or heads cut (`Pruning(ratio=0.5)`), both models exported and run by ONNX Runtime on one thread, on
 windows of 7 channels, context 336 and horizon 96, one window at a time and 64:
@@ -12,17 +12,19 @@ windows of 7 channels, context 336 and horizon 96, one window at a time and 64:
   multiple of 8: were sizes that are no multiple of 8 slow, the latter would be the faster one.
 
 Weights are random: time does not depend on them. `pruned_latency.csv` beside this file keeps the medians of the
-repetitions with the machine's name.
+repetitions, a row for each kind of processor.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 import tsdistill as td
 from tsdistill.evaluation.latency import measure_latency
@@ -73,8 +75,11 @@ def timed(models: dict[str, td.Forecaster], batch: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=[*MODELS], default=[*MODELS])
     task, rows = task_of(), []
-    for name, config in MODELS.items():
+    for name in parser.parse_args().only:
+        config = MODELS[name]
         dense = config.build(task.signature).eval()
         # What is timed is what the verb gives.
         pruned = td.prune(dense, task, td.Pruning(ratio=0.5, recovery=None))
@@ -92,9 +97,18 @@ def main() -> None:
                     {key: value if isinstance(value, str) else round(value, 3) for key, value in rows[-1].items()},
                     flush=True,
                 )
-    facts = machine()
-    frame = pd.DataFrame(rows).assign(cpu=facts["cpu"], threads=1)
-    frame.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    keep(pd.DataFrame(rows).assign(cpu=machine()["cpu"], threads=1))
+
+
+def keep(rows: pd.DataFrame) -> None:
+    """Put rows in the place of older ones of the same models on the same processor."""
+    path = Path(__file__).with_suffix(".csv")
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            older = pd.read_csv(path)
+            older = older[~(older["cpu"].isin(rows["cpu"]) & older["model"].isin(rows["model"]))]
+            rows = pd.concat([older, rows]).sort_values(["cpu", "model", "batch", "kept"])
+        rows.to_csv(path, index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":

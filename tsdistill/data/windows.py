@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from tsdistill.data.signature import Signature
 
+CARRIED_BYTES = 2**30
+"""Series of more than this stay in the machine's memory: a device's is for models."""
+
 HASHED_ROWS = 1 << 14
 """Rows and starts hashed at once: bounds memory, changes nothing else."""
 
@@ -140,6 +143,20 @@ class Windows:
         """The windows at the positions `index`, as views of the same series."""
         return self._with(self.starts[index], future=self.future, past=self.past)
 
+    def on(self, device: torch.device) -> Windows:
+        """The same windows, gathered on a device from a copy of the series there, if that is not too large.
+
+        Batches are then there already, but for `index`. On the processor's side it is these windows themselves.
+        """
+        kept = [each for each in (self._steps, self._future, self._past) if each is not None]
+        if device.type == "cpu" or sum(each.series.nbytes for each in kept) > CARRIED_BYTES:
+            return self
+        series, future, past = (
+            None if each is None else each.series.to(device) for each in (self._steps, self._future, self._past)
+        )
+        assert series is not None
+        return Windows(series, self.starts, self.context, self.horizon, future=future, past=past, scaler=self.scaler)
+
     def beginning_in(self, spans: Iterable[tuple[int, int]]) -> Windows:
         """The windows whose first row lies in one of some spans of rows (first, end)."""
         import torch
@@ -243,7 +260,7 @@ class _Runs:
 
     def gather(self, starts: torch.Tensor) -> torch.Tensor:
         """The runs that begin at the rows `starts` (batch,): (batch, length, channel)."""
-        positions = (starts[:, None] + self._offsets).flatten()
+        positions = (starts[:, None] + self._offsets).flatten().to(self._runs.device)
         return self._runs.index_select(0, positions).view(len(starts), *self._shape).transpose(1, 2)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -42,6 +42,13 @@ class Activations:
         for name in ("hidden", "attention", "values"):
             named |= {f"{name}.{depth}": tensor for depth, tensor in enumerate(getattr(self, name) or ())}
         return named
+
+    def to(self, device: torch.device) -> Activations:
+        """The same on another device."""
+        if self.forecast.device == device:
+            return self
+        moved = Activations.of_parts({name: tensor.to(device) for name, tensor in self.parts().items()})
+        return replace(moved, tokens_are=self.tokens_are, levels=self.levels)
 
     @classmethod
     def of_parts(cls, parts: Mapping[str, Tensor]) -> Activations:

@@ -169,6 +169,11 @@ class Forecaster(nn.Module):
         raise NotImplementedError
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are; of a model without any the CPU."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    @property
     def n_parameters(self) -> int:
         """Number of trainable weights, each counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -183,12 +188,17 @@ class Forecaster(nn.Module):
         return digest.hexdigest()[:16]
 
     def forecast(self, batch: Batch) -> Tensor:
-        """Scaled forecasts of a batch without gradients: the forecaster in the role of a teacher."""
+        """Scaled forecasts of a batch without gradients: the forecaster in the role of a teacher.
+
+        They are computed where the weights are, and given where the batch is.
+        """
+        home, batch = batch.context.device, batch.to(self.device)
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                return self(batch.context, batch.future, batch.past)
+                found: Tensor = self(batch.context, batch.future, batch.past)
+                return found.to(home)
         finally:
             self.train(was_training)
 
@@ -219,8 +229,7 @@ class Forecaster(nn.Module):
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """What a deployed graph gives for checked float32 inputs in raw units, computed by torch."""
-        ours = self.signature
-        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        ours, device = self.signature, self.device
 
         def scaled(values: np.ndarray | None, mean: ArrayLike, scale: ArrayLike) -> Tensor | None:
             if values is None:

@@ -23,6 +23,7 @@ from tsdistill.pruning.unstructured import cut_weights, found_in, held
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, told_of
 from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
+from tsdistill.training.steps import device_of
 
 ATTEMPTS = 6
 """Times that a cut is made deeper because its result missed what was estimated."""
@@ -265,7 +266,8 @@ class _Kitchen:
         mentor = self._mentor(model)
         if mentor is None:
             return TruthObjective()
-        return TeacherObjective(self.pruning.losses, CachedTeacher(mentor, self.cache))
+        device = device_of(self.pruning.recovery) if self.pruning.recovery else None
+        return TeacherObjective(self.pruning.losses, CachedTeacher(mentor, self.cache, device=device))
 
     def _beside(self, what: str) -> Path | None:
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{what}-{self.checkpoint.name}")

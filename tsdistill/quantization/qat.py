@@ -16,6 +16,7 @@ from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import digest_of
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
 from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
+from tsdistill.training.steps import device_of
 
 
 def deployed_form(forecaster: Forecaster, spec: Quantization) -> Quantization:
@@ -90,7 +91,8 @@ def train_rounded(
     objective: Objective = TruthObjective()
     if teacher is not None:
         check_teacher(teacher, task)
-        objective = TeacherObjective(spec.losses, CachedTeacher(teacher, cache, progress=progress))
+        mentor = CachedTeacher(teacher, cache, progress=progress, device=device_of(spec.training))
+        objective = TeacherObjective(spec.losses, mentor)
     rounding = rounding_of(deployed_form(forecaster, spec))
     # A checkpoint of the same forecaster trained without rounding is one of another run.
     objective.digest = digest_of([objective.digest, repr(rounding)])

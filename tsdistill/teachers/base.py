@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -47,13 +48,33 @@ def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Acti
     was_training = isinstance(teacher, torch.nn.Module) and teacher.training
     if isinstance(teacher, torch.nn.Module):
         teacher.eval()
+    home = batch.context.device
+    if isinstance(teacher, Forecaster):
+        batch = batch.to(teacher.device)
     try:
         with torch.no_grad():
             told = show(batch.context, batch.future, batch.past, attention=attention)
-            return told
+            return told.to(home)
     finally:
         if was_training and isinstance(teacher, torch.nn.Module):
             teacher.train()
+
+
+def at(teacher: Teacher, device: torch.device | None) -> Teacher:
+    """A teacher that computes on a device: of a forecaster that is elsewhere a copy, alone or inside of others.
+
+    Modules that are not ours stay where their owner put them.
+    """
+    if device is None:
+        return teacher
+    if isinstance(teacher, Forecaster):
+        return teacher if teacher.device.type == device.type else copy.deepcopy(teacher).to(device)
+    moved = copy.copy(teacher)
+    if (inside := getattr(teacher, "forecaster", None)) is not None:
+        moved.forecaster = at(inside, device)  # type: ignore[attr-defined]
+    if (members := getattr(teacher, "teachers", None)) is not None:
+        moved.teachers = tuple(at(each, device) for each in members)  # type: ignore[attr-defined]
+    return moved
 
 
 def told_of(teacher: Teacher) -> dict[str, str]:

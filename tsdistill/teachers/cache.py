@@ -19,7 +19,7 @@ from tsdistill.data.task import Batch, Windows
 from tsdistill.errors import ArtifactError
 from tsdistill.models.activations import Activations
 from tsdistill.progress import open_bar
-from tsdistill.teachers.base import Teacher, shown_by
+from tsdistill.teachers.base import Teacher, at, shown_by
 from tsdistill.teachers.keeping import entry_key
 
 CHUNK = 64
@@ -47,12 +47,14 @@ class CachedTeacher:
         max_bytes: What hidden states, attention and distributions may take together. Those that would take more are
             asked of the teacher batch by batch instead, which is slow and stands in the student's lineage.
         progress: Show a bar while the teacher is asked; None shows one in a terminal only.
+        device: Where forecasters of ours compute what they say; None leaves them where they are.
     """
 
     teacher: Teacher
     folder: Path | None = None
     max_bytes: int = MAX_BYTES
     progress: bool | None = None
+    device: torch.device | None = None
 
     @property
     def digest(self) -> str:
@@ -75,7 +77,7 @@ class CachedTeacher:
             size = sum(2 * example[name].numel() * len(windows) for name in reads)
             live = frozenset(reads) if size > self.max_bytes else live
         kept = self._kept(windows, [name for name in wanted if name not in live])
-        return Lessons(self.teacher, kept, live)
+        return Lessons(at(self.teacher, self.device) if live else self.teacher, kept, live)
 
     def _kept(self, windows: Windows, names: list[str]) -> dict[str, Tensor]:
         if self.folder is None:
@@ -85,7 +87,7 @@ class CachedTeacher:
                 arrays[name] = _Memory(shape, dtype)
                 return arrays[name]
 
-            _ask(self.teacher, windows, names, make, self.progress)
+            self._ask(windows, names, make)
             return {name: torch.from_numpy(memory.array) for name, memory in arrays.items()}
         folder, key = Path(self.folder), entry_key(self.digest, windows.fingerprint)
         paths = {name: folder / f"{key}.{name}.npy" for name in names}
@@ -108,6 +110,15 @@ class CachedTeacher:
                 "Free some space or name another folder."
             ) from None
 
+    def _ask(self, windows: Windows, names: list[str], opened: Opener) -> None:
+        """Have the teacher say its parts of every window in order; in float32 what is too large for float16."""
+        teacher, wide = at(self.teacher, self.device), set[str]()
+        while True:
+            try:
+                return _ask_once(teacher, windows, names, wide, opened, self.progress)
+            except _TooLargeError as error:
+                wide.add(str(error))
+
     def _fill(self, paths: dict[str, Path], windows: Windows) -> None:
         """Write the files that are not there yet, all of them or none."""
         if not paths:
@@ -122,7 +133,7 @@ class CachedTeacher:
 
         whole = False
         try:
-            _ask(self.teacher, windows, list(paths), make, self.progress)
+            self._ask(windows, list(paths), make)
             whole = True
         finally:
             for file in files.values():
@@ -217,16 +228,6 @@ class _TooLargeError(Exception):
 
 
 Opener = Callable[[str, tuple[int, ...], "np.dtype[Any]"], _Sink]
-
-
-def _ask(teacher: Teacher, windows: Windows, names: list[str], opened: Opener, progress: bool | None) -> None:
-    """Have the teacher say its parts of every window in order; in float32 what is too large for float16."""
-    wide: set[str] = set()
-    while True:
-        try:
-            return _ask_once(teacher, windows, names, wide, opened, progress)
-        except _TooLargeError as error:
-            wide.add(str(error))
 
 
 def _ask_once(

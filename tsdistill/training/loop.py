@@ -117,7 +117,8 @@ def fit(
         found = state.read(checkpoint, key, ranks) if checkpoint else None
         so_far = found[0] if found else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
         average = Average(model, training.average) if training.average is not None else None
-        run = Run(model, objective, windows, training, so_far, n_steps, parameters, average, ranks)
+        validation = task.validation.on(device)
+        run = Run(model, objective, windows.on(device), training, so_far, n_steps, parameters, average, ranks)
         best = state.module_tensors(model)
         if found is not None:
             best = found[1].pop("best")
@@ -130,7 +131,7 @@ def fit(
             began = time.perf_counter()
             parts, n_windows = epoch(run, bar)
             stepped = time.perf_counter()
-            errors = _validation_errors(run.judged, task.validation, ranks)
+            errors = _validation_errors(run.judged, validation, ranks)
             error = errors["validation_mse"] if model.head.kind == "point" else errors["validation_error"]
             if not math.isfinite(error):
                 raise DivergenceError(
@@ -203,7 +204,7 @@ def _check_alike(ranks: Ranks, key: str) -> None:
 def _validation_errors(model: Forecaster, windows: Windows, ranks: Ranks) -> dict[str, float]:
     """MSE over every validation window, in float32; for other heads than point heads their own error as well."""
     model.eval()
-    device = next(model.parameters()).device
+    device = model.device
     squared, own, count = 0.0, 0.0, 0.0
     with torch.no_grad():
         for index in ranks.share(torch.arange(len(windows))).split(EVALUATION_BATCH):

@@ -180,7 +180,7 @@ def _broken_inputs(windows: Windows, chunks: list[Tensor]) -> dict[str, list[int
         for name in INPUTS:
             if (each := values[name]) is None:
                 continue
-            bad = index[~each.isfinite().flatten(1).all(dim=1)].tolist()
+            bad = index[~each.isfinite().flatten(1).all(dim=1).cpu()].tolist()
             if bad:
                 found.setdefault(name, []).extend(bad)
     return found
@@ -225,7 +225,7 @@ def probe(model: Forecaster, objective: Objective, task: Task, training: Trainin
     if training.precision == "float32":
         return "float32"
     index = torch.arange(min(training.batch_size, len(task.train)))
-    batch = task.train.batch(index).to(next(model.parameters()).device)
+    batch = task.train.batch(index).to(model.device)
     seconds = {}
     for precision in ("float32", "bfloat16"):
         try:
@@ -247,7 +247,8 @@ def probe(model: Forecaster, objective: Objective, task: Task, training: Trainin
 
 def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision: str) -> float:
     """Seconds of forward and backward of a copy."""
-    trial = copy.deepcopy(model).train()
+    # Moved to where it is: the weights of a copied LSTM lie apart, and cuDNN would gather them in every call.
+    trial = copy.deepcopy(model).to(model.device).train()
     began = time.perf_counter()
     with _autocast(precision, batch.context.device):
         loss, _ = objective(trial, batch)
