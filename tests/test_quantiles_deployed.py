@@ -15,7 +15,8 @@ from tsdistill.artifacts import load, save
 from tsdistill.errors import ArtifactError, UnsupportedError
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import BinnedHead, Forecaster, LSTMConfig, MLPConfig, QuantileHead
-from tsdistill.quantization import quantize
+from tsdistill.quantization import Quantization, quantize
+from tsdistill.quantization.judging import Judge, accuracy_refusals
 from tsdistill.runtime import load as load_light
 from tsdistill.runtime import verify
 
@@ -108,3 +109,20 @@ def test_a_model_without_quantiles_says_so(head: BinnedHead | None) -> None:
     for each in (model, deployed, deployed.predictor):
         with pytest.raises(UnsupportedError, match=r"without a quantile head.*td.QuantileHead"):
             each.predict(contexts(2), quantiles=True)
+
+
+def test_forms_are_judged_by_their_quantiles_too() -> None:
+    model, full = made("mlp")
+    judge, outer = Judge(full, task()), shaken(CONFIGS["mlp"].build(task().signature))
+    with torch.no_grad():  # the median stays where it is; the other levels move away from it
+        outer.load_state_dict(model.state_dict())
+        rows = outer.last.bias.view(len(LEVELS), HORIZON)
+        rows[[each for each in range(len(LEVELS)) if LEVELS[each] != 0.5]] += 3
+    moved, numbers = judge.errors(export(outer.eval(), task())), judge.errors(full)
+    assert numbers["wql_increase"] == numbers["increase"] == 0
+    assert moved["mse"] == pytest.approx(numbers["mse"], rel=1e-3)
+    assert moved["wql"] > 1.05 * numbers["wql"]
+    assert 0 <= moved["coverage"] <= 1
+    refused = accuracy_refusals(moved, numbers, Quantization(max_error_increase=0.02))
+    assert len(refused) == 1
+    assert "weighted quantile loss is" in refused[0]

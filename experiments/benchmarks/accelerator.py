@@ -38,7 +38,6 @@ MODELS: dict[str, td.ModelConfig] = {
     "mlp 64": td.MLPConfig(width=64),
     "lstm 512": td.LSTMConfig(widths=(512, 512), patch=24),
     "patchtst 128": td.PatchTSTConfig(depth=3, width=128, heads=8, patch=16, stride=8),
-    "patchtst 256": td.PatchTSTConfig(depth=3, width=256, heads=8, patch=16, stride=8),
 }
 
 
@@ -89,12 +88,15 @@ def main() -> None:
             row |= {"windows_per_s": speed, "of_steps": WINDOWS[device] / speed / steps, "asked": said}
             rows.append(row)
             print(row, flush=True)
-    frame = pd.DataFrame(rows)
+            keep(pd.DataFrame(rows))
+
+
+def keep(frame: pd.DataFrame) -> None:
+    """Write what is known by now."""
     slow = frame[frame["device"] == "cpu"].set_index("model")["windows_per_s"]
-    frame["times"] = frame["windows_per_s"] / frame["model"].map(slow)
+    frame = frame.assign(times=frame["windows_per_s"] / frame["model"].map(slow))
     frame = frame.assign(cpu=machine().get("cpu"), threads=torch.get_num_threads(), gpu=torch.cuda.get_device_name())
     frame.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
-    print(frame.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ EVERY: dict[str, dict[str, Any]] = {
     "weight-only-4": {"method": "weight-only", "weight_bits": 4},
 }
 """What "auto" tries, by the names in its table."""
+
+SAME_SIZE = 0.02
+"""Part by which bytes may differ and still be as good: of such forms the fastest is taken."""
 
 
 def quantize(
@@ -189,16 +193,19 @@ def _taken(candidates: list[Candidate], task: Task, spec: Quantization, kind: st
         for each in candidates[:-1]:
             each.refused.append(f"method={spec.method!r} was asked for")
         return asked
-    left = [each for each in candidates if not each.refused]
+    left, reason_of_alike = [each for each in candidates if not each.refused], ""
     if spec.require_gain:
-        taken = min(left, key=lambda each: each.numbers["graph_bytes"])
+        small = (1 + SAME_SIZE) * min(each.numbers["graph_bytes"] for each in left)
+        alike = [each for each in left if each.numbers["graph_bytes"] <= small]
+        taken = min(alike, key=lambda each: math.prod(each.numbers["latency_ms"].values()))
         reason = f"{taken.name} is smaller, and no slower than max_latency_increase allows"
+        reason_of_alike = f"{taken.name} is faster, and as small but for {SAME_SIZE:.0%} at most"
     else:
-        taken = left[1] if len(left) > 1 else left[0]
+        taken, alike = left[1] if len(left) > 1 else left[0], []
         reason = f"{taken.name} keeps to the budget, and require_gain=False asks for no more"
     for each in left:
         if each is not taken:
-            each.refused.append(reason)
+            each.refused.append(reason_of_alike if each in alike else reason)
     return taken
 
 

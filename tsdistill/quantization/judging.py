@@ -51,7 +51,7 @@ class Candidate:
 
 
 class Judge:
-    """Validation errors over the same windows, against those of float32."""
+    """Validation errors over the same windows, against those of float32; of quantile heads also of their quantiles."""
 
     def __init__(self, full: Deployed, task: Task) -> None:
         self.full, self.task = full, task
@@ -70,17 +70,24 @@ class Judge:
         by_part = [np.concatenate([each.mse_by_step, each.mse_by_channel]) for each in (found, full)]
         increases = _increase(*by_part)
         worst = int(np.argmax(np.nan_to_num(increases, nan=np.inf)))
-        mse, reference = (each.to_dict()["mse"] for each in (found, full))
-        return {
-            "mse": mse,
-            "increase": float(_increase(np.asarray(mse), np.asarray(reference))),
+        mine, theirs = found.to_dict(), full.to_dict()
+        told = {
+            "mse": mine["mse"],
+            "increase": _increase_of(mine, theirs, "mse"),
             "worst_increase": float(increases[worst]),
             "worst": names[worst],
             "difference": model.parity["max_difference"],
         }
+        if "wql" in mine:
+            told |= {"wql": mine["wql"], "wql_increase": _increase_of(mine, theirs, "wql")}
+        return told | {name: mine[name] for name in ("coverage",) if name in mine}
 
     def _score(self, model: Deployed) -> Scores:
         return score(model, self.task, "validation", positions=self._positions)
+
+
+def _increase_of(found: Mapping[str, float], full: Mapping[str, float], name: str) -> float:
+    return float(_increase(np.asarray(found[name]), np.asarray(full[name])))
 
 
 def _increase(found: np.ndarray, full: np.ndarray) -> np.ndarray:
@@ -111,11 +118,12 @@ def measure(candidates: Mapping[str, Deployed], task: Task, spec: Quantization) 
 def accuracy_refusals(found: Mapping[str, Any], full: Mapping[str, Any], spec: Quantization) -> list[str]:
     """Why a form is not accurate enough; empty when it is. Not a number is never enough."""
     reasons = []
-    if not found["increase"] <= spec.max_error_increase:
-        reasons.append(
-            f"its validation MSE is {found['mse']:.4g} against {full['mse']:.4g} in float32, {found['increase']:+.1%} "
-            f"where max_error_increase allows {spec.max_error_increase:+.1%}"
-        )
+    for name, increase, title in (("mse", "increase", "MSE"), ("wql", "wql_increase", "weighted quantile loss")):
+        if not found.get(increase, 0.0) <= spec.max_error_increase:
+            reasons.append(
+                f"its validation {title} is {found[name]:.4g} against {full[name]:.4g} in float32, "
+                f"{found[increase]:+.1%} where max_error_increase allows {spec.max_error_increase:+.1%}"
+            )
     if not found["worst_increase"] <= spec.worst_error_increase:
         reasons.append(
             f"the MSE of {found['worst']} rises by {found['worst_increase']:+.1%} where max_worst_error_increase "
