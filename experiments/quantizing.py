@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import time
 import tomllib
 from collections.abc import Callable
@@ -40,6 +41,7 @@ from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.rival import TorchInt8
 from tsdistill.report.machine import machine
 from tsdistill.spec import digest_of
+from tsdistill.training import TruthObjective, fit
 
 NAN = float("nan")
 RESULTS = [
@@ -49,6 +51,8 @@ RESULTS = [
 LATENCY = ["cpu", "model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "n_calls", "key"]
 PLACE = ["cpu", "model", "channels", "windows", "form"]
 FORMS = {**EVERY, "qat": {"method": "qat"}, "qat-4": {"method": "qat", "weight_bits": 4}}
+TRAINED_ON = "trained on"
+"""Not a form but what those of "qat" are to be held against: trained as long as they, without rounding, in float32."""
 TAKE_IT = {"require_gain": False, "max_error_increase": 99.0}
 
 
@@ -76,7 +80,7 @@ def main() -> None:
         Bench(cells, entry, seed, panel, arguments.folder).key(form)
         for entry in cells["models"]
         for seed in entry["seeds"]
-        for form in ("fp32", *FORMS)
+        for form in ("fp32", TRAINED_ON, *FORMS)
     }
     rows = results.frame()
     summarise(rows[rows["key"].isin(current)], latency.frame(), cells, arguments.folder)
@@ -123,7 +127,7 @@ class Bench:
     # ------------------------------------------------------------------------------------------------ bytes and errors
     def score(self, results: Results) -> None:
         """Every form of one model on the test part."""
-        if all(results.find(self.key(form)) is not None for form in ("fp32", *FORMS)):
+        if all(results.find(self.key(form)) is not None for form in ("fp32", TRAINED_ON, *FORMS)):
             return
         task = self.task()
         model = self.model(task)
@@ -133,7 +137,7 @@ class Bench:
         forms = Forms(full, task)
         positions = np.arange(0, len(task.test), self.cells["judged"])
         exact = score(full, task, "test", positions=positions).to_dict()
-        for form in ("fp32", *FORMS):
+        for form in ("fp32", TRAINED_ON, *FORMS):
             row: dict[str, Any] = {"model": self.entry["name"], "seed": self.seed, "form": form}
             row |= {"n_parameters": model.n_parameters, "key": self.key(form)}
             if results.find(row["key"]) is not None:
@@ -159,6 +163,12 @@ class Bench:
 
     def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed:
         """One form, whatever it gains."""
+        if form == TRAINED_ON:
+            if model.closed_form or model.n_parameters == 0:
+                raise td.UnsupportedError("is not trained by steps")
+            longer = copy.deepcopy(model)
+            fit(longer, task, self.training("rounded"), TruthObjective(), progress=False)
+            return td.export(longer.eval(), task)
         spec = td.Quantization.from_dict({**TAKE_IT, **FORMS[form]})
         if spec.method != "qat":
             return forms.deployed(spec)

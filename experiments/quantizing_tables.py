@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-FORMS = ("dynamic", "static", "weight-only-8", "weight-only-4", "qat", "qat-4")
+FORMS = ("dynamic", "static", "weight-only-8", "weight-only-4", "trained on", "qat", "qat-4")
 
 
 def summarise(rows: pd.DataFrame, latency: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
@@ -62,7 +62,8 @@ def forms(rows: pd.DataFrame, names: list[str]) -> list[str]:
     """Change of the test error and bytes, means over seeds."""
     lines = [
         "Change of the test MSE against float32 and, in brackets, how many times fewer bytes; means over seeds. Empty: "
-        "there is no such form.",
+        'there is no such form. "trained on" is float32 after the further epochs that "qat" trains, which it is to be '
+        "held against.",
         "",
         f"| model | seeds | fp32 MSE | bytes | {' | '.join(FORMS)} |",
         f"|---|---|---|---|{'---|' * len(FORMS)}",
