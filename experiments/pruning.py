@@ -6,7 +6,8 @@ A folder holds `cells.toml`: data sets, models with their training and pruning, 
 sizes of dense models. Per data set, model and seed:
 
 - dense: the model itself, trained, or distilled where it names a teacher;
-- pruned: cut to each share, recovering by the truth, or from its teacher where it has one;
+- pruned: cut to each share, recovering by the truth, or from its teacher where it has one; to some shares also with
+  other groups (`also`), of which two the one with the lower validation error goes on;
 - by validation alone, the deepest cut without loss and the deepest within `allowed` of the dense error are chosen;
 - scratch: where the test error is read, the pruned shape drawn anew and trained for all the epochs that training and
   recovery took together;
@@ -32,7 +33,7 @@ from typing import Any
 
 import torch
 from accuracy import Results
-from pruning_tables import chosen, equal, summarise
+from pruning_tables import chosen, equal, settled, summarise
 
 import tsdistill as td
 from tsdistill.evaluation import compare_losses, window_losses
@@ -46,6 +47,8 @@ COLUMNS = [
 ]  # fmt: skip
 ORDER = ["dataset", "model", "seed", "role", "share"]
 NAN = float("nan")
+ALSO = " also"
+"""Ends the roles of cuts with an entry's other groups, and of their shapes trained anew."""
 
 
 def main() -> None:
@@ -80,7 +83,8 @@ def main() -> None:
         for share in shares
     }
     rows = results.frame()
-    summarise(rows[rows["key"].isin(current) | (rows["role"] == "baseline")], cells, arguments.folder)
+    rows = rows[rows["key"].isin(current) | (rows["role"] == "baseline")]
+    summarise(settled(rows, ALSO), cells, arguments.folder)
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class Bench:
         spec = {**self.entry.get("training", {}), **self.data.get("training", {}), "seed": self.seed, "patience": None}
         return td.Training.from_dict(spec if epochs is None else {**spec, "epochs": epochs})
 
-    def pruning(self, **goal: Any) -> td.Pruning:
-        """How the entry is cut, to some goal."""
-        spec = dict(self.entry["pruning"])
+    def pruning(self, *, also: bool = False, **goal: Any) -> td.Pruning:
+        """How the entry is cut, to some goal; `also` with its other groups."""
+        spec = dict(self.entry["pruning"]) | ({"groups": self.entry["also"]["groups"]} if also else {})
         recovery = {**spec.pop("recovery"), **self.data.get("training", {}), "seed": self.seed, "patience": None}
         return td.Pruning.from_dict({**spec, "recovery": recovery, **goal})
 
@@ -136,25 +140,31 @@ class Bench:
         config = config_from_dict(self.entry["config"])
         return self.kept("dense", lambda: self.learn(config.build(self.task.signature, self.seed), self.training()))
 
-    def pruned(self, share: float) -> td.Forecaster:
-        """The dense model without this share of its parameters."""
+    def pruned(self, share: float, also: str = "") -> td.Forecaster:
+        """The dense model without this share of its parameters; `also` is ALSO for its other groups."""
 
         def make() -> td.Forecaster:
             dense = self.dense()
-            spec = self.pruning(max_parameters=int((1 - share) * dense.n_parameters))
+            spec = self.pruning(also=bool(also), max_parameters=int((1 - share) * dense.n_parameters))
             cache = self.work / "cache"
             return td.prune(dense, self.task, spec, teacher=self.teacher, cache=cache, progress=False)
 
-        return self.kept("pruned", make, share)
+        return self.kept(f"pruned{also}", make, share)
 
-    def scratch(self, share: float) -> td.Forecaster:
+    def scratch(self, share: float, also: str = "") -> td.Forecaster:
         """The pruned model's shape with new weights, trained for the whole budget."""
 
         def make() -> td.Forecaster:
-            shape = self.pruned(share)
+            shape = self.pruned(share, also)
             return self.learn(shape.config.build(shape.signature, self.seed), self.training(self.whole))
 
-        return self.kept("scratch", make, share)
+        return self.kept(f"scratch{also}", make, share)
+
+    def best_cut(self, share: float) -> dict[str, Any]:
+        """The row of the cut to a share that validation finds better, of those with one set of groups or the other."""
+        ways = ["", ALSO] if share in self.entry.get("also", {}).get("shares", ()) else [""]
+        rows = [self.cell(f"pruned{w}", lambda w=w: self.pruned(share, w), share, epochs=self.whole) for w in ways]
+        return min(rows, key=lambda row: row["validation_mse"])
 
     def rung(self, number: int) -> td.Forecaster:
         """A dense model of another size, trained for the whole budget."""
@@ -180,6 +190,8 @@ class Bench:
         shape += [[each["config"], each["training"]] for each in (*names, self.entry)]
         if role in ("pruned", "scratch"):
             shape += [role, share, self.entry["pruning"]]
+        elif role.endswith(ALSO):
+            shape += [role, share, self.entry["pruning"] | {"groups": self.entry["also"]["groups"]}]
         elif role == "ladder":
             shape += [role, self.whole, self.entry["ladder"][int(share or 0)]]
         elif role in ("cut", "repaired"):
@@ -261,15 +273,16 @@ class Bench:
         """Everything of one seed: validation first, then choices, then the test part."""
         dense = self.cell("dense", self.dense, epochs=self.training().epochs)
         shares, whole = self.cells["shares"], self.whole
-        cuts = {s: self.cell("pruned", lambda s=s: self.pruned(s), s, epochs=whole) for s in shares}
+        cuts = {share: self.best_cut(share) for share in shares}
         rungs = [
             self.cell("ladder", lambda n=n: self.rung(n), n, epochs=whole) for n in range(len(self.entry["ladder"]))
         ]
         # From here on nothing is trained that depends on a test error.
         picks = chosen(cuts, dense["validation_mse"], self.cells["allowed"])
         for share in sorted({*self.cells["read"], *picks.values()}):
-            self.cell("pruned", lambda s=share: self.pruned(s), share, epochs=whole, test=True)
-            self.cell("scratch", lambda s=share: self.scratch(s), share, epochs=whole, test=True)
+            a = cuts[share]["role"].removeprefix("pruned")
+            self.cell(f"pruned{a}", lambda s=share, a=a: self.pruned(s, a), share, epochs=whole, test=True)
+            self.cell(f"scratch{a}", lambda s=share, a=a: self.scratch(s, a), share, epochs=whole, test=True)
             number = equal(rungs, cuts[share]["validation_mse"])
             if number is not None:
                 self.cell("ladder", lambda n=number: self.rung(n), number, epochs=whole, test=True)
@@ -283,7 +296,11 @@ class Bench:
 def places(entry: dict[str, Any], shares: list[float]) -> dict[str, list[Any]]:
     """Every role a model has, and its shares or numbers."""
     groups, rungs = list(range(len(entry["halved"]))), list(range(len(entry["ladder"])))
-    return {"dense": [None], "pruned": shares, "scratch": shares, "ladder": rungs, "cut": groups, "repaired": groups}
+    also = list(entry.get("also", {}).get("shares", ()))
+    return {
+        "dense": [None], "pruned": shares, "scratch": shares, f"pruned{ALSO}": also, f"scratch{ALSO}": also,
+        "ladder": rungs, "cut": groups, "repaired": groups,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

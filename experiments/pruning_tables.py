@@ -25,6 +25,17 @@ def equal(rungs: list[dict[str, Any]], error: float) -> int | None:
     return min(good, key=lambda number: rungs[number]["n_parameters"]) if good else None
 
 
+def settled(rows: pd.DataFrame, also: str) -> pd.DataFrame:
+    """Of two cuts of a model to one share the one that validation finds better, with its shape trained anew."""
+    place = ["dataset", "model", "seed", "share"]
+    plain, other = (rows[rows["role"] == f"pruned{end}"].set_index(place)["validation_mse"] for end in ("", also))
+    better = set(other.index[other < plain.reindex(other.index)])
+    wins = pd.Series([at in better for at in rows[place].itertuples(index=False, name=None)], index=rows.index)
+    names = rows["role"].str.removesuffix(also)
+    kept = rows[~names.isin(["pruned", "scratch"]) | (rows["role"].str.endswith(also) == wins)]
+    return kept.assign(role=names)
+
+
 def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
     """Means over seeds of what the test part says, and what repair is worth."""
     names = [(data["name"], entry["name"]) for data in cells["datasets"] for entry in cells["models"]]
