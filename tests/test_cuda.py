@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,14 +77,25 @@ def test_a_student_learns_there_what_it_learns_here(losses: list[Loss], kept: bo
     assert teacher.device == CPU
 
 
-def test_teachers_inside_of_others_are_asked_there() -> None:
+def test_teachers_inside_of_others_are_asked_there(monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of("patchtst")
     members = [td.train(still(kind), task, QUICK, progress=False) for kind in ("patchtst", "tcn")]
-    ensemble = td.TeacherEnsemble(members, task)
-    said = [
-        CachedTeacher(ensemble, device=device).lessons(task.train).of(task.train.batch(torch.arange(64))).forecast
-        for device in (CPU, CUDA)
-    ]
+    trusted = td.TrustedTeacher(td.TeacherEnsemble(members, task), task)
+    places: list[str] = []
+    for kind in {type(each) for each in members}:
+        asked = kind.activations
+
+        def watched(self: Forecaster, context: torch.Tensor, *rest: Any, asked: Any = asked, **how: Any) -> Any:
+            places.append(context.device.type)
+            return asked(self, context, *rest, **how)
+
+        monkeypatch.setattr(kind, "activations", watched)
+    said = []
+    for device in (CPU, CUDA):
+        places.clear()
+        lessons = CachedTeacher(trusted, device=device).lessons(task.train)
+        said.append(lessons.of(task.train.batch(torch.arange(64))).forecast)
+        assert set(places) == {device.type}
     torch.testing.assert_close(*said, atol=5e-3, rtol=0)
 
 

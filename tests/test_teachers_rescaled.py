@@ -126,3 +126,19 @@ def test_forecasters_inside_of_teachers_are_copied_to_a_device_and_stay_where_th
     assert [moved.teachers[0].forecaster.device, moved.teachers[1].device] == [there, there]
     assert [teacher.device, ensemble.teachers[1].device] == [torch.device("cpu")] * 2
     assert at(teacher, None) is at(teacher, torch.device("cpu")) is teacher
+
+
+def test_a_teacher_that_is_not_ours_stays_itself_whatever_it_holds(every: Task) -> None:
+    class Foreign(torch.nn.Module):
+        digest = "foreign"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.forecaster = td.MLPConfig(width=5, depth=1).build(every.signature)
+
+        def forecast(self, batch: td.Batch) -> torch.Tensor:
+            return self.forecaster.forecast(batch)
+
+    foreign = Foreign()
+    assert at(foreign, torch.device("meta")) is foreign
+    assert foreign.forecaster.device == torch.device("cpu")

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError, must
 from tsdistill.evaluation.scores import score
@@ -95,7 +97,9 @@ def distill(
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
     plain = _start_control(student, fresh, training) if control else None
-    mentor = CachedTeacher(teacher, cache, progress=progress, device=device_of(training))
+    # A student that is solved needs no device, and asks for none that is not there.
+    solved = fresh.closed_form and training.device == "cuda" and not torch.cuda.is_available()
+    mentor = CachedTeacher(teacher, cache, progress=progress, device=None if solved else device_of(training))
     objective = TeacherObjective(losses, mentor, balance=balance)
     _learn(fresh, task, training, objective, checkpoint, progress, told_of(teacher))
     if plain is not None:

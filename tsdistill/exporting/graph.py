@@ -63,7 +63,7 @@ def graph_of(model: Forecaster) -> bytes:
                 f"a {type(model).__name__} must consist of operators that ONNX has: {_first_line(error)} Replace them."
             ) from error
         assert program is not None  # the dynamo exporter always returns one
-        graph = without_detours(stripped(_named(program.model_proto)))
+        graph = stripped(without_detours(_named(program.model_proto)))
         _describe_ports(graph, signature, levels)
         onnx.checker.check_model(graph, full_check=True)
     # Fingerprints of the model only: the same weights give the same graph, whatever data they were found on, so that a

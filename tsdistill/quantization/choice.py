@@ -56,9 +56,10 @@ def quantize(
     are measured through the runtime that serves them: MSE on the validation part, over all and for the step and
     channel that suffer most, bytes of the graph, and median latency on one thread, taking turns. "auto" does so with
     every form there can be, leaves in float the layers that cost more than the budget, and takes the smallest of the
-    fastest; the table with the reason of every refusal is kept in the lineage and printed by `tsdistill quantize`.
-    Use it as the last step of every recipe; the test part is never read. A `control` is deployed in the form that was
-    chosen for the forecaster.
+    fastest (the fastest of those within 2 % of its bytes); the table with the reason of every refusal is kept in the
+    lineage and printed by `tsdistill quantize`. A quantile head is held to the budget by its weighted quantile loss as
+    well. Use it as the last step of every recipe; the test part is never read. A `control` is deployed in the form that
+    was chosen for the forecaster.
 
     Args:
         forecaster: A trained forecaster; left as it was.

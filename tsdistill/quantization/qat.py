@@ -103,8 +103,11 @@ def train_rounded(
 
 def refuse_vain_training(trained: Candidate, plain: Candidate) -> None:
     """Add to a trained form why it is not taken: the same form without the training forecasts as well."""
-    mine, theirs = trained.numbers["mse"], plain.numbers["mse"]
+    # A quantile head is trained for its quantiles; the error of the median alone may well rise.
+    name, title = ("wql", "weighted quantile loss") if "wql" in trained.numbers else ("mse", "MSE")
+    mine, theirs = trained.numbers[name], plain.numbers[name]
     if not mine < theirs:
         trained.refused.append(
-            f"its validation MSE is {mine:.4g} against {theirs:.4g} with method={plain.name!r}, which trains nothing"
+            f"its validation {title} is {mine:.4g} against {theirs:.4g} with method={plain.name!r}, which trains "
+            "nothing"
         )

@@ -33,14 +33,16 @@ class Quantization(Spec):
             layers; products in float), "qat" (trained on while it rounds, then deployed in one of these forms:
             weight-only with 4 bits, static where there are convolutions, dynamic elsewhere), or "auto" (the best of the
             first three and of float32, with the reasons).
-        max_error_increase: Largest share by which the validation MSE may rise over float32.
+        max_error_increase: Largest share by which the validation MSE, and of a quantile head the weighted quantile loss
+            as well, may rise over float32.
         max_worst_error_increase: The same for the single step of the horizon and the single channel that suffer most;
             None for five times `max_error_increase`.
         require_gain: Refuse INT8 that is not smaller, or slower on one thread. Without it "auto" ignores the clock and
             takes the first of dynamic, static, mixed and weight-only that keeps to the budget.
         max_latency_increase: Share by which INT8 may be slower all the same, where bytes are worth more than time;
-            "auto" takes the smallest form that is no slower than the fastest by more. The least that makes sense is
-            what the clock cannot tell apart, 0.05. "weight-only" by itself is not held to it.
+            "auto" takes the smallest form that is no slower than the fastest by more, and the fastest of those as small
+            but for 2 %. The least that makes sense is what the clock cannot tell apart, 0.05. "weight-only" by itself
+            is not held to it.
         batch_sizes: Windows at once for which latency counts.
         weight_bits: 7 (default of dynamic and static) forecasts the same on every processor. Those without VNNI
             instructions add products of 8-bit weights in 16 bits, which overflow: take 8 only for machines that are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,20 +60,27 @@ def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Acti
             teacher.train()
 
 
-def at(teacher: Teacher, device: torch.device | None) -> Teacher:
-    """A teacher that computes on a device: of a forecaster that is elsewhere a copy, alone or inside of others.
+class Composed:
+    """A teacher that asks others: `members` names the attributes that hold them, one teacher or a tuple each."""
 
-    Modules that are not ours stay where their owner put them.
+    members: ClassVar[tuple[str, ...]]
+
+
+def at(teacher: Teacher, device: torch.device | None) -> Teacher:
+    """A teacher that computes on a device: of a forecaster that is elsewhere a copy, alone or inside of ours.
+
+    Teachers that are not ours stay where their owner put them.
     """
     if device is None:
         return teacher
     if isinstance(teacher, Forecaster):
         return teacher if teacher.device.type == device.type else copy.deepcopy(teacher).to(device)
+    if not isinstance(teacher, Composed):
+        return teacher
     moved = copy.copy(teacher)
-    if (inside := getattr(teacher, "forecaster", None)) is not None:
-        moved.forecaster = at(inside, device)  # type: ignore[attr-defined]
-    if (members := getattr(teacher, "teachers", None)) is not None:
-        moved.teachers = tuple(at(each, device) for each in members)  # type: ignore[attr-defined]
+    for name in teacher.members:
+        held = getattr(teacher, name)
+        setattr(moved, name, tuple(at(each, device) for each in held) if isinstance(held, tuple) else at(held, device))
     return moved
 
 

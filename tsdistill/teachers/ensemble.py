@@ -12,7 +12,7 @@ from torch import Tensor
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ConfigError, DataError, listed, must, nearest
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import Teacher, check_teacher
+from tsdistill.teachers.base import Composed, Teacher, check_teacher
 from tsdistill.teachers.places import Places
 
 Weighing = Literal["equal", "validation", "best-per-window"]
@@ -22,7 +22,7 @@ CHUNK = 256
 """Windows that the members are asked about at once while they are weighed."""
 
 
-class TeacherEnsemble:
+class TeacherEnsemble(Composed):
     """Several teachers of one task that teach together.
 
     "equal": forecast = the mean of the members'.
@@ -64,6 +64,8 @@ class TeacherEnsemble:
     teachers). Differs from the source: errors of all steps and channels are pooled in scaled units, and the weights
     are those of the validation part, where none of the members was fitted.
     """
+
+    members = ("teachers",)
 
     def __init__(self, teachers: Sequence[Teacher], task: Task, weights: Weighing = "equal") -> None:
         problems = []

@@ -14,10 +14,10 @@ from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import check_question, same_scaling, shown_by
+from tsdistill.teachers.base import Composed, check_question, same_scaling, shown_by
 
 
-class RescaledTeacher:
+class RescaledTeacher(Composed):
     """A forecaster that teaches a task whose values are scaled otherwise than those it was trained on.
 
     seen = (context * s + m - m_f) / s_f; forecast = (forecaster(seen) * s_f + m_f - m) / s, with mean m and scale s of
@@ -48,6 +48,8 @@ class RescaledTeacher:
         >>> td.distill(RescaledTeacher(teacher, few), td.LinearConfig(), few, control=False).lineage[-1].verb
         'distill'
     """
+
+    members = ("forecaster",)
 
     def __init__(self, forecaster: Forecaster, task: Task) -> None:
         if not isinstance(forecaster, Forecaster):

@@ -13,11 +13,11 @@ from tsdistill.errors import ConfigError, listed, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import Teacher, check_teacher, shown_by
+from tsdistill.teachers.base import Composed, Teacher, check_teacher, shown_by
 from tsdistill.teachers.places import Places
 
 
-class TrustedTeacher:
+class TrustedTeacher(Composed):
     """A teacher whose pull is weakened where, on the training part, it is worse than a baseline.
 
     trust = min(1, baseline's error / teacher's error) ^ sharpness for each training window and channel, where an error
@@ -61,6 +61,8 @@ class TrustedTeacher:
     are corrected towards the truth before they are taught). Differs from the source: the bound is the error of a
     baseline and not of the student, so that it is known before training, and trust falls gradually.
     """
+
+    members = ("teacher", "baseline")
 
     def __init__(
         self,
