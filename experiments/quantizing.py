@@ -80,7 +80,7 @@ def main() -> None:
         Bench(cells, entry, seed, panel, arguments.folder).key(form)
         for entry in cells["models"]
         for seed in entry["seeds"]
-        for form in ("fp32", TRAINED_ON, *FORMS)
+        for form in forms_of(entry)
     }
     rows = results.frame()
     summarise(rows[rows["key"].isin(current)], latency.frame(), cells, arguments.folder)
@@ -127,7 +127,7 @@ class Bench:
     # ------------------------------------------------------------------------------------------------ bytes and errors
     def score(self, results: Results) -> None:
         """Every form of one model on the test part."""
-        if all(results.find(self.key(form)) is not None for form in ("fp32", TRAINED_ON, *FORMS)):
+        if all(results.find(self.key(form)) is not None for form in forms_of(self.entry)):
             return
         task = self.task()
         model = self.model(task)
@@ -137,7 +137,7 @@ class Bench:
         forms = Forms(full, task)
         positions = np.arange(0, len(task.test), self.cells["judged"])
         exact = score(full, task, "test", positions=positions).to_dict()
-        for form in ("fp32", TRAINED_ON, *FORMS):
+        for form in forms_of(self.entry):
             row: dict[str, Any] = {"model": self.entry["name"], "seed": self.seed, "form": form}
             row |= {"n_parameters": model.n_parameters, "key": self.key(form)}
             if results.find(row["key"]) is not None:
@@ -164,8 +164,6 @@ class Bench:
     def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed:
         """One form, whatever it gains."""
         if form == TRAINED_ON:
-            if model.closed_form or model.n_parameters == 0:
-                raise td.UnsupportedError("is not trained by steps")
             longer = copy.deepcopy(model)
             fit(longer, task, self.training("rounded"), TruthObjective(), progress=False)
             return td.export(longer.eval(), task)
@@ -229,6 +227,11 @@ class Bench:
         with contextlib.suppress(td.UnsupportedError):
             found["torch int8"] = TorchInt8(model)
         return found
+
+
+def forms_of(entry: dict[str, Any]) -> list[str]:
+    """Every form, and what those of "qat" are held against where the entry asks for it."""
+    return ["fp32", *([TRAINED_ON] if entry.get("control") else []), *FORMS]
 
 
 def processor() -> str:
