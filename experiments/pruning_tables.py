@@ -96,7 +96,7 @@ def table_of(mine: pd.DataFrame, dataset: str, model: str, cells: dict[str, Any]
             continue
         whole = picked["seed"].map(dense["n_parameters"])
         scratch = mine[mine["role"] == "scratch"].set_index(["seed", "share"])
-        anew = scratch.loc[list(zip(picked["seed"], picked["share"], strict=True))]
+        anew = scratch.reindex(list(zip(picked["seed"], picked["share"], strict=True)))  # of a run that goes on, some
         sizes, errors = [], []
         for row in picked.to_dict("records"):
             rungs = by_place(mine, "ladder", row["seed"])
