@@ -10,7 +10,9 @@ On ETTh1 (context 336, horizon 96, 7 channels), batches of 256 windows:
   1.15 means that 13 % of the epoch went to anything but the model;
 - `asked`: windows a second that a teacher answers while its cache is filled.
 
-Medians over the repetitions; `accelerator.csv` beside this file keeps them with the names of both.
+Medians over the repetitions; `accelerator.csv` beside this file keeps them with the names of both. A figure of the
+processor is one step a repetition: read orders of magnitude. The committed rows were put together from what a run
+printed that was stopped at its time limit, in a fourth model, before it could write them.
 """
 
 from __future__ import annotations
