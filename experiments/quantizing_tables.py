@@ -42,7 +42,7 @@ def _times(rows: pd.DataFrame, name: str) -> list[str]:
     """One line for each place of a model."""
     lines = []
     for place, mine in rows.groupby(["channels", "windows"]):
-        ms, taken = mine.set_index("form")["p50_ms"], mine.set_index("form")["taken"]
+        ms, taken = mine.set_index("form")["paired_ms"], mine.set_index("form")["taken"]
         if "fp32" not in ms:
             continue
         cell = {form: f"{ms['fp32'] / ms[form]:.2f}" for form in ms.index}
@@ -53,7 +53,7 @@ def _times(rows: pd.DataFrame, name: str) -> list[str]:
         told = " | ".join(cell.get(form, "") for form in order)
         lines.append(
             f"| {name} | {place[0]} | {place[1]} | {ms['fp32']:.3f} | {told} "
-            f"| {taken['auto']} | {ms['auto'] / int8 - 1:+.0%} |"
+            f"| {taken['auto']} | {ms['auto'] / int8 - 1:+.1%} |"
         )
     return lines
 

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import oracles
@@ -26,6 +27,7 @@ from tsdistill.evaluation import (
     seasonal_naive,
     window_losses,
 )
+from tsdistill.evaluation.latency import _latencies
 from tsdistill.exporting import export
 from tsdistill.models import Forecaster, LinearConfig, MLPConfig, SeasonalNaiveConfig
 from tsdistill.training import train
@@ -295,6 +297,23 @@ def test_callables_take_turns_in_short_blocks() -> None:
     assert {latency.n_runs for latency in found.values()} == {13}
 
 
+def test_calls_are_made_anew_and_each_makes_its_share() -> None:
+    made: list[list[str]] = []
+
+    def make() -> dict[str, Callable[[], object]]:
+        made.append([])
+        return {name: partial(made[-1].append, name) for name in "ab"}
+
+    found = measure_latency(make, n_runs=13, warmup=1, rebuilds=3)
+    assert [len(calls) // 2 for calls in made] == [1 + 5, 1 + 4, 1 + 4]
+    assert found["a"].paired_ms > 0
+    assert found["a"].n_runs == found["b"].n_runs == 13
+    made.clear()
+    assert measure_latency(make, n_runs=2, warmup=0, rebuilds=5)["a"].n_runs == 2
+    slow = {"it": lambda: time.sleep(0.01)}
+    assert measure_latency(lambda: slow, n_runs=1000, max_seconds=0.05, rebuilds=4)["it"].n_runs <= 20
+
+
 def test_the_order_is_shuffled_the_same_way_every_time() -> None:
     def order(seed: int) -> str:
         calls: list[str] = []
@@ -309,6 +328,20 @@ def test_a_slower_call_is_found_slower() -> None:
     found = measure_latency({"slow": lambda: time.sleep(0.003), "fast": lambda: None}, n_runs=11, warmup=1)
     assert found["slow"].p50_ms >= 3 > found["fast"].p50_ms
     assert found["slow"].p50_ms <= found["slow"].p95_ms
+
+
+def test_slow_spells_that_hit_everybody_do_not_move_what_calls_are_compared_by() -> None:
+    rng = np.random.default_rng(0)
+    rounds = []
+    for spell in rng.choice([1, 10], 41):  # the machine is ten times as slow in about half of the rounds
+        times = {"fast": 100 * spell, "slow": 103 * spell}
+        rounds.append({name: [int(1e3 * time)] * 5 for name, time in times.items()})
+    rounds[7]["fast"] = [10**9] * 5  # and once for one alone
+    found = _latencies(rounds)
+    assert found["slow"].paired_ms / found["fast"].paired_ms == pytest.approx(1.03, rel=1e-6)
+    assert found["slow"].n_runs == 41 * 5
+    alone = _latencies([{"it": [5_000_000] * 5}])["it"]
+    assert alone.paired_ms == pytest.approx(alone.p50_ms) == pytest.approx(5)
 
 
 def test_time_is_bounded_and_every_call_timed_all_the_same() -> None:
@@ -342,6 +375,7 @@ def test_one_thread_while_measuring_and_as_before_afterwards(fails: bool) -> Non
     ("how", "words"),
     [
         ({"n_runs": 0}, ["`n_runs` must be at least 1"]),
+        ({"rebuilds": 0}, ["`rebuilds` must be at least 1"]),
         ({"warmup": -1, "max_seconds": 0.0}, ["2 problems", "`warmup`", "`max_seconds` must be above 0"]),
     ],
 )

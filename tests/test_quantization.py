@@ -248,7 +248,7 @@ def test_int8_that_does_not_pay_is_refused_with_numbers(
 
 @pytest.mark.parametrize("method", ["dynamic", "auto"])
 def test_int8_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.509, 1.04, 30)})
+    measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.509, 1.02, 30)})
     chosen = quantize(forecaster("linear"), task(), Quantization(method=method))  # type: ignore[arg-type]
     rows = {row["name"]: row["refused"] for row in chosen.lineage[-1].metrics["candidates"]}
     assert chosen.precision == "int8"
@@ -259,7 +259,7 @@ def test_int8_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch, method: str) -
 FORMS: Numbers = {
     "fp32": (0.5, 1.0, 100),
     "dynamic": (0.5, 0.6, 40),
-    "static": (0.5, 0.62, 38),
+    "static": (0.5, 0.615, 38),
     "weight-only-8": (0.5, 0.9, 30),
     "weight-only-4": (0.501, 1.4, 20),
 }
@@ -268,10 +268,10 @@ FORMS: Numbers = {
 @pytest.mark.parametrize(
     ("change", "options", "chosen"),
     [
-        ({}, {}, "static"),  # 3 % slower than the fastest, and smaller
-        ({"static": (0.5, 0.64, 38)}, {}, "dynamic"),  # 7 % slower
-        ({"dynamic": (0.5, 0.6, 4000), "static": (0.5, 0.62, 3990), "fp32": (0.5, 1, 9000)}, {}, "dynamic"),
-        ({}, {"max_latency_increase": 0.5}, "weight-only-8"),
+        ({}, {}, "static"),  # 2.5 % slower than the fastest, and smaller
+        ({"static": (0.5, 0.624, 38)}, {}, "dynamic"),  # 4 % slower, which the clock cannot tell from more than 5 %
+        ({"dynamic": (0.5, 0.6, 4000), "static": (0.5, 0.615, 3990), "fp32": (0.5, 1, 9000)}, {}, "dynamic"),
+        ({}, {"max_latency_increase": 0.55}, "weight-only-8"),
         ({}, {"max_latency_increase": 2.0}, "weight-only-4"),
         ({}, {"max_latency_increase": 2.0, "max_error_increase": 0.001}, "weight-only-8"),
         ({"dynamic": (0.6, 0.6, 40), "static": (0.5, 1.06, 38)}, {}, "weight-only-8"),  # what is refused sets no pace

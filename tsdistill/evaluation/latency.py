@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from tsdistill.errors import ConfigError, listed, must
 BLOCK = 5
 """Calls in a row before the next one has its turn: short, so that a slow spell of the machine hits everybody alike."""
 
+Calls = Mapping[str, Callable[[], object]]
+"""What to time, by name."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -24,43 +28,53 @@ class Latency:
         p50_ms: Median over the runs.
         p95_ms: 95th percentile over the runs: what a user waits on a bad day.
         p99_ms: 99th percentile over the runs.
+        paired_ms: What to compare calls by: the median over rounds of its median in a round, relative to the geometric
+            mean of all calls' in that round, times the median of that mean. A slow spell of the machine hits all calls
+            of a round and cancels out, which halves what ratios move by from one time to the next.
         n_runs: Calls timed.
     """
 
     p50_ms: float
     p95_ms: float
     p99_ms: float
+    paired_ms: float
     n_runs: int
 
 
 def measure_latency(
-    callables: Mapping[str, Callable[[], object]],
+    callables: Calls | Callable[[], Calls],
     *,
     n_runs: int = 200,
     warmup: int = 10,
     max_seconds: float = 30.0,
     seed: int = 0,
+    rebuilds: int = 1,
 ) -> dict[str, Latency]:
     """Time several calls side by side: in turns, in shuffled order, on one thread.
 
     Each round calls everyone `BLOCK` times in a fresh order, so that a machine that slows down or a frequency that
     changes meets all of them. Use it to compare; a number from one day is not comparable with one from another.
 
+    Where a session's weights came to lie in memory moves its median for as long as it lives, however often it is
+    called. To tell calls apart that are within some per cent of each other, pass a function that makes them, with new
+    sessions, have it asked several times, and compare `paired_ms`.
+
     Torch is held to one thread while it measures, and set back. ONNX Runtime sessions keep the number of threads they
     were made with; those of tsdistill are made with one.
 
     Args:
-        callables: By name, what to call; make one forecast each.
+        callables: By name, what to call; make one forecast each. Or a function that returns them.
         n_runs: Calls to time of each; fewer when `max_seconds` runs out, never less than one block.
-        warmup: Calls of each that are not timed.
-        max_seconds: Time for all of it, warming up included.
+        warmup: Calls of each that are not timed, each time that they are made.
+        max_seconds: Time for all of it, warming up included and making them not.
         seed: Of the order.
+        rebuilds: How many times the function is asked; each makes its share of the calls.
 
     Returns:
         A `Latency` for every name.
 
     Raises:
-        ConfigError: `n_runs` or `max_seconds` is not above 0, or `warmup` is below 0.
+        ConfigError: `n_runs`, `max_seconds` or `rebuilds` is not above 0, or `warmup` is below 0.
 
     Example:
         >>> latency = measure_latency({"sum": lambda: sum(range(1000))}, n_runs=20)
@@ -73,37 +87,68 @@ def measure_latency(
             ("n_runs", "be at least 1", n_runs, n_runs >= 1),
             ("warmup", "be at least 0", warmup, warmup >= 0),
             ("max_seconds", "be above 0", max_seconds, max_seconds > 0),
+            ("rebuilds", "be at least 1", rebuilds, rebuilds >= 1),
         )
         if not right
     ]
     if problems:
         raise ConfigError(listed(problems, "measure_latency"))
-    names = list(callables)
-    times: dict[str, list[int]] = {name: [] for name in names}
     rng = np.random.default_rng(seed)
-    end = time.perf_counter() + max_seconds
+    rounds: list[dict[str, list[int]]] = []
+    left = max_seconds
     with _undisturbed():
-        for name in names:
-            for _ in range(warmup):
-                callables[name]()
-                if time.perf_counter() > end:
-                    break
-        done = 0
-        while done < n_runs and (done == 0 or time.perf_counter() < end):
-            block = min(BLOCK, n_runs - done)
-            for position in rng.permutation(len(names)):
-                call, taken = callables[names[position]], times[names[position]]
-                for _ in range(block):
-                    start = time.perf_counter_ns()
-                    call()
-                    taken.append(time.perf_counter_ns() - start)
-            done += block
-    return {name: _latency(taken) for name, taken in times.items()}
+        for made in range(rebuilds):
+            calls = callables() if callable(callables) else callables
+            began = time.perf_counter()
+            share = math.ceil(n_runs * (made + 1) / rebuilds) - math.ceil(n_runs * made / rebuilds)
+            rounds += _in_turns(calls, share, warmup, left / (rebuilds - made), rng)
+            left -= time.perf_counter() - began
+            if left <= 0:
+                break
+    return _latencies(rounds)
 
 
-def _latency(taken: list[int]) -> Latency:
-    p50, p95, p99 = np.percentile(np.asarray(taken) / 1e6, (50, 95, 99))
-    return Latency(p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99), n_runs=len(taken))
+def _in_turns(
+    calls: Calls, n_runs: int, warmup: int, max_seconds: float, rng: np.random.Generator
+) -> list[dict[str, list[int]]]:
+    """Nanoseconds of every call of every round."""
+    names = list(calls)
+    rounds: list[dict[str, list[int]]] = []
+    end = time.perf_counter() + max_seconds
+    for name in names:
+        for _ in range(warmup):
+            calls[name]()
+            if time.perf_counter() > end:
+                break
+    done = 0
+    while names and done < n_runs and (done == 0 or time.perf_counter() < end):
+        block = min(BLOCK, n_runs - done)
+        times: dict[str, list[int]] = {name: [] for name in names}
+        for position in rng.permutation(len(names)):
+            call, taken = calls[names[position]], times[names[position]]
+            for _ in range(block):
+                start = time.perf_counter_ns()
+                call()
+                taken.append(time.perf_counter_ns() - start)
+        rounds.append(times)
+        done += block
+    return rounds
+
+
+def _latencies(rounds: list[dict[str, list[int]]]) -> dict[str, Latency]:
+    if not rounds:
+        return {}
+    names = list(rounds[0])
+    # Of what takes less than a tick of the clock the logarithm would be infinite.
+    log = np.log([[max(np.median(times[name]), 1.0) for name in names] for times in rounds])
+    together = log.mean(axis=1, keepdims=True)
+    paired = np.exp(np.median(log - together, axis=0) + np.median(together)) / 1e6
+    found = {}
+    for place, name in enumerate(names):
+        taken = np.concatenate([times[name] for times in rounds]) / 1e6
+        p50, p95, p99 = np.percentile(taken, (50, 95, 99))
+        found[name] = Latency(float(p50), float(p95), float(p99), float(paired[place]), len(taken))
+    return found
 
 
 @contextmanager

@@ -40,9 +40,9 @@ class Quantization(Spec):
         require_gain: Refuse INT8 that is not smaller, or slower on one thread. Without it "auto" ignores the clock and
             takes the first of dynamic, static, mixed and weight-only that keeps to the budget.
         max_latency_increase: Share by which INT8 may be slower all the same, where bytes are worth more than time;
-            "auto" takes the smallest form that is no slower than the fastest by more, and the fastest of those as small
-            but for 2 %. The least that makes sense is what the clock cannot tell apart, 0.05. "weight-only" by itself
-            is not held to it.
+            "auto" takes the smallest form that is no slower than the fastest by more, of which it keeps 0.02 for what
+            the clock may err by, and the fastest of those as small but for 2 %. The least that makes sense is what the
+            clock cannot tell apart, 0.05. "weight-only" by itself is not held to it.
         batch_sizes: Windows at once for which latency counts.
         weight_bits: 7 (default of dynamic and static) forecasts the same on every processor. Those without VNNI
             instructions add products of 8-bit weights in 16 bits, which overflow: take 8 only for machines that are
