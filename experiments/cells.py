@@ -2,8 +2,9 @@
 
     python experiments/cells.py experiments/001-whole-pipeline --seeds 0 1 2
 
-A folder holds `recipe.toml`; every finished cell adds its rows to `results.csv` and is skipped next time. Models and
-reports go to `work/` inside the folder, which is not committed. `summary.md` is written anew from results.csv.
+A folder holds `recipe.toml`; every finished cell adds its rows to `results.csv` and is skipped next time; several
+processes may work on different seeds. Models and reports go to `work/` inside the folder, which is not committed.
+`summary.md` is written anew from results.csv.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 from scipy.stats import ttest_rel
 
 from tsdistill.recipe import read_recipe, run
@@ -43,10 +45,14 @@ def main() -> None:
         rows = rows.reset_index() if "name" not in rows else rows
         rows.insert(0, "seed", seed)
         rows = rows[[name for name in COLUMNS if name in rows]].assign(recipe=cell.digest)
-        stale = found[(found["seed"] != seed)]
-        frame = rows if stale.empty else pd.concat([stale, rows], ignore_index=True)
-        frame.to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
-        results.with_suffix(".part").replace(results)
+        # Other seeds may have been finished meanwhile by another process.
+        with FileLock(f"{results}.lock"):
+            others = pd.read_csv(results) if results.exists() else rows.iloc[:0]
+            frame = pd.concat([others[others["seed"] != seed], rows], ignore_index=True).sort_values(
+                "seed", kind="stable"
+            )
+            frame.to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
+            results.with_suffix(".part").replace(results)
         print(cooked.report, flush=True)
     found = pd.read_csv(results)
     # Rows of another recipe are not averaged with these.
