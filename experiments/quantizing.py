@@ -246,7 +246,7 @@ def processor() -> str:
 def _calls(ways: Mapping[str, Any], batch: np.ndarray) -> dict[str, Callable[[], object]]:
     """Graphs are loaded anew: where one comes to lie in memory moves its time by some per cent."""
     return {
-        name: partial((replace(way) if isinstance(way, td.Deployed) else way).predict, batch)
+        name: partial((way.reloaded() if isinstance(way, td.Deployed) else way).predict, batch)
         for name, way in ways.items()
     }
 

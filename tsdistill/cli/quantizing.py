@@ -37,6 +37,9 @@ def quantize(
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer to leave in float; give it several times.")
     ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Forecast one window at a time, so that no other in its batch moves it.")
+    ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training with qat.")] = None,
     teacher: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved model that teaches with qat.")] = None,
     take_it: Annotated[bool, typer.Option("--take-it", help="Also when it is not smaller or faster.")] = False,
@@ -75,6 +78,7 @@ def quantize(
         "batch_sizes": tuple(batch_size) if batch_size else None,
         "keep_float": tuple(keep_float) if keep_float else None,
         "require_gain": False if take_it else None,
+        "isolate": True if isolate else None,
     }
     base = chosen.quantization or Quantization(method="auto")
     if method is not None and bits is None and method != base.method:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def peak_bytes(folder: str | Path, *, batch: int = 64) -> int:
 def _calls(models: Mapping[str, Forecaster | Deployed], batch: int) -> dict[str, Callable[[], object]]:
     """Raw forecasts of `batch` windows, checks included, as a caller asks for them; deployed models load anew."""
     return {
-        name: _call(replace(model) if isinstance(model, Deployed) else model, batch) for name, model in models.items()
+        name: _call(model.reloaded() if isinstance(model, Deployed) else model, batch) for name, model in models.items()
     }
 
 

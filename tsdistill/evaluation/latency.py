@@ -64,7 +64,7 @@ def measure_latency(
 
     Args:
         callables: By name, what to call; make one forecast each. Or a function that returns them.
-        n_runs: Calls to time of each; fewer when `max_seconds` runs out, never less than one block.
+        n_runs: Calls to time of each; fewer when `max_seconds` runs out, never less than one.
         warmup: Calls of each that are not timed, each time that they are made.
         max_seconds: Time for all of it, warming up included and making them not.
         seed: Of the order.
@@ -130,6 +130,9 @@ def _in_turns(
                 start = time.perf_counter_ns()
                 call()
                 taken.append(time.perf_counter_ns() - start)
+                # One call of each has to do where a block of all takes longer than there is time.
+                if time.perf_counter() > end:
+                    break
         rounds.append(times)
         done += block
     return rounds

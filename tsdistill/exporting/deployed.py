@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,12 +70,23 @@ class Deployed:
         """Whether batch mates move a forecast, as they do in dynamic INT8 that is not isolated."""
         return self.precision == "int8" and not self.parity.get("batch_mates", 1.0) <= TOLERANCE
 
+    @property
+    def batch_mates(self) -> float:
+        """How far a forecast moved, at most, when 63 other windows shared its batch, in standard deviations."""
+        return 0.0 if self.isolate else float(self.parity.get("batch_mates", 0.0))
+
     @functools.cached_property
     def predictor(self) -> Predictor:
         """The graph loaded on one thread, as it is served."""
         return Predictor(
             self.onnx, self.signature, precision=self.precision, isolate=self.isolate, levels=levels_of(self.config)
         )
+
+    def reloaded(self) -> Deployed:
+        """The same with a session of its own, which lies elsewhere in memory; loaded now, not by the first call."""
+        found = replace(self)
+        _ = found.predictor
+        return found
 
     def predict(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -81,6 +81,7 @@ class Judge:
             "worst_increase": float(increases[worst]),
             "worst": names[worst],
             "difference": model.parity["max_difference"],
+            "batch_mates": model.batch_mates if model.mixes_windows else 0.0,
         }
         if "wql" in mine:
             told |= {"wql": mine["wql"], "wql_increase": _increase_of(mine, theirs, "wql")}
@@ -108,7 +109,7 @@ def measure(candidates: Mapping[str, Deployed], task: Task, spec: Quantization) 
     def calls(batch: Mapping[str, np.ndarray]) -> dict[str, Callable[[], object]]:
         """Of sessions of their own."""
         others = batch.get("future"), batch.get("past")
-        return {name: partial(replace(each).predict, batch["context"], *others) for name, each in candidates.items()}
+        return {name: partial(each.reloaded().predict, batch["context"], *others) for name, each in candidates.items()}
 
     table: dict[str, dict[str, Any]] = {
         name: {"graph_bytes": len(model.onnx), "latency_ms": {}} for name, model in candidates.items()
@@ -134,6 +135,11 @@ def accuracy_refusals(found: Mapping[str, Any], full: Mapping[str, Any], spec: Q
         reasons.append(
             f"the MSE of {found['worst']} rises by {found['worst_increase']:+.1%} where max_worst_error_increase "
             f"allows {spec.worst_error_increase:+.1%}"
+        )
+    if not found.get("batch_mates", 0.0) <= spec.max_batch_effect:
+        reasons.append(
+            f"other windows in its batch move a forecast by up to {found['batch_mates']:.2g} standard deviations where "
+            f"max_batch_effect allows {spec.max_batch_effect:.2g}; isolate=True keeps them apart"
         )
     return reasons
 
@@ -175,12 +181,22 @@ def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) ->
 def table(rows: list[dict[str, Any]], chosen: str) -> str:
     """The candidates of a lineage for people, with the reason of each refusal."""
     sizes = list(next((row["latency_ms"] for row in rows if "latency_ms" in row), {}))
-    header = ["form", "MSE", "change", "worst", "bytes", *(f"ms at {size}" for size in sizes), ""]
+    mixing = any(row.get("batch_mates") for row in rows)
+    header = [
+        "form",
+        "MSE",
+        "change",
+        "worst",
+        *(["mates"] if mixing else []),
+        "bytes",
+        *(f"ms at {size}" for size in sizes),
+        "",
+    ]
     lines = [header]
     for row in rows:
         verdict = "taken" if row["name"] == chosen else "; ".join(row["refused"])
         if "mse" not in row:
-            lines.append([row["name"], *[""] * (4 + len(sizes)), verdict])
+            lines.append([row["name"], *[""] * (len(header) - 2), verdict])
             continue
         alone = row["name"] == FULL
         change, worst = (
@@ -188,9 +204,10 @@ def table(rows: list[dict[str, Any]], chosen: str) -> str:
         )
         times = [f"{row['latency_ms'][size]:.3f}" if "latency_ms" in row else "" for size in sizes]
         n_bytes = f"{row['graph_bytes']:,}" if "graph_bytes" in row else ""
-        lines.append([row["name"], f"{row['mse']:.4f}", change, worst, n_bytes, *times, verdict])
+        mates = [f"{row['batch_mates']:.2g}" if row.get("batch_mates") else ""] if mixing else []
+        lines.append([row["name"], f"{row['mse']:.4f}", change, worst, *mates, n_bytes, *times, verdict])
         if row.get("float_layers"):
-            lines.append([f"  in float: {', '.join(row['float_layers'])}", *[""] * (5 + len(sizes))])
+            lines.append([f"  in float: {', '.join(row['float_layers'])}", *[""] * (len(header) - 1)])
     plain = [line for line in lines if not line[0].startswith("  ")]
     widths = [max(len(line[place]) for line in plain) for place in range(len(header) - 1)]
     shown = []

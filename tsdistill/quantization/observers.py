@@ -2,7 +2,8 @@
 
 The whole range rounds everything coarsely for the sake of a few far values; a shorter one rounds most values finely and
 clamps the few. "min-max" takes the whole range, "percentile" leaves out a share, "mse" minimises the squared error that
-rounding and clamping make together, and "entropy" the information that is lost on a histogram.
+rounding and clamping make together, and "entropy" the information that is lost on a histogram. `Spread` does "mse" for
+more values than can be held at once.
 
 Source: "entropy": S. Migacz, "8-bit Inference with TensorRT", GPU Technology Conference 2017; "mse": R. Banner et al.,
 "Post Training 4-Bit Quantization of Convolutional Networks for Rapid-Deployment", NeurIPS 2019, section 3. Differs from
@@ -32,6 +33,9 @@ N_REACHES = 100
 N_BINS = 2048
 """Bins of the histogram that "entropy" looks at."""
 
+N_PLACES = 2**14
+"""Bins of a `Spread`: 64 to a step of 8 bits over the whole range, and 256 KiB for what is known of them."""
+
 
 def observe(values: Tensor, observer: Observer = "min-max", *, bits: int = 8, symmetric: bool = False) -> Grid:
     """The grid for values like these.
@@ -54,19 +58,76 @@ def observe(values: Tensor, observer: Observer = "min-max", *, bits: int = 8, sy
         raise ConfigError(
             must("observer", f"be one of {', '.join(_REACHES)}", observer, "Leave it out for the default")
         )
+    values = _checked(values)
+    low, high = values.aminmax()
+
+    def grid(reach: Tensor) -> Grid:
+        return symmetric_grid(reach, bits=bits) if symmetric else affine_grid(*_within(low, high, reach), bits=bits)
+
+    return grid(_REACHES[observer](values, grid, bits))
+
+
+class Spread:
+    """Where values lie between two ends, for "mse" over more of them than can be held at once.
+
+    Of every bin it keeps how many values fell into it and their sum, and no value. The n values v of a bin that become
+    the same x' have the squared error sum (v - x')^2 = n (mean - x')^2 + sum (v - mean)^2, whose last part is the same
+    for every range. So ranges are told apart as on the values themselves, but for the bins that two steps share.
+
+    Args:
+        low: Smallest of all the values to come.
+        high: Largest of them.
+
+    Example:
+        >>> spread = Spread(-1, 50)
+        >>> for values in (torch.linspace(-1, 1, 100_000), torch.tensor([50.0])):
+        ...     spread.add(values)
+        >>> [round(float(end), 1) for end in spread.best_range()]
+        [-1.0, 48.0]
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = torch.tensor(float(low)), torch.tensor(float(high))
+        self._counts, self._sums = torch.zeros(2, N_PLACES, dtype=torch.float64)
+
+    def add(self, values: Tensor) -> None:
+        """Take note of some values, of any shape.
+
+        Raises:
+            ConfigError: no values, or values that are not finite.
+        """
+        values = _checked(values).double()
+        # Where both ends are the same there is no width to divide by, and one bin is enough.
+        width = float(self.high.double() - self.low.double()) / N_PLACES or 1.0
+        place = ((values - self.low) / width).long().clamp(0, N_PLACES - 1)
+        self._counts += place.bincount(minlength=N_PLACES)
+        self._sums += place.bincount(values, minlength=N_PLACES)
+
+    def best_range(self, *, bits: int = 8) -> tuple[Tensor, Tensor]:
+        """Lowest and highest value of the affine grid that `observe(values, "mse")` would take, within the ends."""
+        held = self._counts > 0
+        counts, means = self._counts[held], (self._sums[held] / self._counts[held]).float()
+
+        def grid(reach: Tensor) -> Grid:
+            return affine_grid(*_within(self.low, self.high, reach), bits=bits)
+
+        return _within(self.low, self.high, _least(means, counts, torch.maximum(-self.low, self.high), grid))
+
+
+def _checked(values: Tensor) -> Tensor:
+    """Values in a row, once they are known to be good for a range."""
     values = values.detach().float().flatten()
     if values.numel() == 0 or not bool(values.isfinite().all()):
         raise ConfigError(
             f"`values` must be finite and at least one, got {values.numel()} of which {int(values.isfinite().sum())} "
             "are finite. Repair the data that they come from."
         )
+    return values
 
-    def grid(reach: Tensor) -> Grid:
-        if symmetric:
-            return symmetric_grid(reach, bits=bits)
-        return affine_grid(values.min().clamp(min=-reach), values.max().clamp(max=reach), bits=bits)
 
-    return grid(_REACHES[observer](values, grid, bits))
+def _within(low: Tensor, high: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of a range that is no farther than a reach from 0."""
+    return low.clamp(min=-reach), high.clamp(max=reach)
 
 
 def _whole(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tensor:
@@ -79,9 +140,13 @@ def _percentile(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Te
 
 
 def _squared(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tensor:
-    """The reach with the smallest squared error."""
-    reaches = values.abs().max() * torch.arange(1, N_REACHES + 1) / N_REACHES
-    errors = [float((grid(reach).fake_quantize(values) - values).square().mean()) for reach in reaches]
+    return _least(values, torch.ones(len(values), dtype=torch.float64), values.abs().max(), grid)
+
+
+def _least(values: Tensor, counts: Tensor, top: Tensor, grid: Callable[[Tensor], Grid]) -> Tensor:
+    """The reach with the smallest squared error over values that were seen so many times."""
+    reaches = top * torch.arange(1, N_REACHES + 1) / N_REACHES
+    errors = [float((grid(reach).fake_quantize(values) - values).square().double() @ counts) for reach in reaches]
     # The last of equally good ones: nothing is clamped without need.
     return reaches[N_REACHES - 1 - errors[::-1].index(min(errors))]
 

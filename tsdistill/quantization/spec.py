@@ -43,6 +43,8 @@ class Quantization(Spec):
             "auto" takes the smallest form that is no slower than the fastest by more, of which it keeps 0.02 for what
             the clock may err by, and the fastest of those as small but for 2 %. The least that makes sense is what the
             clock cannot tell apart, 0.05. "weight-only" by itself is not held to it.
+        max_batch_effect: Largest distance, in standard deviations, by which other windows in a batch of 64 may move a
+            forecast of dynamic INT8; `isolate` brings it to 0.
         batch_sizes: Windows at once for which latency counts.
         weight_bits: 7 (default of dynamic and static) forecasts the same on every processor. Those without VNNI
             instructions add products of 8-bit weights in 16 bits, which overflow: take 8 only for machines that are
@@ -52,7 +54,8 @@ class Quantization(Spec):
         block_size: Weights that share a scale in 4 bits.
         n_calibration: Training windows, spread over time, that static ranges are found on.
         calibration: Range of an activation: all it was seen to have ("min-max"), without the rarest values
-            ("percentile"), or the one that keeps most of its distribution ("entropy").
+            ("percentile"), the one that keeps most of its distribution ("entropy"), or the one in which rounding and
+            clamping together make the smallest squared error ("mse").
         keep_float: Layers that stay in float32, by the names that `quantization_sensitivity` lists.
         training: How "qat" trains, from the forecaster's own weights: short, and at a low rate.
         losses: What "qat" imitates when there is a teacher.
@@ -80,12 +83,13 @@ class Quantization(Spec):
     max_worst_error_increase: float | None = Field(default=None, ge=0)
     require_gain: bool = True
     max_latency_increase: float = Field(default=0.05, ge=0.05)
+    max_batch_effect: float = Field(default=0.25, ge=0)
     batch_sizes: tuple[int, ...] = Field(default=(1,), min_length=1)
     weight_bits: Literal[4, 7, 8] | None = None
     per_channel: bool = True
     block_size: Literal[16, 32, 64, 128] = 32
     n_calibration: int = Field(default=128, ge=1)
-    calibration: Literal["min-max", "percentile", "entropy"] = "min-max"
+    calibration: Literal["min-max", "percentile", "entropy", "mse"] = "min-max"
     keep_float: tuple[str, ...] = ()
     training: Training = Training(epochs=3, learning_rate=5e-4, precision="float32")
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)

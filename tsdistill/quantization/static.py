@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import torch
 from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
+from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from tsdistill.data.task import Signature, Task
@@ -19,6 +21,7 @@ from tsdistill.data.windows import raw_inputs
 from tsdistill.errors import ArtifactError, ConfigError, DataError, must
 from tsdistill.exporting import check_task, quiet
 from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
+from tsdistill.quantization.observers import Spread
 from tsdistill.quantization.stacked import scale_every_matrix
 
 RANGES = {
@@ -59,18 +62,48 @@ def ranges_of(graph: bytes, inputs: Mapping[str, np.ndarray], calibration: str =
     Args:
         graph: An fp32 ONNX file.
         inputs: Raw float32 arrays (window, ...) by the names of the graph's inputs.
-        calibration: "min-max", "percentile" or "entropy".
+        calibration: "min-max", "percentile", "entropy" or "mse".
     """
+    if calibration == "mse":
+        return _of_least_error(graph, inputs)
+    with _calibrator(graph, RANGES[calibration]) as calibrator:
+        calibrator.collect_data(_Windows(inputs))
+        return calibrator.compute_data()
+
+
+def _of_least_error(graph: bytes, inputs: Mapping[str, np.ndarray]) -> Ranges:
+    """The ranges that round and clamp with the least squared error, which ONNX Runtime has no calibrator for.
+
+    A first pass finds the ends of every activation, a second one counts between them: no more than one window's
+    activations are held at once.
+    """
+    ranges = ranges_of(graph, inputs)
+    spreads = {name: Spread(*(float(np.ravel(end)[0]) for end in found.range_value)) for name, found in ranges.items()}
+    # Of this calibrator only the session is used: it gives the activations themselves.
+    with _calibrator(graph, CalibrationMethod.Percentile) as calibrator:
+        session, windows = calibrator.infer_session, _Windows(inputs)
+        names = [output.name for output in session.get_outputs()]
+        while (window := windows.get_next()) is not None:
+            for name, values in zip(names, session.run(None, window), strict=True):
+                if name in spreads:
+                    spreads[name].add(torch.tensor(values))
+    for name, spread in spreads.items():
+        lowest, highest = (np.array([float(end)], np.float32) for end in spread.best_range())
+        ranges[name] = TensorData(lowest=lowest, highest=highest)
+    return ranges
+
+
+@contextmanager
+def _calibrator(graph: bytes, method: CalibrationMethod) -> Iterator[Any]:
+    """ONNX Runtime's calibrator for the activations around layers that static INT8 can do."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         (Path(folder) / "folded.onnx").write_bytes(folded(graph))
-        calibrator = create_calibrator(
+        yield create_calibrator(
             Path(folder) / "folded.onnx",
             list(ABLE["static"]),
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=RANGES[calibration],
+            calibrate_method=method,
         )
-        calibrator.collect_data(_Windows(inputs))
-        return calibrator.compute_data()
 
 
 def static_graph(

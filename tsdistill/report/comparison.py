@@ -142,6 +142,11 @@ def compare(
             entry.scores = score(entry.model, task, split, levels=levels, positions=entry.positions)
             if isinstance(entry.model, StatisticalForecaster):
                 entry.remark = entry.model.remark
+            elif getattr(entry.model, "mixes_windows", False):
+                entry.remark = (
+                    "scored and timed one window at a time; others in its batch moved a forecast by up to "
+                    f"{entry.model.batch_mates:.2g} standard deviations, which isolate=True prevents"
+                )
             bar.advance()
         bar.note("latency")
         times = _latencies(entries, task, split, n_latency_runs) if latency else {}
