@@ -7,6 +7,8 @@ and seed the model is trained, exported, and brought to every form there is, wha
 
 - `results.csv`: bytes, seconds that making it took, and errors on the test part, a row for each form. No form is chosen
   by them. Of quantile heads also how many targets lie between the outermost levels and how many levels cross.
+- `served.csv`: how far a graph's forecasts of real windows are from those of what it was made from, how far other
+  windows in a batch of 64 move them, and the test error of 64 at once, of forms that mix them.
 - `latency.csv`: medians of calls that took turns on one thread, by five sessions one after the other, and what they are
   compared by (`Latency.paired_ms`), a row for each kind of processor, place (channels, windows) and form, with torch in
   float32 and its own INT8 beside them, and what `method="auto"` deploys for that place: where that is one of the forms
@@ -40,6 +42,7 @@ from tsdistill.evaluation.scores import score
 from tsdistill.models import config_from_dict
 from tsdistill.quantization.choice import EVERY
 from tsdistill.quantization.forms import Forms
+from tsdistill.quantization.qat import deployed_form
 from tsdistill.quantization.rival import TorchInt8
 from tsdistill.report.machine import machine
 from tsdistill.spec import digest_of
@@ -53,8 +56,16 @@ RESULTS = [
 LATENCY = ["cpu", "model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "paired_ms", "n_calls", "key"]
 PLACE = ["cpu", "model", "channels", "windows", "form"]
 FORMS = {**EVERY, "qat": {"method": "qat"}, "qat-4": {"method": "qat", "weight_bits": 4}}
-TRAINED_ON = "trained on"
-"""Not a form but what those of "qat" are to be held against: trained as long as they, without rounding, in float32."""
+SERVED = ["model", "seed", "form", "difference", "batch_mates", "increase_alone", "increase_together", "key"]
+CONTROLS = {
+    "trained on": {},
+    "trained on, 7 bits": {"method": "qat"},
+    "trained on, 4 bits": {"method": "qat", "weight_bits": 4},
+}
+"""What the forms of "qat" are to be held against: trained on for as long without rounding, in float32, and quantized
+into the form that "qat" is deployed in."""
+RIVAL = "torch int8"
+"""Torch's own dynamic INT8, run by torch; its bytes are those of the weights."""
 TAKE_IT = {"require_gain": False, "max_error_increase": 99.0}
 
 
@@ -70,11 +81,14 @@ def main() -> None:
     cells = tomllib.loads((arguments.folder / "cells.toml").read_text(encoding="utf-8"))
     results = Results(arguments.folder / "results.csv", RESULTS, ["model", "seed", "form"])
     latency = Results(arguments.folder / "latency.csv", LATENCY, PLACE)
+    served = Results(arguments.folder / "served.csv", SERVED, ["model", "seed", "form"])
     panel = td.datasets.load(cells["dataset"])
     for entry in cells["models"]:
         if not arguments.only or entry["name"] in arguments.only:
             for seed in [] if arguments.skip_scores else entry["seeds"]:
-                Bench(cells, entry, seed, panel, arguments.folder / "work").score(results)
+                bench = Bench(cells, entry, seed, panel, arguments.folder / "work")
+                bench.score(results)
+                bench.serve(served)
             if not arguments.skip_latency:
                 Bench(cells, entry, entry["seeds"][0], panel, arguments.folder / "work").time(latency)
     # Rows of settings that are no longer in cells.toml are not averaged with these.
@@ -85,7 +99,9 @@ def main() -> None:
         for form in forms_of(entry)
     }
     rows = results.frame()
-    summarise(rows[rows["key"].isin(current)], latency.frame(), cells, arguments.folder)
+    mates = served.frame()
+    mine = mates[mates["key"].isin(current)]
+    summarise(rows[rows["key"].isin(current)], latency.frame(), mine, cells, arguments.folder)
 
 
 @dataclass(frozen=True)
@@ -145,8 +161,10 @@ class Bench:
             if results.find(row["key"]) is not None:
                 continue
             began, refused = time.perf_counter(), ""
+            deployed: Any = full
             try:
-                deployed = full if form == "fp32" else self.deployed(form, model, forms, task)
+                if form != "fp32":
+                    deployed = self.deployed(form, model, forms, task)
             except td.UnsupportedError as error:
                 refused = str(error)
             seconds = exporting if form == "fp32" else time.perf_counter() - began
@@ -155,24 +173,63 @@ class Bench:
             else:
                 found = exact if form == "fp32" else score(deployed, task, "test", positions=positions).to_dict()
                 row |= {
-                    "bytes": len(deployed.onnx), "seconds": seconds, "mse": found["mse"],
-                    "increase": found["mse"] / exact["mse"] - 1,
+                    "bytes": deployed.size_bytes if form == RIVAL else len(deployed.onnx),
+                    "seconds": seconds, "mse": found["mse"], "increase": found["mse"] / exact["mse"] - 1,
                     **{name: found.get(name, NAN) for name in ("coverage", "nominal_coverage", "crossing_rate")},
                 }  # fmt: skip
             results.add(row)
             said = refused[:60] if refused else f"MSE {row['mse']:.4f} ({row['increase']:+.2%}), {row['bytes']:,} bytes"
             print(f"{self.entry['name']} seed {self.seed} {form}: {said}", flush=True)
 
-    def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed:
+    def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed | TorchInt8:
         """One form, whatever it gains."""
-        if form == TRAINED_ON:
-            longer = copy.deepcopy(model)
-            fit(longer, task, self.training("rounded"), TruthObjective(), progress=False)
-            return td.export(longer.eval(), task)
+        if form == RIVAL:
+            return TorchInt8(model)
+        if form in CONTROLS:
+            full = td.export(self.trained_on(model, task), task)
+            if form == "trained on":
+                return full
+            spec = deployed_form(model, td.Quantization.from_dict({**TAKE_IT, **CONTROLS[form]}))
+            return Forms(full, task).deployed(spec)
         spec = td.Quantization.from_dict({**TAKE_IT, **FORMS[form]})
         if spec.method != "qat":
             return forms.deployed(spec)
         return td.quantize(model, task, spec.replace(training=self.training("rounded")), progress=False)
+
+    def trained_on(self, model: td.Forecaster, task: td.Task) -> td.Forecaster:
+        """As long as "qat" trains it, without rounding; from `work/` or now."""
+        folder = self.work / self.key("trained on, model")
+        if not folder.exists():
+            longer = copy.deepcopy(model)
+            fit(longer, task, self.training("rounded"), TruthObjective(), progress=False)
+            td.save(longer.eval(), folder)
+        found = td.load(folder)
+        assert isinstance(found, td.Forecaster)
+        return found
+
+    def serve(self, served: Results) -> None:
+        """What happens to forecasts on the way into a graph, and among other windows."""
+        if all(served.find(self.key(form)) is not None for form in ("fp32", *EVERY)):
+            return
+        task = self.task()
+        full = td.export(self.model(task), task)
+        forms = Forms(full, task)
+        positions = np.arange(0, len(task.test), self.cells["judged"])
+        for form in ("fp32", *EVERY):
+            row = {"model": self.entry["name"], "seed": self.seed, "form": form, "key": self.key(form)}
+            with contextlib.suppress(td.UnsupportedError):
+                model = full if form == "fp32" else self.deployed(form, self.model(task), forms, task)
+                assert isinstance(model, td.Deployed)
+                row |= {"difference": model.parity["max_difference"], "batch_mates": model.batch_mates}
+                if model.mixes_windows:
+                    # Scored as if windows were not mixed: as many at once as it is asked for.
+                    together = replace(model, parity={**model.parity, "batch_mates": 0.0})
+                    mse = [
+                        score(each, task, "test", positions=positions, batch_size=64).to_dict()["mse"]
+                        for each in (full, model, together)
+                    ]
+                    row |= {"increase_alone": mse[1] / mse[0] - 1, "increase_together": mse[2] / mse[0] - 1}
+            served.add(row)
 
     # ------------------------------------------------------------------------------------------------------------ time
     def time(self, latency: Results) -> None:
@@ -234,7 +291,7 @@ class Bench:
 
 def forms_of(entry: dict[str, Any]) -> list[str]:
     """Every form, and what those of "qat" are held against where the entry asks for it."""
-    return ["fp32", *([TRAINED_ON] if entry.get("control") else []), *FORMS]
+    return ["fp32", *(CONTROLS if entry.get("control") else {}), *FORMS, RIVAL]
 
 
 def processor() -> str:

@@ -8,13 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-FORMS = ("dynamic", "static", "weight-only-8", "weight-only-4", "trained on", "qat", "qat-4")
+FORMS = (
+    "dynamic", "torch int8", "static", "weight-only-8", "weight-only-4", "trained on", "trained on, 7 bits", "qat",
+    "trained on, 4 bits", "qat-4",
+)  # fmt: skip
 
 
-def summarise(rows: pd.DataFrame, latency: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
-    """Three tables: times, errors and bytes, and the errors of all models together."""
+def summarise(
+    rows: pd.DataFrame, latency: pd.DataFrame, mates: pd.DataFrame, cells: dict[str, Any], folder: Path
+) -> None:
+    """Tables of times, of errors and bytes, of the errors of all models together, of quantiles and of batch mates."""
     names = [entry["name"] for entry in cells["models"]]
-    lines = [*times(latency, names), *forms(rows, names), "", *together(rows), "", *quantiles(rows)]
+    lines = [*times(latency, names), *forms(rows, names), "", *together(rows), "", *quantiles(rows), *served(mates)]
     text = "\n".join(lines) + "\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
@@ -62,8 +67,9 @@ def forms(rows: pd.DataFrame, names: list[str]) -> list[str]:
     """Change of the test error and bytes, means over seeds."""
     lines = [
         "Change of the test MSE against float32 and, in brackets, how many times fewer bytes; means over seeds. Empty: "
-        'there is no such form. "trained on" is float32 after the further epochs that "qat" trains, which it is to be '
-        "held against.",
+        'there is no such form. "torch int8" is torch\'s own dynamic INT8, its bytes those of the weights. "trained '
+        'on" is float32 after the further epochs that "qat" trains; with bits, that quantized without training, which '
+        '"qat" and "qat-4" are to be held against.',
         "",
         f"| model | seeds | fp32 MSE | bytes | {' | '.join(FORMS)} |",
         f"|---|---|---|---|{'---|' * len(FORMS)}",
@@ -123,5 +129,33 @@ def quantiles(rows: pd.DataFrame) -> list[str]:
         lines.append(
             f"| {form} | {mine['coverage'].min():.1%} to {mine['coverage'].max():.1%} | {move:.2f} "
             f"| {mine['crossing_rate'].max():.2%} |"
+        )
+    return lines
+
+
+def served(rows: pd.DataFrame) -> list[str]:
+    """How far forecasts move into a graph and among other windows, the largest over models and seeds."""
+    if rows.empty:
+        return []
+    lines = [
+        "",
+        "Largest distances over models and seeds, in standard deviations of a channel, raw values in and out, over 64 "
+        "real windows: of float32 to torch, of the other forms to float32, and of forecasts among 63 others to those "
+        "alone. Last the mean change of the test MSE of forms that mix windows, one at a time and 64 at once.",
+        "",
+        "| form | models | to what it was made from | among others | MSE alone | MSE of 64 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for form in ("fp32", *FORMS):
+        mine = rows[(rows["form"] == form) & rows["difference"].notna()]
+        if mine.empty:
+            continue
+        changes = [
+            "" if mine[name].isna().all() else f"{mine.groupby('model')[name].mean().mean():+.3%}"
+            for name in ("increase_alone", "increase_together")
+        ]
+        among = "" if not mine["batch_mates"].max() > 1e-4 else f"{mine['batch_mates'].max():.3f}"
+        lines.append(
+            f"| {form} | {mine['model'].nunique()} | {mine['difference'].max():.2g} | {among} | {' | '.join(changes)} |"
         )
     return lines

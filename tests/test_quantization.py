@@ -291,10 +291,12 @@ def test_latency_counts_at_every_batch_size_that_is_asked(monkeypatch: pytest.Mo
     refuse_what_does_not_pay(found, spec)
     assert [bool(each.refused) for each in found] == [True, False, True]
     assert "64 windows take 20.000 ms against 9.900 ms in dynamic" in found[2].refused[0]
+    assert "(+5%, less 2% that the clock may err by)" in found[2].refused[0]
     # Nobody is among the fastest everywhere: the one least behind is left.
     found = rows(fp32=(1.0, 10.0), dynamic=(0.5, 13.0), static=(0.5, 20.0))
     refuse_what_does_not_pay(found, spec)
     assert [bool(each.refused) for each in found] == [True, False, True]
+    assert "or +30.0% as no form is fast at every batch size" in found[2].refused[0]
 
 
 def test_slower_int8_is_taken_as_far_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,12 +159,13 @@ def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) ->
     def slowdown(each: Candidate, size: str) -> float:
         return float(each.numbers["latency_ms"][size] / fastest[size].numbers["latency_ms"][size])
 
-    allowed = 1 + spec.max_latency_increase
+    allowed, told = 1 + spec.max_latency_increase, f"{spec.max_latency_increase:+.0%}"
     if spec.method == "auto":
-        allowed -= CLOCK
+        allowed, told = allowed - CLOCK, f"{told}, less {CLOCK:.0%} that the clock may err by"
         # Where no form is among the fastest at every batch size, the one that is least behind is.
-        allowed = max(allowed, min(max(slowdown(each, size) for size in sizes) for each in fair))
-    error_of_the_clock = f", less {CLOCK:.0%} that the clock may err by" if spec.method == "auto" else ""
+        least = min(max(slowdown(each, size) for size in sizes) for each in fair)
+        if least > allowed:
+            allowed, told = least, f"{told}, or {least - 1:+.1%} as no form is fast at every batch size"
     for each in left:
         if spec.method == "weight-only" or (each is full and spec.method != "auto"):
             continue
@@ -174,7 +175,7 @@ def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) ->
                 each.refused.append(
                     f"{takes} {each.numbers['latency_ms'][size]:.3f} ms against "
                     f"{fastest[size].numbers['latency_ms'][size]:.3f} ms in {fastest[size].name}, more than "
-                    f"max_latency_increase allows ({spec.max_latency_increase:+.0%}{error_of_the_clock})"
+                    f"max_latency_increase allows ({told})"
                 )
 
 
