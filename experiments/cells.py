@@ -1,6 +1,6 @@
 """Run recipes cell by cell (recipe x seed), keep each finished cell as rows of a CSV file, and summarise over seeds.
 
-    python experiments/cells.py experiments/001-whole-pipeline --seeds 0 1 2
+    python experiments/cells.py experiments/001-whole-pipeline --seeds 0 1 2 3 4
 
 A folder holds `recipe.toml`; every finished cell adds its rows to `results.csv` and is skipped next time; several
 processes may work on different seeds. Models and reports go to `work/` inside the folder, which is not committed.
