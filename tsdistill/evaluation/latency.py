@@ -30,7 +30,7 @@ class Latency:
         p99_ms: 99th percentile over the runs.
         paired_ms: What to compare calls by: the median over rounds of its median in a round, relative to the geometric
             mean of all calls' in that round, times the median of that mean. A slow spell of the machine hits all calls
-            of a round and cancels out, which halves what ratios move by from one time to the next.
+            of a round and cancels out.
         n_runs: Calls timed.
     """
 
