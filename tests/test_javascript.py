@@ -1,7 +1,8 @@
 """Forecasts without Python: the example in JavaScript replays golden windows, in node and in a browser.
 
 It needs what is no Python package: node, the npm packages of `examples/javascript` in the folder that
-TSDISTILL_TEST_NODE_MODULES names, and Chromium for the browser.
+TSDISTILL_TEST_NODE_MODULES names, and Chromium for the browser. Where TSDISTILL_TEST_BROWSER names a browser, as
+`.ci/run` does, it has to be there; elsewhere its test is skipped without one.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployables import exported, int8
+from deployables import TAKE_IT, exported, int8, quantized
 from test_artifacts import GOLDEN, replace_file, tensors_of
 from test_quantiles_deployed import made
 
+from tests import matrix
 from tsdistill.artifacts import save
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "javascript"
 PACKAGES = os.environ.get("TSDISTILL_TEST_NODE_MODULES", "")
+BROWSER = os.environ.get("TSDISTILL_TEST_BROWSER", "")
 
 pytestmark = [
     pytest.mark.javascript,
@@ -71,9 +74,23 @@ def test_node_replays_quantiles(place: Path) -> None:
     assert found["max_difference"] == pytest.approx(0.1 / deployed.parity["unit"][1], rel=1e-2)
 
 
-def test_node_runs_int8_too(place: Path) -> None:
-    code, found = node(place, save(int8("lstm"), place / "artifact"))
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [("lstm", "dynamic"), ("tcn", "static"), ("mlp", "static"), ("mlp", "weight-only-4"), ("lstm", "weight-only-4")],
+)
+def test_node_runs_every_form(kind: str, form: str, place: Path) -> None:
+    code, found = node(place, save(matrix.deployed(kind, form), place / "artifact"))
     assert (code, found["agrees"]) == (0, True)
+    # Weights in few bits are multiplied in float; an integer may fall to the other side on another processor.
+    assert found["max_difference"] < (2e-5 if "weight-only" in form else 1e-2)
+
+
+def test_node_forecasts_one_window_at_a_time_where_the_artifact_says_so(place: Path) -> None:
+    alone = quantized("mlp", TAKE_IT.replace(isolate=True))
+    code, found = node(place, save(alone, place / "artifact"))
+    assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
+    moved = np.abs(int8("mlp").predict(alone.golden["context"]) - alone.golden["forecast"]) / alone.parity["unit"]
+    assert found["max_difference"] < 1e-2 < moved.max()  # what batch mates would do
 
 
 def test_node_tells_when_forecasts_differ(place: Path) -> None:
@@ -107,9 +124,13 @@ def address(place: Path) -> Iterator[str]:
 
 
 def test_a_browser_forecasts_what_python_did(place: Path, address: str) -> None:
-    browser = shutil.which("chromium")
+    browser = shutil.which(BROWSER or "chromium")
+    if browser is None and BROWSER:
+        pytest.fail(
+            f"TSDISTILL_TEST_BROWSER must name a browser that is here, got {BROWSER!r}. Install it, or unset it."
+        )
     if browser is None:
-        pytest.skip("there is no chromium")
+        pytest.skip("there is no chromium, and TSDISTILL_TEST_BROWSER names no browser that there should be")
     save(exported("lstm"), place / "artifact")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={place / 'profile'}"]
     command = [browser, *flags, "--virtual-time-budget=60000", "--dump-dom", address]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from deployables import CHANNELS, CONTEXT, HORIZON, TAKE_IT, contexts, forecaster, hourly, in_deviations, task
@@ -51,6 +53,18 @@ def test_deployed_quantiles_are_those_of_torch_and_rise(kind: str) -> None:
     assert (np.diff(ours, axis=-1) > 0).all()
     np.testing.assert_array_equal(ours[..., LEVELS.index(0.5)], deployed.predict(x))
     assert np.isclose(deployed.parity["max_difference"], 0, atol=1e-4)
+
+
+def test_a_graph_names_its_levels_in_every_precision() -> None:
+    model, deployed = made("mlp")
+    for each in (deployed, quantize(model, task(), TAKE_IT)):
+        graph = onnx.load_from_string(each.onnx)
+        facts = {item.key: item.value for item in graph.metadata_props}
+        assert json.loads(facts["tsdistill.quantiles"]) == list(LEVELS)
+        (port,) = [port for port in graph.graph.output if port.name == "quantiles"]
+        assert "quantile: 0.05, 0.3, 0.5, 0.9)" in port.doc_string
+    point = onnx.load_from_string(export(forecaster("linear")).onnx)
+    assert "tsdistill.quantiles" not in {item.key for item in point.metadata_props}
 
 
 def test_quantiles_survive_saving_int8_and_a_machine_without_torch(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tsdistill.data.windows import raw_inputs
 from tsdistill.errors import UnsupportedError
 from tsdistill.exporting import export
 from tsdistill.models import CONFIGS
+from tsdistill.pruning import Pruning, prune
 
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "quantization.md"
 
@@ -43,11 +44,21 @@ def test_the_table_says_what_there_is(kind: str) -> None:
     assert matrix.row(kind)[1:] == committed()[kind]
 
 
+WHOLE_AND_PRUNED = [
+    *((kind, False) for kind in ARCHITECTURES),
+    *((kind, True) for kind, cells in committed().items() if cells[-2] == "yes"),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_real_windows_are_forecast_as_torch_does_before_the_final_scaling(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "pruned"), WHOLE_AND_PRUNED)
+def test_real_windows_are_forecast_as_torch_does_before_the_final_scaling(kind: str, pruned: bool) -> None:
     task = matrix.task_of(kind, standardized=True)
-    parity = export(matrix.forecaster(kind, standardized=True), task).parity
+    model = whole = matrix.forecaster(kind, standardized=True)
+    if pruned:
+        model = prune(whole, task, Pruning(ratio=0.4, recovery=None), progress=False)
+        assert model.n_parameters < whole.n_parameters
+    parity = export(model, task).parity
     assert (parity["windows"], list(parity["difference"])) == ("validation", ["1", "5", "64"])
     assert task.signature.scale == (1.0,) * 3
     np.testing.assert_allclose(parity["unit"], 1, atol=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,20 @@ from tsdistill.errors import ConfigError, UnsupportedError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with toy data, a recipe whose budget anything meets, and a trained model."""
+    """Toy data, a recipe whose budget anything meets and one that asks for gain, a model and one too small for INT8."""
     folder = tmp_path_factory.mktemp("quantizing")
     recipe = toy_recipe(Path(toy_csv(folder)))
     (folder / "recipe.toml").write_text(recipe.to_toml())
+    (folder / "strict.toml").write_text(recipe.replace(quantization=td.Quantization()).to_toml())
     task = recipe.task.build(recipe.data.load())
     td.save(td.train(td.MLPConfig(width=7, depth=1), task, QUICK), folder / "model")
+    td.save(td.train(td.SparseTSFConfig(period=7), task, QUICK), folder / "tiny")
     return folder
 
 
-def quantize(folder: Path, *options: object) -> Result:
+def quantize(folder: Path, *options: object, model: str = "model", recipe: str = "recipe.toml") -> Result:
     """In this process: what the program does with an error is tested elsewhere."""
-    arguments = ["quantize", folder / "model", "--recipe", folder / "recipe.toml", *options]
+    arguments = ["quantize", folder / model, "--recipe", folder / recipe, *options]
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -60,9 +63,28 @@ def test_sensitivity_is_shown_and_nothing_is_written(folder: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_is_an_error(folder: Path, tmp_path: Path) -> None:
-    done = quantize(folder, "--method", "static", "--keep-float", "nose", "--out", tmp_path / "out")
-    assert isinstance(done.exception, ConfigError)
-    done = quantize(folder, "--method", "dynamic", "--max-error-increase", 0, "--out", tmp_path / "out")
-    assert done.exception is None or isinstance(done.exception, UnsupportedError)
-    assert isinstance(quantize(folder, "--bits", 5).exception, ConfigError)
+REFUSED: dict[str, tuple[tuple[object, ...], dict[str, str], type[Exception], str]] = {
+    "a layer that is none": (("--method", "static", "--keep-float", "nose"), {}, ConfigError, "nose"),
+    "bits that are none": (("--bits", 5), {}, ConfigError, "`weight_bits` must"),
+    "larger than float32": (
+        ("--method", "static"),
+        {"model": "tiny", "recipe": "strict.toml"},
+        UnsupportedError,
+        "INT8 does not pay .* bytes against",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "of", "error", "words"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_is_an_error_and_writes_nothing(
+    options: tuple[object, ...],
+    of: dict[str, str],
+    error: type[Exception],
+    words: str,
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    done = quantize(folder, *options, "--out", tmp_path / "out", **of)
+    assert isinstance(done.exception, error), done.output
+    assert re.search(words, str(done.exception))
+    assert list(tmp_path.iterdir()) == []

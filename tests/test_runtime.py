@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,34 @@ import onnx
 import pandas as pd
 import pytest
 from deployables import CHANNELS, HORIZON, KINDS, contexts, exported, forecaster, hourly, int8, task
+from typer.testing import CliRunner
 
+from tests import matrix
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import save
+from tsdistill.cli import app
 from tsdistill.errors import ArtifactError, ConfigError, DataError, ShapeError
+from tsdistill.exporting import Deployed
 from tsdistill.formats import check_onnx
 from tsdistill.inputs import CHUNK, predict_raw
 from tsdistill.runtime import Predictor, load, verify
 
+FORMS: dict[str, Callable[[], Deployed]] = {
+    "int8": lambda: int8("lstm"),
+    "static": lambda: matrix.deployed("tcn", "static"),
+    "int4": lambda: matrix.deployed("mlp", "weight-only-4"),
+}
+
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an artifact of every architecture, and one in INT8."""
+    """A folder with an artifact of every architecture that tests use, convolutions, and one of every other form."""
     place = tmp_path_factory.mktemp("shelf")
     for kind in KINDS:
         save(exported(kind), place / kind)
-    save(int8("lstm"), place / "int8")
+    save(matrix.exported("tcn"), place / "tcn")
+    for name, make in FORMS.items():
+        save(make(), place / name)
     return place
 
 
@@ -47,18 +60,32 @@ def test_a_machine_without_torch_forecasts_what_torch_did(shelf: Path, tmp_path:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=environment, timeout=60)
-    for kind in KINDS:
-        gap = deployables.in_deviations(np.load(tmp_path / f"{kind}.npy") - forecaster(kind).predict(contexts()))
-        assert gap < 1e-4, kind
+    trained = {**{kind: forecaster(kind) for kind in KINDS}, "tcn": matrix.forecaster("tcn")}
+    assert sorted([*trained, *FORMS]) == sorted(place.stem for place in shelf.iterdir())
+    for name in (*trained, *FORMS):
+        expected = trained[name] if name in trained else FORMS[name]()
+        gap = deployables.in_deviations(np.load(tmp_path / f"{name}.npy") - expected.predict(contexts()))
+        assert gap < 1e-4, name
 
 
-@pytest.mark.parametrize("name", [*KINDS, "int8"])
+@pytest.mark.parametrize("name", [*KINDS, *FORMS])
 def test_an_artifact_verifies_where_it_was_made(shelf: Path, name: str) -> None:
-    found = verify(shelf / name)
+    found, model = verify(shelf / name), FORMS[name]() if name in FORMS else exported(name)
     assert found["max_difference"] <= 1e-6
     assert (found["n_windows"], found["n_files"], found["unlisted"]) == (8, 3, [])
-    assert found["precision"] == ("int8" if name == "int8" else "fp32")
-    assert found["tolerance"] == (exported(name) if name != "int8" else int8("lstm")).parity["tolerance"]
+    precision = {"int8": "int8", "static": "int8", "int4": "int4-weights"}.get(name, "fp32")
+    assert (found["precision"], model.precision) == (precision, precision)
+    assert found["tolerance"] == model.parity["tolerance"]
+
+
+@pytest.mark.parametrize("name", ["lstm", "int8"])
+def test_verifying_in_a_shell_shows_what_computes_in_float(shelf: Path, name: str) -> None:
+    done = CliRunner().invoke(app, ["verify", str(shelf / name)])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if line.startswith("float_operators")]
+    shown = {operator: int(n) for n, operator in (each.split() for each in line.split(maxsplit=1)[1].split(", "))}
+    assert shown == (int8 if name == "int8" else exported)("lstm").float_operators
+    assert ("LSTM" in shown) == (name == "lstm")
 
 
 def test_shapes_in_and_out(shelf: Path) -> None:
@@ -288,6 +315,13 @@ def test_gaps_before_the_context_do_not_matter() -> None:
 def test_threads_must_be_a_count(shelf: Path, threads: Any) -> None:
     with pytest.raises(ConfigError, match="`threads` must be a whole number"):
         load(shelf / "linear", threads=threads)
+
+
+def test_threads_are_one_unless_more_are_asked_for(shelf: Path) -> None:
+    for how, n_threads in (({}, 1), ({"threads": 1}, 1), ({"threads": 2}, 2)):
+        options = load(shelf / "linear", **how).session.get_session_options()
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (n_threads, 1)
+    assert exported("linear").predictor.session.get_session_options().intra_op_num_threads == 1
 
 
 def test_more_threads_forecast_the_same(shelf: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import io
 import json
 import os
@@ -21,9 +22,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from deployables import contexts, exported, forecaster
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from test_artifacts import GOLDEN, MODEL, NAME, WEIGHTS, flip, header, replace_file, rewrite, tensors_of
 from test_quantiles_deployed import made
 
@@ -213,6 +215,55 @@ def test_graphs_that_mislead_are_refused(
     for read in (runtime.load, runtime.verify, artifacts.load):
         with pytest.raises(ArtifactError, match=r"cannot load the graph|must be|cannot be used"):
             read(folder)
+
+
+@contextlib.contextmanager
+def watched(path: Path) -> Iterator[Callable[[], bool]]:
+    """Asks the kernel whether anybody, also below Python, has opened a file."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    listener = libc.inotify_init1(os.O_NONBLOCK)
+    opened = 0x20
+    assert libc.inotify_add_watch(listener, os.fsencode(path), opened) > 0
+
+    def was_opened() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(listener, 4096))
+        return False
+
+    try:
+        yield was_opened
+    finally:
+        os.close(listener)
+
+
+def keeping_weights_in(file: Path) -> Callable[[onnx.ModelProto], object]:
+    """Writes the weights there, and names the place instead."""
+
+    def change(model: onnx.ModelProto) -> None:
+        tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
+        file.write_bytes(numpy_helper.to_array(tensor).tobytes())
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=file.name)
+
+    return change
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+def test_a_graph_with_weights_in_another_file_is_refused_and_the_file_not_opened(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(whole / "deployed", tmp_path / "m"))
+    content = graph(keeping_weights_in(folder / "weights.bin"))
+    replace_file(folder, MODEL, content)
+    monkeypatch.chdir(folder)  # where the library looks when it is given bytes
+    with watched(folder / "weights.bin") as was_opened:
+        for read in (runtime.load, runtime.verify, artifacts.load, artifacts.verify):
+            with pytest.raises(ArtifactError, match=r"model\.onnx .*external data.*never followed"):
+                read(folder)
+        assert not was_opened()
+        onnxruntime.InferenceSession(content)  # it alone would follow
+        assert was_opened()
 
 
 def zeros(**more: tuple[int, ...]) -> dict[str, np.ndarray]:

@@ -35,11 +35,31 @@ export async function forecast(ort, session, inputs) {
   return Object.fromEntries(Object.entries(found).map(([name, { dims, data }]) => [name, { shape: dims, values: data }]));
 }
 
+/**
+ * The same, one window at a time: for artifacts with `deployment.isolate`, whose forecasts must not be moved by what else
+ * is in their batch.
+ */
+export async function forecastAlone(ort, session, inputs) {
+  const [[, { shape: [nWindows] }]] = Object.entries(inputs);
+  const alone = [];
+  for (let row = 0; row < nWindows; row++) {
+    const one = Object.entries(inputs).map(([name, { shape: [, ...rest], values }]) => {
+      const size = values.length / nWindows;
+      return [name, { shape: [1, ...rest], values: values.slice(row * size, (row + 1) * size) }];
+    });
+    alone.push(await forecast(ort, session, Object.fromEntries(one)));
+  }
+  return Object.fromEntries(Object.entries(alone[0]).map(([name, { shape: [, ...rest] }]) => {
+    const values = alone.flatMap((each) => [...each[name].values]);
+    return [name, { shape: [nWindows, ...rest], values: Float32Array.from(values) }];
+  }));
+}
+
 /** Forecast the golden windows of an artifact and compare with the stored forecasts, as `tsdistill verify` does. */
 export async function replay(ort, { manifest, model, golden }) {
   const { forecast: point, quantiles, ...inputs } = tensors(golden);
-  const ours = await forecast(ort, await open(ort, model), inputs);
-  const { unit, tolerance } = manifest.deployment.parity;
+  const { isolate, parity: { unit, tolerance } } = manifest.deployment;
+  const ours = await (isolate ? forecastAlone : forecast)(ort, await open(ort, model), inputs);
   const largest = Math.max(
     difference(ours.forecast, point, unit),
     quantiles ? difference(ours.quantiles, quantiles, unit) : 0,

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 
 from tsdistill.data.task import Task
+from tsdistill.errors import UnsupportedError
 from tsdistill.exporting.deployed import Deployed, refuse_deployed
 from tsdistill.exporting.graph import graph_of, package_versions
 from tsdistill.exporting.parity import (
@@ -50,7 +51,8 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         ArtifactError: The graph's forecasts differ from torch's, or a channel is too coarse in float32.
         OrderError: `forecaster` is deployed already.
         ShapeError: The task's steps or channels are not the forecaster's.
-        UnsupportedError: The model uses an operator that ONNX does not have.
+        UnsupportedError: `forecaster` is none, but a teacher or a module of your own; or the model uses an operator
+            that ONNX does not have.
 
     Example:
         >>> from tsdistill.data.task import Signature
@@ -61,6 +63,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         ('fp32', (5, 7, 1))
     """
     refuse_deployed(forecaster, "export")
+    _refuse_foreign(forecaster)
     model = copy.deepcopy(forecaster).cpu().eval()
     model.control = None
     inputs, source = parity_windows(forecaster.signature, task)
@@ -89,6 +92,15 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         parity=parity,
         control=export(forecaster.control, task) if forecaster.control is not None else None,
     )
+
+
+def _refuse_foreign(model: object) -> None:
+    """UnsupportedError for what is no forecaster: whose scaling, channels and steps no graph could tell."""
+    if not isinstance(model, Forecaster):
+        raise UnsupportedError(
+            f"`forecaster` must be a trained forecaster of tsdistill, got a {type(model).__name__}. Distil a teacher "
+            "into one first, td.distill(teacher, config, task); td.wrap(module, task) makes a teacher of a module."
+        )
 
 
 def _golden(inputs: dict[str, np.ndarray], forecaster: Forecaster) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import re
 import threading
 import warnings
 from collections import Counter
@@ -59,9 +60,7 @@ def graph_of(model: Forecaster) -> bytes:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UnsupportedError(
-                f"a {type(model).__name__} must consist of operators that ONNX has: {_first_line(error)} Replace them."
-            ) from error
+            raise UnsupportedError(_refusal(model, error)) from error
         assert program is not None  # the dynamo exporter always returns one
         graph = stripped(without_detours(_named(program.model_proto)))
         _describe_ports(graph, signature, levels)
@@ -233,5 +232,21 @@ def package_versions(*packages: str) -> dict[str, str]:
     return {package: version(package) for package in packages}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
+def _refusal(model: Forecaster, error: BaseException) -> str:
+    """Which operator has no counterpart, or why torch cannot follow `forward`: the innermost cause knows it.
+
+    The outermost only tells at which step of torch's exporter it was, and whom to write.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", reason)
+    if operator is None:
+        return (
+            f"the forward pass of a {type(model).__name__} must be the same steps for every input, so that a graph "
+            f"can hold it: {reason}. Change it there."
+        )
+    return (
+        f"a {type(model).__name__} must consist of operators that ONNX has, got {operator[1]}. Replace it by others "
+        "in its forward pass."
+    )
