@@ -41,9 +41,12 @@ def test_what_is_no_forecaster_is_to_be_distilled_first(name: str) -> None:
     words = rf"`forecaster` must be a trained forecaster of tsdistill, got a {name}\. Distil .* td\.distill\(.*td\.wrap"
     with pytest.raises(UnsupportedError, match=words):
         export(model)
-    for method in ("dynamic", "auto"):
-        with pytest.raises(UnsupportedError, match=words):
-            quantize(model, task(), Quantization(method=method))  # type: ignore[arg-type]
+    for method in ("dynamic", "auto", "qat"):
+        for verb in (quantize, td.quantization_sensitivity):
+            with pytest.raises(UnsupportedError, match=words):
+                verb(model, task(), Quantization(method=method))  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedError, match=words):
+        td.prune(model, task())
 
 
 def reading(change: Callable[[Tensor], Tensor]) -> Forecaster:

@@ -161,6 +161,20 @@ def test_a_spread_finds_the_range_that_all_values_at_once_would(shape: str, bits
     assert float(affine_grid(low, high, bits=bits).scale) == pytest.approx(float(at_once.scale), rel=0.011)
 
 
+@pytest.mark.parametrize("observer", ["percentile", "entropy"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_spread_leaves_out_what_all_values_at_once_would(shape: str, observer: observers.Observer) -> None:
+    x = drawn(shape)
+    spread = Spread(float(x.min()), float(x.max()))
+    for part in x.split(7919):
+        spread.add(part)
+    low, high = spread.best_range(observer)
+    at_once, bins = observe(x, observer), float(x.max() - x.min()) / observers.N_PLACES
+    # Entropy goes by steps of 16 of its 2048 bins, and values at a bin's edge may tip the scales by one.
+    slack = bins if observer == "percentile" else float(x.abs().max()) * 16 / observers.N_BINS
+    assert float(at_once.scale) * 255 == pytest.approx(float(affine_grid(low, high).scale) * 255, abs=2 * slack)
+
+
 def test_a_spread_counts_how_often_a_value_is_seen() -> None:
     x, far = drawn("normal", 9973), torch.tensor([8.0])
     once, often = Spread(-8, 8), Spread(-8, 8)
@@ -238,6 +252,20 @@ def test_static_ranges_of_least_error_are_inside_min_max_and_no_worse(kind: str)
         assert error == pytest.approx(squared(observe(x, "mse"), x), rel=1e-3)
         shorter += error < 0.99 * before
     assert shorter >= 1
+
+
+@pytest.mark.parametrize("observer", ["percentile", "entropy"])
+def test_static_ranges_without_the_rarest_values(
+    observer: observers.Observer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, found = ranges("mlp", "min-max"), ranges.__wrapped__("mlp", observer)
+    for name, (low, high) in found.items():
+        x = seen("mlp")[name]
+        assert whole[name][0] <= low <= high <= whole[name][1]
+        assert float(affine_grid(low, high).scale) == pytest.approx(float(observe(x, observer).scale), rel=0.05)
+    # A share of one in ten thousand is less than one value here.
+    assert any(found[name] != whole[name] for name in found) == (observer == "entropy")
+    assert capfd.readouterr().out == ""  # a shell with --json writes one document
 
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])

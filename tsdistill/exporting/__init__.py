@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tsdistill.exporting.deployed import Deployed, refuse_deployed
-from tsdistill.exporting.exporter import export
+from tsdistill.exporting.exporter import export, refuse_foreign
 from tsdistill.exporting.graph import labelled, package_versions, quiet, stripped
 from tsdistill.exporting.operators import float_operators
 from tsdistill.exporting.parity import check_task, parity_report, parity_windows
@@ -19,5 +19,6 @@ __all__ = [
     "parity_windows",
     "quiet",
     "refuse_deployed",
+    "refuse_foreign",
     "stripped",
 ]

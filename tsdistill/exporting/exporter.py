@@ -63,7 +63,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         ('fp32', (5, 7, 1))
     """
     refuse_deployed(forecaster, "export")
-    _refuse_foreign(forecaster)
+    refuse_foreign(forecaster)
     model = copy.deepcopy(forecaster).cpu().eval()
     model.control = None
     inputs, source = parity_windows(forecaster.signature, task)
@@ -94,7 +94,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     )
 
 
-def _refuse_foreign(model: object) -> None:
+def refuse_foreign(model: object) -> None:
     """UnsupportedError for what is no forecaster: whose scaling, channels and steps no graph could tell."""
     if not isinstance(model, Forecaster):
         raise UnsupportedError(

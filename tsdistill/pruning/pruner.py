@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
-from tsdistill.exporting import refuse_deployed
+from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster, versions
 from tsdistill.pruning.evidence import Evidence, error_of
 from tsdistill.pruning.ranking import Ranks, groups_of, notes_of
@@ -77,6 +77,7 @@ def prune(
         (12,)
     """
     refuse_deployed(forecaster, "prune")
+    refuse_foreign(forecaster)
     pruning = pruning or Pruning()
     if teacher is not None:
         refuse_deployed(teacher, "prune")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
-from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed
+from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster, versions
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import (
@@ -76,7 +76,7 @@ def quantize(
         everything else was refused.
 
     Raises:
-        UnsupportedError: The method is not "auto" and its form does not pay, cannot do one of the layers, or has
+        UnsupportedError: `forecaster` is none (distil it into one); or the method is not "auto" and its form does not pay, cannot do one of the layers, or has
             nothing to quantize; the message has the numbers and what to use.
         ArtifactError: The exported graph does not agree with torch, or a layer stayed in float.
         OrderError: `forecaster` is deployed already.
@@ -95,6 +95,7 @@ def quantize(
         'int8'
     """
     refuse_deployed(forecaster, "quantize")
+    refuse_foreign(forecaster)
     spec = Quantization() if quantization is None else quantization
     if not isinstance(spec, Quantization):
         raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))

@@ -2,7 +2,7 @@
 
 The whole range rounds everything coarsely for the sake of a few far values; a shorter one rounds most values finely and
 clamps the few. "min-max" takes the whole range, "percentile" leaves out a share, "mse" minimises the squared error that
-rounding and clamping make together, and "entropy" the information that is lost on a histogram. `Spread` does "mse" for
+rounding and clamping make together, and "entropy" the information that is lost on a histogram. `Spread` does them for
 more values than can be held at once.
 
 Source: "entropy": S. Migacz, "8-bit Inference with TensorRT", GPU Technology Conference 2017; "mse": R. Banner et al.,
@@ -23,6 +23,8 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.quantization.affine import Grid, affine_grid, symmetric_grid
 
 Observer = Literal["min-max", "percentile", "entropy", "mse"]
+MakeGrid = Callable[[Tensor], Grid]
+"""From how far a grid reaches to the grid."""
 
 SHARE = 0.9999
 """Share of the values that "percentile" keeps within the range."""
@@ -64,26 +66,27 @@ def observe(values: Tensor, observer: Observer = "min-max", *, bits: int = 8, sy
     def grid(reach: Tensor) -> Grid:
         return symmetric_grid(reach, bits=bits) if symmetric else affine_grid(*_within(low, high, reach), bits=bits)
 
-    return grid(_REACHES[observer](values, grid, bits))
+    return grid(_REACHES[observer](values, torch.ones(len(values), dtype=torch.float64), grid, bits))
 
 
 class Spread:
-    """Where values lie between two ends, for "mse" over more of them than can be held at once.
+    """Where values lie between two ends, to observe more of them than can be held at once.
 
-    Of every bin it keeps how many values fell into it and their sum, and no value. The n values v of a bin that become
-    the same x' have the squared error sum (v - x')^2 = n (mean - x')^2 + sum (v - mean)^2, whose last part is the same
-    for every range. So ranges are told apart as on the values themselves, but for the bins that two steps share.
+    Of every bin it keeps how many values fell into it and their sum, and no value: all are taken to be their bin's
+    mean. The n values v of a bin that become the same x' have the squared error sum (v - x')^2 = n (mean - x')^2 +
+    sum (v - mean)^2, whose last part is the same for every range. So "mse" tells ranges apart as on the values
+    themselves, but for the bins that two steps share, and "percentile" is right to a bin.
 
     Args:
         low: Smallest of all the values to come.
         high: Largest of them.
 
     Example:
-        >>> spread = Spread(-1, 50)
-        >>> for values in (torch.linspace(-1, 1, 100_000), torch.tensor([50.0])):
+        >>> spread = Spread(-1, 10)
+        >>> for values in (torch.linspace(-1, 1, 100_000), torch.tensor([10.0])):
         ...     spread.add(values)
-        >>> [round(float(end), 1) for end in spread.best_range()]
-        [-1.0, 48.0]
+        >>> [round(float(end), 1) for end in spread.best_range(bits=4)]
+        [-1.0, 1.0]
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -103,15 +106,17 @@ class Spread:
         self._counts += place.bincount(minlength=N_PLACES)
         self._sums += place.bincount(values, minlength=N_PLACES)
 
-    def best_range(self, *, bits: int = 8) -> tuple[Tensor, Tensor]:
-        """Lowest and highest value of the affine grid that `observe(values, "mse")` would take, within the ends."""
+    def best_range(self, observer: Observer = "mse", *, bits: int = 8) -> tuple[Tensor, Tensor]:
+        """Lowest and highest value of the affine grid that `observe(values, observer)` would take, within the ends."""
         held = self._counts > 0
-        counts, means = self._counts[held], (self._sums[held] / self._counts[held]).float()
+        # The ends belong to it, though no value need be exactly there.
+        means = torch.cat([(self._sums[held] / self._counts[held]).float(), self.low[None], self.high[None]])
+        counts = torch.cat([self._counts[held], torch.zeros(2, dtype=torch.float64)])
 
         def grid(reach: Tensor) -> Grid:
             return affine_grid(*_within(self.low, self.high, reach), bits=bits)
 
-        return _within(self.low, self.high, _least(means, counts, torch.maximum(-self.low, self.high), grid))
+        return _within(self.low, self.high, _REACHES[observer](means, counts, grid, bits))
 
 
 def _checked(values: Tensor) -> Tensor:
@@ -130,34 +135,33 @@ def _within(low: Tensor, high: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
     return low.clamp(min=-reach), high.clamp(max=reach)
 
 
-def _whole(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tensor:
+def _whole(values: Tensor, counts: Tensor, grid: MakeGrid, bits: int) -> Tensor:
     return values.abs().max()
 
 
-def _percentile(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tensor:
+def _percentile(values: Tensor, counts: Tensor, grid: MakeGrid, bits: int) -> Tensor:
     """The magnitude that a share of all values does not exceed."""
-    return values.abs().kthvalue(math.ceil(SHARE * len(values))).values
+    size, order = values.abs().sort()
+    place = torch.searchsorted(counts[order].cumsum(0), math.ceil(SHARE * float(counts.sum())))
+    return size[place.clamp(max=len(size) - 1)]
 
 
-def _squared(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tensor:
-    return _least(values, torch.ones(len(values), dtype=torch.float64), values.abs().max(), grid)
-
-
-def _least(values: Tensor, counts: Tensor, top: Tensor, grid: Callable[[Tensor], Grid]) -> Tensor:
+def _least(values: Tensor, counts: Tensor, grid: MakeGrid, bits: int) -> Tensor:
     """The reach with the smallest squared error over values that were seen so many times."""
-    reaches = top * torch.arange(1, N_REACHES + 1) / N_REACHES
+    reaches = values.abs().max() * torch.arange(1, N_REACHES + 1) / N_REACHES
     errors = [float((grid(reach).fake_quantize(values) - values).square().double() @ counts) for reach in reaches]
     # The last of equally good ones: nothing is clamped without need.
     return reaches[N_REACHES - 1 - errors[::-1].index(min(errors))]
 
 
-def _entropy(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tensor:
+def _entropy(values: Tensor, counts: Tensor, grid: MakeGrid, bits: int) -> Tensor:
     """The reach whose rounded histogram differs least from the clamped one, by the divergence sum p log(p / q)."""
     size, n_levels = values.abs(), 2 ** (bits - 1)
     top = size.max()
     if top == 0:
         return top
-    counts = torch.histc(size, N_BINS, 0, float(top)).double()
+    place = (size.double() * N_BINS / float(top)).long().clamp(max=N_BINS - 1)
+    counts = place.bincount(counts, minlength=N_BINS)
     best, reach = math.inf, top
     for n_kept in range(N_BINS, n_levels - 1, -max(1, n_levels // 8)):
         kept = counts[:n_kept].clone()
@@ -176,9 +180,9 @@ def _entropy(values: Tensor, grid: Callable[[Tensor], Grid], bits: int) -> Tenso
     return reach
 
 
-_REACHES: dict[str, Callable[[Tensor, Callable[[Tensor], Grid], int], Tensor]] = {
+_REACHES: dict[str, Callable[[Tensor, Tensor, MakeGrid, int], Tensor]] = {
     "min-max": _whole,
     "percentile": _percentile,
     "entropy": _entropy,
-    "mse": _squared,
+    "mse": _least,
 }

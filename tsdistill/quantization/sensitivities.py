@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
-from tsdistill.exporting import export, refuse_deployed
+from tsdistill.exporting import export, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Judge, accuracy_refusals
@@ -111,6 +111,7 @@ def quantization_sensitivity(
         ['blocks.0.contract', 'blocks.0.expand', 'embed', 'last', 'shortcut']
     """
     refuse_deployed(forecaster, "quantize")
+    refuse_foreign(forecaster)
     spec = Quantization() if quantization is None else quantization
     if not isinstance(spec, Quantization):
         raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))

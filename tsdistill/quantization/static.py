@@ -24,12 +24,6 @@ from tsdistill.quantization.layers import ABLE, check_complete, finished, folded
 from tsdistill.quantization.observers import Spread
 from tsdistill.quantization.stacked import scale_every_matrix
 
-RANGES = {
-    "min-max": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
-
 Ranges = Any
 """What the quantizer's calibrator found: lowest and highest value of every activation that a layer takes or gives."""
 
@@ -64,20 +58,19 @@ def ranges_of(graph: bytes, inputs: Mapping[str, np.ndarray], calibration: str =
         inputs: Raw float32 arrays (window, ...) by the names of the graph's inputs.
         calibration: "min-max", "percentile", "entropy" or "mse".
     """
-    if calibration == "mse":
-        return _of_least_error(graph, inputs)
-    with _calibrator(graph, RANGES[calibration]) as calibrator:
+    with _calibrator(graph, CalibrationMethod.MinMax) as calibrator:
         calibrator.collect_data(_Windows(inputs))
-        return calibrator.compute_data()
+        ranges: Ranges = calibrator.compute_data()
+    return ranges if calibration == "min-max" else _shorter(ranges, graph, inputs, calibration)
 
 
-def _of_least_error(graph: bytes, inputs: Mapping[str, np.ndarray]) -> Ranges:
-    """The ranges that round and clamp with the least squared error, which ONNX Runtime has no calibrator for.
+def _shorter(ranges: Ranges, graph: bytes, inputs: Mapping[str, np.ndarray], calibration: Any) -> Ranges:
+    """The parts of whole ranges that an observer takes.
 
-    A first pass finds the ends of every activation, a second one counts between them: no more than one window's
-    activations are held at once.
+    ONNX Runtime has calibrators for "percentile" and "entropy", too. They hold the activations of all windows at once,
+    and for entropy they look at so few bins that it always takes the whole range. Here a second pass counts between the
+    ends that a first one found, a window at a time.
     """
-    ranges = ranges_of(graph, inputs)
     spreads = {name: Spread(*(float(np.ravel(end)[0]) for end in found.range_value)) for name, found in ranges.items()}
     # Of this calibrator only the session is used: it gives the activations themselves.
     with _calibrator(graph, CalibrationMethod.Percentile) as calibrator:
@@ -88,7 +81,7 @@ def _of_least_error(graph: bytes, inputs: Mapping[str, np.ndarray]) -> Ranges:
                 if name in spreads:
                     spreads[name].add(torch.tensor(values))
     for name, spread in spreads.items():
-        lowest, highest = (np.array([float(end)], np.float32) for end in spread.best_range())
+        lowest, highest = (np.array([float(end)], np.float32) for end in spread.best_range(calibration))
         ranges[name] = TensorData(lowest=lowest, highest=highest)
     return ranges
 
