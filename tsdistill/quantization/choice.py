@@ -76,8 +76,8 @@ def quantize(
         everything else was refused.
 
     Raises:
-        UnsupportedError: `forecaster` is none (distil it into one); or the method is not "auto" and its form does not pay, cannot do one of the layers, or has
-            nothing to quantize; the message has the numbers and what to use.
+        UnsupportedError: `forecaster` is none: distil it into one. Or the method is not "auto" and its form does not
+            pay, cannot do one of the layers, or has nothing to quantize; the message has the numbers and what to use.
         ArtifactError: The exported graph does not agree with torch, or a layer stayed in float.
         OrderError: `forecaster` is deployed already.
         ConfigError: `quantization` is no spec or `task` no task, `keep_float` names a layer that is none, or a teacher

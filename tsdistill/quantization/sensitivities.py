@@ -100,7 +100,7 @@ def quantization_sensitivity(
         OrderError: The forecaster is deployed already.
         ConfigError: `quantization` is no spec, or names a layer that is none.
         ShapeError: The task is not the forecaster's.
-        UnsupportedError: There is nothing to quantize.
+        UnsupportedError: There is nothing to quantize, or `forecaster` is none.
 
     Example:
         >>> from tsdistill.models import MLPConfig
