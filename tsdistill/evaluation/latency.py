@@ -55,7 +55,7 @@ def measure_latency(
     Each round calls everyone `BLOCK` times in a fresh order, so that a machine that slows down or a frequency that
     changes meets all of them. Use it to compare; a number from one day is not comparable with one from another.
 
-    Where a session's weights came to lie in memory moves its median for as long as it lives, however often it is
+    Where a session's weights came to lie in memory can move its median for as long as it lives, however often it is
     called. To tell calls apart that are within some per cent of each other, pass a function that makes them, with new
     sessions, have it asked several times, and compare `paired_ms`.
 

@@ -73,7 +73,7 @@ class Deployed:
     @property
     def batch_mates(self) -> float:
         """How far a forecast moved, at most, when 63 other windows shared its batch, in standard deviations."""
-        return 0.0 if self.isolate else float(self.parity.get("batch_mates", 0.0))
+        return float(self.parity.get("batch_mates", 0.0))
 
     @functools.cached_property
     def predictor(self) -> Predictor:

@@ -13,6 +13,7 @@ from tsdistill.data.task import Task
 from tsdistill.exporting import Deployed, parity_report, parity_windows
 from tsdistill.quantization.dynamic import dynamic_graph
 from tsdistill.quantization.layers import Layer, float_layers, folded, to_quantize
+from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.spec import Quantization
 from tsdistill.quantization.static import calibration_windows, digest_of_windows, ranges_of, static_graph
 from tsdistill.quantization.weights import weight_only_graph
@@ -99,7 +100,7 @@ class Forms:
         ranges = self._ranges(spec.n_calibration, spec.calibration)
         return static_graph(graph, ranges, per_channel=spec.per_channel, weight_bits=spec.bits, keep_float=keep)
 
-    def _ranges(self, n_windows: int, calibration: str) -> Any:
+    def _ranges(self, n_windows: int, calibration: Observer) -> Any:
         if (n_windows, calibration) not in self._found:
             windows = self._windows(n_windows)
             self._found[n_windows, calibration] = ranges_of(self.full.onnx, windows, calibration)

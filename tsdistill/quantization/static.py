@@ -21,7 +21,7 @@ from tsdistill.data.windows import raw_inputs
 from tsdistill.errors import ArtifactError, ConfigError, DataError, must
 from tsdistill.exporting import check_task, quiet
 from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
-from tsdistill.quantization.observers import Spread
+from tsdistill.quantization.observers import Observer, Spread
 from tsdistill.quantization.stacked import scale_every_matrix
 
 Ranges = Any
@@ -50,7 +50,7 @@ def calibration_windows(signature: Signature, task: Task, n_windows: int) -> dic
     return inputs
 
 
-def ranges_of(graph: bytes, inputs: Mapping[str, np.ndarray], calibration: str = "min-max") -> Ranges:
+def ranges_of(graph: bytes, inputs: Mapping[str, np.ndarray], calibration: Observer = "min-max") -> Ranges:
     """The range of every activation around layers that static INT8 can do, over some inputs.
 
     Args:
@@ -64,7 +64,7 @@ def ranges_of(graph: bytes, inputs: Mapping[str, np.ndarray], calibration: str =
     return ranges if calibration == "min-max" else _shorter(ranges, graph, inputs, calibration)
 
 
-def _shorter(ranges: Ranges, graph: bytes, inputs: Mapping[str, np.ndarray], calibration: Any) -> Ranges:
+def _shorter(ranges: Ranges, graph: bytes, inputs: Mapping[str, np.ndarray], calibration: Observer) -> Ranges:
     """The parts of whole ranges that an observer takes.
 
     ONNX Runtime has calibrators for "percentile" and "entropy", too. They hold the activations of all windows at once,
