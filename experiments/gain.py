@@ -167,7 +167,7 @@ def cell(
     plain: tuple[Spec, list[Forecaster]],
     plan: Spec,
     few: bool,
-    lessons: Path,
+    outputs: Path,
 ) -> Spec:
     """Choose alpha by validation with one seed, train every seed, read the test part once."""
     (name, teacher), (setting, controls) = taught_by, plain
@@ -178,7 +178,7 @@ def cell(
         training = training_of(setting["training"], entry, plan, few, seed)
         config, losses = config_from_dict(setting["config"]), [td.OutputLoss(alpha=alpha)]
         return td.distill(
-            teacher, config, task, losses=losses, training=training, control=False, cache=lessons, progress=False
+            teacher, config, task, losses=losses, training=training, control=False, cache=outputs, progress=False
         )
 
     seeds = plan["seeds"][: len(controls)]

@@ -43,7 +43,7 @@ from tsdistill.models import config_from_dict
 from tsdistill.quantization.choice import EVERY
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.qat import deployed_form
-from tsdistill.quantization.rival import TorchInt8
+from tsdistill.quantization.torch_int8 import TorchInt8
 from tsdistill.report.machine import machine
 from tsdistill.spec import digest_of
 from tsdistill.training import TruthObjective, fit
@@ -56,7 +56,7 @@ RESULTS = [
 LATENCY = ["cpu", "model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "paired_ms", "n_calls", "key"]
 PLACE = ["cpu", "model", "channels", "windows", "form"]
 FORMS = {**EVERY, "qat": {"method": "qat"}, "qat-4": {"method": "qat", "weight_bits": 4}}
-SERVED = ["model", "seed", "form", "difference", "batch_mates", "increase_alone", "increase_together", "key"]
+SERVED = ["model", "seed", "form", "difference", "batch_effect", "increase_alone", "increase_together", "key"]
 CONTROLS = {
     "trained on": {},
     "trained on, 7 bits": {"method": "qat"},
@@ -220,10 +220,10 @@ class Bench:
             with contextlib.suppress(td.UnsupportedError):
                 model = full if form == "fp32" else self.deployed(form, self.model(task), forms, task)
                 assert isinstance(model, td.Deployed)
-                row |= {"difference": model.parity["max_difference"], "batch_mates": model.batch_mates}
+                row |= {"difference": model.parity["max_difference"], "batch_effect": model.batch_effect}
                 if model.mixes_windows:
                     # Scored as if windows were not mixed: as many at once as it is asked for.
-                    together = replace(model, parity={**model.parity, "batch_mates": 0.0})
+                    together = replace(model, parity={**model.parity, "batch_effect": 0.0})
                     mse = [
                         score(each, task, "test", positions=positions, batch_size=64).to_dict()["mse"]
                         for each in (full, model, together)

@@ -156,7 +156,7 @@ def served(rows: pd.DataFrame) -> list[str]:
             "" if mine[name].isna().all() else f"{mine.groupby('model')[name].mean().mean():+.3%}"
             for name in ("increase_alone", "increase_together")
         ]
-        among = "" if not mine["batch_mates"].max() > 1e-4 else f"{mine['batch_mates'].max():.3f}"
+        among = "" if not mine["batch_effect"].max() > 1e-4 else f"{mine['batch_effect'].max():.3f}"
         lines.append(
             f"| {form} | {mine['model'].nunique()} | {mine['difference'].max():.2g} | {among} | {' | '.join(changes)} |"
         )

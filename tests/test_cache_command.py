@@ -56,9 +56,9 @@ def lay(folder: Path, number: int, *, days: float = 0, names: tuple[str, ...] = 
 def test_what_a_teacher_said_is_listed_and_asked_again_when_it_is_gone(
     tmp_path: Path, task: Task, teacher: Forecaster
 ) -> None:
-    mentor = CachedTeacher(teacher, tmp_path)
-    before = mentor.lessons(task.train, {"hidden.1"})
-    mentor.lessons(task.validation)
+    cached_teacher = CachedTeacher(teacher, tmp_path)
+    before = cached_teacher.outputs(task.train, {"hidden.1"})
+    cached_teacher.outputs(task.validation)
     entries = cached(tmp_path)
     assert [entry.windows for entry in entries] == [task.validation.fingerprint, task.train.fingerprint]
     assert {entry.teacher for entry in entries} == {teacher.digest}
@@ -69,7 +69,7 @@ def test_what_a_teacher_said_is_listed_and_asked_again_when_it_is_gone(
     assert (cached(tmp_path), list(tmp_path.iterdir())) == ([], [])
     # Who had opened it reads on, and who asks anew gets the same.
     batch = task.train.batch(torch.arange(7))
-    again = mentor.lessons(task.train, {"hidden.1"}).of(batch)
+    again = cached_teacher.outputs(task.train, {"hidden.1"}).of(batch)
     assert torch.equal(before.of(batch).forecast, again.forecast)
     assert torch.equal(before.of(batch).hidden[1], again.hidden[1])
 
@@ -81,7 +81,7 @@ def test_a_digest_in_another_style_names_files_all_the_same(tmp_path: Path, task
         def forecast(self, batch):  # type: ignore[no-untyped-def]
             return teacher.forecast(batch)
 
-    CachedTeacher(Own(), tmp_path / "inside").lessons(task.validation)
+    CachedTeacher(Own(), tmp_path / "inside").outputs(task.validation)
     assert [path.name for path in tmp_path.iterdir()] == ["inside"]
     assert len(cached(tmp_path / "inside")) == 1
 
@@ -195,7 +195,7 @@ def test_a_part_that_is_being_written_is_named_after_its_entry(
         return forecast(self, batch)
 
     monkeypatch.setattr(type(teacher), "forecast", asked)
-    CachedTeacher(teacher, tmp_path).lessons(task.train)
+    CachedTeacher(teacher, tmp_path).outputs(task.train)
     (part,) = set(seen)
     (tmp_path / part).write_bytes(bytes(7))
     os.utime(tmp_path / part, (0, 0))

@@ -69,8 +69,8 @@ def test_a_student_learns_there_what_it_learns_here(losses: list[Loss], kept: bo
     students = []
     for training, device in ((QUICK.replace(device="cpu"), CPU), (THERE, CUDA)):
         student = still("patchtst").build(task.signature, 1)
-        mentor = CachedTeacher(teacher, max_bytes=2**30 if kept else 0, device=device)
-        objective = TeacherObjective(losses, mentor, balance=balance)  # type: ignore[arg-type]
+        cached_teacher = CachedTeacher(teacher, max_bytes=2**30 if kept else 0, device=device)
+        objective = TeacherObjective(losses, cached_teacher, balance=balance)  # type: ignore[arg-type]
         fit(student, task, training, objective, progress=False)
         students.append(student)
     close(*students, task)
@@ -93,8 +93,8 @@ def test_teachers_inside_of_others_are_asked_there(monkeypatch: pytest.MonkeyPat
     said = []
     for device in (CPU, CUDA):
         places.clear()
-        lessons = CachedTeacher(trusted, device=device).lessons(task.train)
-        said.append(lessons.of(task.train.batch(torch.arange(64))).forecast)
+        outputs = CachedTeacher(trusted, device=device).outputs(task.train)
+        said.append(outputs.of(task.train.batch(torch.arange(64))).forecast)
         assert set(places) == {device.type}
     torch.testing.assert_close(*said, atol=5e-3, rtol=0)
 

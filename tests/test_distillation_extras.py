@@ -47,11 +47,11 @@ def test_a_transformer_teaches_an_lstm_what_it_holds_and_where_it_looks(
 def test_what_does_not_fit_is_asked_of_the_teacher_again_to_the_same_end(task: Task, teacher: Forecaster) -> None:
     found = []
     for max_bytes in (0, 10**9):
-        mentor = CachedTeacher(teacher, max_bytes=max_bytes)
-        live = mentor.lessons(task.train, {"hidden.1"}).live
+        cached_teacher = CachedTeacher(teacher, max_bytes=max_bytes)
+        live = cached_teacher.outputs(task.train, {"hidden.1"}).live
         assert live == ({"hidden.1"} if max_bytes == 0 else set())
         student = STUDENT.build(task.signature)
-        told = fit(student, task, QUICK, TeacherObjective([OutputLoss(), FeatureLoss()], mentor))
+        told = fit(student, task, QUICK, TeacherObjective([OutputLoss(), FeatureLoss()], cached_teacher))
         assert told.get("asked_every_batch") == (["hidden.1"] if max_bytes == 0 else None)
         found.append(student.last.weight.detach())
     assert torch.allclose(*found, atol=1e-3)

@@ -37,7 +37,7 @@ from tsdistill.models import (
 )
 from tsdistill.quantization import Quantization, choice, quantize
 from tsdistill.quantization.dynamic import dynamic_graph
-from tsdistill.quantization.faked import RoundedLSTM, Rounding, faked, settled
+from tsdistill.quantization.fake_quantized import RoundedLSTM, Rounding, fake_quantize, fold_rounded
 from tsdistill.quantization.qat import deployed_form, rounding_of, train_rounded
 from tsdistill.quantization.static import ranges_of, static_graph
 from tsdistill.quantization.weights import weight_only_graph
@@ -69,8 +69,8 @@ def shaken(config: ModelConfig, size: float = 0.3) -> Forecaster:
 def settled_graph(kind: str, rounding: Rounding) -> tuple[Forecaster, Forecaster, bytes]:
     """A forecaster, the same faked, and the float graph of what that settles to."""
     model = shaken(MODELS[kind])
-    fake = faked(model, rounding).eval()
-    return model, fake, export(settled(fake, model)).onnx
+    fake = fake_quantize(model, rounding).eval()
+    return model, fake, export(fold_rounded(fake, model)).onnx
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def weights_of(graph: bytes) -> dict[str, np.ndarray]:
 def test_settled_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) -> None:
     model, rounding = shaken(MODELS[kind]), Rounding("weight-only", 8)
     before = model.digest
-    plain = settled(faked(model, rounding), model)
+    plain = fold_rounded(fake_quantize(model, rounding), model)
     rounded = {name for name, _ in rounding.layers(model)}
     assert (model.digest, plain.state_dict().keys()) == (before, model.state_dict().keys())
     assert type(plain) is type(model)
@@ -171,7 +171,7 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
     form = "static" if kind == "tcn" else "dynamic"
     batch = toy_batch()
     gradients = []
-    for each in (model.train(), faked(model, Rounding(form, 8)).train()):  # type: ignore[arg-type]
+    for each in (model.train(), fake_quantize(model, Rounding(form, 8)).train()):  # type: ignore[arg-type]
         loss, _ = TruthObjective()(each, batch)
         found = torch.autograd.grad(loss, list(each.parameters()))
         gradients.append(torch.cat([gradient.flatten() for gradient in sorted(found, key=lambda g: tuple(g.shape))]))
@@ -184,14 +184,14 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
 def test_layers_kept_in_float_round_nothing() -> None:
     model = shaken(MODELS["patchtst"])
     names = tuple(name for name, each in model.named_modules() if isinstance(each, nn.Linear))
-    kept = faked(model, Rounding("dynamic", 4, keep_float=names[1:]))
+    kept = fake_quantize(model, Rounding("dynamic", 4, keep_float=names[1:]))
     assert torch.equal(kept.get_parameter(f"{names[1]}.weight"), model.get_parameter(f"{names[1]}.weight"))
     x = contexts(5)
     few, all_of_them = (in_deviations(each.predict(x) - model.predict(x)) for each in
-                        (kept, faked(model, Rounding("dynamic", 4))))  # fmt: skip
+                        (kept, fake_quantize(model, Rounding("dynamic", 4))))  # fmt: skip
     assert 0 < few < all_of_them
     with pytest.raises(UnsupportedError, match="nothing to quantize"):
-        faked(model, Rounding("dynamic", 7, keep_float=names))
+        fake_quantize(model, Rounding("dynamic", 7, keep_float=names))
 
 
 # Training.
@@ -212,7 +212,7 @@ def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
         # As long in float, so that what is compared is the rounding and not the training.
         longer = copy.deepcopy(full)
         fit(longer, task, spec.training, TruthObjective())
-        plain = settled(faked(longer, rounding), longer)
+        plain = fold_rounded(fake_quantize(longer, rounding), longer)
         trained, found = train_rounded(full, task, spec)
         assert found["objective"] == "MSE(model, truth)"
         lost.append(error(plain, task) - error(longer, task))
@@ -341,8 +341,8 @@ def test_four_bits_are_trained_with_a_scale_per_output_as_they_are_deployed(per_
     # Trained with one scale per layer, the weights would be rounded anew when they are deployed.
     spec = Quantization(method="qat", weight_bits=4, block_size=32, per_channel=per_channel)
     model = shaken(MODELS["dlinear"])
-    fake = faked(model, rounding_of(deployed_form(model, spec)))
-    deployed = weight_only_graph(export(settled(fake, model)).onnx, weight_bits=4, block_size=32)
+    fake = fake_quantize(model, rounding_of(deployed_form(model, spec)))
+    deployed = weight_only_graph(export(fold_rounded(fake, model)).onnx, weight_bits=4, block_size=32)
     x = contexts(5)
     assert in_deviations(Predictor(deployed, model.signature).predict(x) - fake.eval().predict(x)) < 1e-4
 

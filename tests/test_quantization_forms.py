@@ -29,9 +29,9 @@ from tsdistill.quantization import Quantization, quantization_sensitivity, rival
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Judge
 from tsdistill.quantization.layers import float_layers, folded
-from tsdistill.quantization.rival import TorchInt8
 from tsdistill.quantization.sensitivities import mixed
 from tsdistill.quantization.static import calibration_windows, ranges_of, static_graph
+from tsdistill.quantization.torch_int8 import TorchInt8
 from tsdistill.quantization.weights import weight_only_graph
 
 STATIC = TAKE_IT.replace(method="static")

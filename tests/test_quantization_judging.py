@@ -21,26 +21,26 @@ def test_batch_mates_move_dynamic_int8_and_isolation_stops_it() -> None:
     x[4] += 200  # one window far out widens the range that the whole batch is rounded in
     shared = int8("mlp")
     alone = quantized("mlp", TAKE_IT.replace(isolate=True))
-    assert shared.parity["batch_mates"] > 0
+    assert shared.parity["batch_effect"] > 0
     assert in_deviations(shared.predict(x)[0] - shared.predict(x[:1])[0]) > 0
     np.testing.assert_array_equal(alone.predict(x)[0], alone.predict(x[:1])[0])
-    assert alone.parity["batch_mates"] == 0
+    assert alone.parity["batch_effect"] == 0
     assert alone.digest != shared.digest
 
 
 def test_batch_mates_that_move_forecasts_too_far_are_refused_and_isolated_ones_taken() -> None:
-    moved = int8("mlp").batch_mates
-    assert 0 < moved == int8("mlp").parity["batch_mates"]
+    moved = int8("mlp").batch_effect
+    assert 0 < moved == int8("mlp").parity["batch_effect"]
     narrow = TAKE_IT.replace(max_batch_effect=moved / 2)
     with pytest.raises(UnsupportedError, match=r"up to .* standard deviations where max_batch_effect allows .*isolate"):
         quantize(forecaster("mlp"), task(), narrow)
     alone = quantize(forecaster("mlp"), task(), narrow.replace(isolate=True))
-    assert (alone.precision, alone.batch_mates) == ("int8", 0.0)
+    assert (alone.precision, alone.batch_effect) == ("int8", 0.0)
     auto = quantize(forecaster("mlp"), task(), narrow.replace(method="auto", require_gain=True))
     rows = {row["name"]: row for row in auto.lineage[-1].metrics["candidates"]}
     assert "max_batch_effect" in rows["dynamic"]["refused"][0]
-    assert rows["dynamic"]["batch_mates"] == moved
-    assert rows["fp32"]["batch_mates"] == 0.0 == rows["static"]["batch_mates"]
+    assert rows["dynamic"]["batch_effect"] == moved
+    assert rows["fp32"]["batch_effect"] == 0.0 == rows["static"]["batch_effect"]
     shown = candidate_table(auto).splitlines()
     assert "mates" in shown[0].split()
     assert f"{moved:.2g}" in next(line for line in shown if line.startswith("dynamic")).split()
@@ -49,7 +49,7 @@ def test_batch_mates_that_move_forecasts_too_far_are_refused_and_isolated_ones_t
 def test_the_report_says_how_far_batch_mates_move_a_forecast() -> None:
     report = compare({"it": exported("mlp"), "small": int8("mlp")}, task(), latency=False)
     remarks = {row.name: row.remark for row in report.rows}
-    assert f"by up to {int8('mlp').batch_mates:.2g} standard deviations" in (remarks["small"] or "")
+    assert f"by up to {int8('mlp').batch_effect:.2g} standard deviations" in (remarks["small"] or "")
     assert remarks["it"] is None
     assert "isolate=True" in footnote(report)
 

@@ -31,7 +31,7 @@ from tsdistill.models import (
 )
 from tsdistill.quantization import quantize
 from tsdistill.quantization.dynamic import dynamic_graph
-from tsdistill.quantization.faked import ROUNDED
+from tsdistill.quantization.fake_quantized import ROUNDED
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.layers import float_layers, folded
 from tsdistill.quantization.static import ranges_of, static_graph

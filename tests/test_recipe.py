@@ -29,7 +29,7 @@ from tsdistill.recipe import (
     run,
 )
 from tsdistill.recipe import run as run_recipe
-from tsdistill.recipe.cooking import _make_student, make_models
+from tsdistill.recipe.pipeline import _make_student, make_models
 from tsdistill.testing import toy_panel
 
 QUICK = td.Training(epochs=1, batch_size=37, max_steps=4, precision="float32", learning_rate=5e-3)
@@ -120,13 +120,13 @@ def test_a_recipe_trains_for_the_quantized_form_with_its_teacher(tmp_path: Path)
     spec = Quantization(method="qat", training=QUICK, require_gain=False, max_error_increase=1.0)
     recipe = toy_recipe(toy_csv(tmp_path)).replace(pruning=None, quantization=spec)
     recipe = Recipe.from_toml(recipe.to_toml())
-    task, kitchen = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
-    models = make_models(recipe, task, kitchen, progress=False)
+    task, workspace = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
+    models = make_models(recipe, task, workspace, progress=False)
     step = models["int8"].lineage[-1]
     assert (step.metrics["chosen"], step.spec["teacher"]) == ("qat", models["teacher"].digest)
-    again = make_models(recipe, task, kitchen, progress=False)
+    again = make_models(recipe, task, workspace, progress=False)
     assert again["int8"].digest == models["int8"].digest
-    assert events(kitchen.folder)[-1]["kept"] is True
+    assert events(workspace.folder)[-1]["kept"] is True
     seeded = recipe.with_seed(7).quantization
     assert seeded is not None
     assert seeded.training.seed == 7
@@ -182,7 +182,7 @@ class StopError(Exception):
 
 
 def test_a_stopped_run_continues(cooked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = __import__("tsdistill.recipe.cooking", fromlist=["prune"])
+    module = __import__("tsdistill.recipe.pipeline", fromlist=["prune"])
     with monkeypatch.context() as patch:
         patch.setattr(module, "prune", lambda *_, **__: (_ for _ in ()).throw(StopError))
         with pytest.raises(StopError):
@@ -297,10 +297,10 @@ def test_baselines_change_a_recipe_only_where_they_are_asked_for() -> None:
 def test_a_recipe_asks_for_baselines(cooked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    from tsdistill.recipe import cooking
+    from tsdistill.recipe import pipeline
 
     folder, asked = Path(shutil.copytree(cooked.folder, tmp_path / "copy")), []
-    monkeypatch.setattr(cooking, "compare", lambda *_, baselines, **__: (asked.append(baselines), cooked.report)[1])
+    monkeypatch.setattr(pipeline, "compare", lambda *_, baselines, **__: (asked.append(baselines), cooked.report)[1])
     again = cooked.recipe.replace(baselines=("theta",))
     for _ in range(2):
         run_recipe(again, folder)
@@ -363,9 +363,9 @@ def test_a_recipe_that_keeps_the_better_goes_on_with_it_and_says_so(tmp_path: Pa
     )
     recipe = recipe.replace(teacher=unlearned, student=student)
     assert Recipe.from_toml(recipe.to_toml()).student.keep == "better"
-    task, kitchen = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
-    teacher = make_teacher(recipe, task, kitchen)
-    first, again = (_make_student(recipe, task, teacher, kitchen, None) for _ in range(2))
+    task, workspace = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
+    teacher = make_teacher(recipe, task, workspace)
+    first, again = (_make_student(recipe, task, teacher, workspace, None) for _ in range(2))
     assert first.lineage[-1].metrics["kept"] == "control"
     assert first.control is not None
     assert first.digest == first.control.digest

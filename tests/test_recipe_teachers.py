@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nights
 import numpy as np
 import pandas as pd
 import pytest
+import retraining
 
 import tsdistill as td
 from tsdistill import exporting
@@ -26,7 +26,7 @@ from tsdistill.recipe import Recipe, SavedTeacherSpec, TeacherSpec, Workspace, m
 from tsdistill.retrain import Job, run_job
 from tsdistill.teachers import ForecastTable, RescaledTeacher, forecast_frame
 
-COOK = importlib.import_module("tsdistill.recipe.cooking")  # the package shows the function of this name
+COOK = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "foreign-teachers.md"
 SPLIT = td.Split.fractions(0.6, 0.2, 0.2)
 
@@ -81,14 +81,14 @@ def ridge(place: Path) -> Forecaster:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two hourly channels in a CSV file, and a table of forecasts that covers every part."""
     folder = tmp_path_factory.mktemp("place")
-    task = task_of(nights.write_csv(folder / "fresh.csv"))
+    task = task_of(retraining.write_csv(folder / "fresh.csv"))
     forecasts(td.train(td.LinearConfig(), task)).to_csv(folder / "forecasts.csv", index=False)
     return folder
 
 
-def forecasts(ridge: Forecaster, n_rows: int = nights.N_ROWS) -> pd.DataFrame:
+def forecasts(ridge: Forecaster, n_rows: int = retraining.N_ROWS) -> pd.DataFrame:
     """What the ridge says of every window of the first rows, whatever part it is in."""
-    df = nights.frame().iloc[:n_rows]
+    df = retraining.frame().iloc[:n_rows]
     beyond = pd.date_range(df["ds"].iloc[-1], periods=48, freq="h")[1:]
     longer = pd.concat([df, pd.DataFrame({"ds": beyond, "load": 0.0, "wind": 0.0})])
     split = td.Split.rows(n_rows + 7, 17, 23)
@@ -225,7 +225,7 @@ def test_what_has_not_changed_is_kept_and_what_has_is_not(
 
     # The forecasts for the test part teach nothing: only the report is about them.
     df = pd.read_csv(folder / "forecasts.csv", parse_dates=["cutoff"])
-    late = df["cutoff"] > nights.frame()["ds"].iloc[340]
+    late = df["cutoff"] > retraining.frame()["ds"].iloc[340]
     df.loc[late, "load"] += 3.0
     df.to_csv(folder / "forecasts.csv", index=False)
     n_before = len(stages(folder / "out"))
@@ -413,13 +413,13 @@ def test_a_search_goes_by_the_table_and_not_by_another_one(data: Path, capsys: p
 def test_a_job_whose_table_has_not_grown_fails_and_serves_what_it_served(data: Path, ridge: Forecaster) -> None:
     written(data, TABLE)
     (data / "job.toml").write_text(
-        f'store = "store"\nrecipe = "recipe.toml"\njudge = {nights.JUDGE}\nvalidation = {nights.VALIDATION}\n'
+        f'store = "store"\nrecipe = "recipe.toml"\njudge = {retraining.JUDGE}\nvalidation = {retraining.VALIDATION}\n'
         'report = false\n[data]\npath = "fresh.csv"\n[gate]\nmargin = 0.9\n'
     )
     job = Job.from_file(data / "job.toml")
     assert job.recipe.paths["teacher.path"] == str(data / "forecasts.csv")
     forecasts(ridge, 251).to_csv(data / "forecasts.csv", index=False)
-    assert run_job(job, as_of=nights.FIRST).decision == "promoted"
+    assert run_job(job, as_of=retraining.FIRST).decision == "promoted"
     served = (data / "store" / "current").resolve()
     with pytest.raises(DataError, match=r"forecasts\.csv: The table must cover all .* and lacks \d+ cutoffs: 2024-01-"):
         run_job(job)
@@ -430,9 +430,9 @@ def test_a_job_whose_table_has_not_grown_fails_and_serves_what_it_served(data: P
 
 def test_a_job_with_a_saved_teacher_goes_on_as_its_data_grows(data: Path, ridge: Forecaster) -> None:
     td.save(ridge, data / "old")
-    job = nights.job(data)
+    job = retraining.job(data)
     job = job.replace(recipe=job.recipe.replace(teacher=SavedTeacherSpec(path=str(data / "old"))))
-    assert run_job(job, as_of=nights.FIRST).decision == "promoted"
+    assert run_job(job, as_of=retraining.FIRST).decision == "promoted"
     assert run_job(job).decision in ("promoted", "kept")
 
 

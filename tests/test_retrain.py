@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nights
 import numpy as np
 import pandas as pd
 import pytest
+import retraining
 import sqlalchemy as sa
-from nights import FIRST, SECOND, SPOILT, job
+from retraining import FIRST, SECOND, SPOILT, job
 
 from tsdistill import cli, runtime
 from tsdistill.data import Panel, Task
@@ -38,8 +38,8 @@ from tsdistill.retrain.gate import rule
 from tsdistill.retrain.judging import Served, judge
 from tsdistill.training import train
 
-COOK = importlib.import_module("tsdistill.recipe.cooking")  # the package shows the function of this name
-MENTOR = importlib.import_module("tsdistill.recipe.mentor")
+COOK = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
+TEACHER_BUILDER = importlib.import_module("tsdistill.recipe.teacher_builder")
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "retrain.md"
 
 
@@ -66,7 +66,7 @@ def _no_controls() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def after(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     folder = tmp_path_factory.mktemp("nights")
-    nights.write_csv(folder / "fresh.csv")
+    retraining.write_csv(folder / "fresh.csv")
     good, spoilt = job(folder), job(folder, student=SPOILT)
     return Nights(
         folder,
@@ -135,7 +135,7 @@ def test_everybody_is_scored_on_the_same_windows(after: Nights) -> None:
     verdict = after.second
     panel = job(after.folder).load(SECOND)
     task = Task(panel, context=29, horizon=7, split=job(after.folder).cut(panel).split)
-    assert verdict.n_windows == nights.JUDGE - nights.HORIZON + 1 == len(task.test)
+    assert verdict.n_windows == retraining.JUDGE - retraining.HORIZON + 1 == len(task.test)
     from tsdistill.evaluation import evaluate
 
     for name, place in (("candidate", "current"), ("incumbent", "previous")):
@@ -146,10 +146,10 @@ def test_everybody_is_scored_on_the_same_windows(after: Nights) -> None:
 
 
 def test_training_and_selection_do_not_see_the_judging_windows(after: Nights, tmp_path: Path) -> None:
-    df = nights.frame()
+    df = retraining.frame()
     held_out = df["ds"] >= pd.Timestamp(str(after.first.judged_from))
     df.loc[held_out, ["load", "wind"]] = np.random.default_rng(7).normal(size=(int(held_out.sum()), 2)) * 1e3
-    nights.write_csv(tmp_path / "fresh.csv", df)
+    retraining.write_csv(tmp_path / "fresh.csv", df)
     verdict = run_job(job(tmp_path), as_of=FIRST)
     assert verdict.scores["candidate"].model == after.first.scores["candidate"].model
     assert verdict.data == after.first.data
@@ -168,15 +168,15 @@ def test_every_verdict_is_in_the_history_and_in_its_run(after: Nights) -> None:
 
 
 def test_a_finished_run_is_not_trained_again(after: Nights, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MENTOR, "train", None)
+    monkeypatch.setattr(TEACHER_BUILDER, "train", None)
     monkeypatch.setattr(COOK, "distill", None)
     assert run_job(same_job(after, copy), as_of=SECOND).decision == "kept"
 
 
 def test_data_that_ends_early_is_remarked(after: Nights, copy: Path) -> None:
     """As of a day without new rows: nothing is trained, and the verdict says how old the data is."""
-    cut = nights.frame().loc[lambda df: df["ds"] <= pd.Timestamp(SECOND, tz="UTC")]
-    nights.write_csv(copy / "fresh.csv", cut)
+    cut = retraining.frame().loc[lambda df: df["ds"] <= pd.Timestamp(SECOND, tz="UTC")]
+    retraining.write_csv(copy / "fresh.csv", cut)
     verdict = run_job(same_job(after, copy, data=Source(path=str(copy / "fresh.csv"))), as_of="2024-01-17 12:00")
     assert "The data ends 1 days 01:00:00 before the time asked for." in verdict.notes
 
@@ -349,7 +349,7 @@ def test_a_job_does_not_promote_over_a_model_it_has_not_judged(
         rollback(store)
         return {**found, "decision": "promoted"}
 
-    monkeypatch.setattr("tsdistill.retrain.nightly.judge", meanwhile)
+    monkeypatch.setattr("tsdistill.retrain.runner.judge", meanwhile)
     verdict = run_job(same_job(after, copy), as_of=SECOND)
     assert (verdict.decision, "changed by hand" in verdict.reason) == ("kept", True)
     assert served_digest(store) == after.first.scores["candidate"].model
@@ -573,7 +573,7 @@ def test_data_that_cannot_be_used_ends_in_a_verdict_and_an_error(
 
 
 def test_data_without_stamps_is_refused(after: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = Panel.from_frame(nights.frame()[["load", "wind"]], time=None)
+    bare = Panel.from_frame(retraining.frame()[["load", "wind"]], time=None)
     monkeypatch.setattr(Source, "load", lambda self: bare)
     with pytest.raises(DataError, match="needs data with time stamps"):
         run_job(same_job(after, tmp_path))
@@ -677,7 +677,7 @@ def test_a_job_from_a_database_leaves_its_password_nowhere(
     form: str,
 ) -> None:
     engine = sa.create_engine(postgres_url, poolclass=sa.NullPool)
-    nights.frame().to_sql("hourly", engine, index=False)
+    retraining.frame().to_sql("hourly", engine, index=False)
     address = sa.make_url(postgres_url)
     password = str(address.password)
     assert len(password) > 8

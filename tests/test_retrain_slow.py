@@ -12,8 +12,8 @@ import textwrap
 import time
 from pathlib import Path
 
-import nights
 import pytest
+import retraining
 
 from tsdistill import runtime
 from tsdistill.retrain import Gate, Store
@@ -72,9 +72,9 @@ def killed(process: subprocess.Popen[str], seconds: float, *, n_jobs: int = 0) -
 
 def write_job(folder: Path) -> Path:
     """A job whose candidates are nearly always promoted, so that kills often meet a promotion."""
-    nights.write_csv(folder / "fresh.csv")
+    retraining.write_csv(folder / "fresh.csv")
     path = folder / "job.json"
-    path.write_text(nights.job(folder, gate=Gate(margin=0.9), keep_runs=2).to_json())
+    path.write_text(retraining.job(folder, gate=Gate(margin=0.9), keep_runs=2).to_json())
     return path
 
 
@@ -128,7 +128,7 @@ def test_a_reader_always_finds_a_whole_model(tmp_path: Path) -> None:
     until, n_read = time.monotonic() + 60, 0
     while n_read < 200 and time.monotonic() < until:
         if (store / "current").exists():
-            assert runtime.load(store / "current").signature.context == nights.CONTEXT
+            assert runtime.load(store / "current").signature.context == retraining.CONTEXT
             n_read += 1
     out, err = killed(writer, 0)
     assert (n_read, out, err) == (200, "", "")

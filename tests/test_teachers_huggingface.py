@@ -82,7 +82,7 @@ def test_a_student_learns_from_it(task: td.Task, folder: Path, tmp_path: Path) -
     assert isinstance(student, Forecaster)
     assert student.lineage[-1].spec["teacher"] == teacher.digest
     assert [path for path in tmp_path.iterdir() if teacher.digest in path.name]
-    parts = CachedTeacher(teacher).lessons(task.train, {"hidden.1", "attention.0"})
+    parts = CachedTeacher(teacher).outputs(task.train, {"hidden.1", "attention.0"})
     assert tuple(parts.of(task.train.batch(torch.arange(7))).hidden[1].shape) == (7, 3, 8, 6)
 
 

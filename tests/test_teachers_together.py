@@ -184,8 +184,8 @@ def test_a_trusted_teacher_shows_its_insides_and_is_cached(task: td.Task) -> Non
     inside = shown_by(trusted, batch, attention=True)
     torch.testing.assert_close(inside.forecast, trusted.forecast(batch))
     torch.testing.assert_close(inside.hidden[0], inner.activations(batch.context).hidden[0])
-    lessons = CachedTeacher(trusted).lessons(task.train, {"hidden.0"}).of(batch)
-    torch.testing.assert_close(lessons.forecast, inside.forecast, rtol=0, atol=5e-3)
+    outputs = CachedTeacher(trusted).outputs(task.train, {"hidden.0"}).of(batch)
+    torch.testing.assert_close(outputs.forecast, inside.forecast, rtol=0, atol=5e-3)
     weekly = SeasonalNaiveConfig(period=7).build(task.signature)
     others = [td.TrustedTeacher(inner, task, sharpness=2), td.TrustedTeacher(inner, task, baseline=weekly)]
     assert len({each.digest for each in (trusted, inner, *others)}) == 4

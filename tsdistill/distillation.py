@@ -17,7 +17,7 @@ from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import Loss, OutputLoss
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, told_of
+from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
 from tsdistill.training import Objective, TeacherObjective, Training, fit
 from tsdistill.training.steps import device_of
 
@@ -99,9 +99,9 @@ def distill(
     plain = _start_control(student, fresh, training) if control else None
     # A student that is solved needs no device, and asks for none that is not there.
     solved = fresh.closed_form and training.device == "cuda" and not torch.cuda.is_available()
-    mentor = CachedTeacher(teacher, cache, progress=progress, device=None if solved else device_of(training))
-    objective = TeacherObjective(losses, mentor, balance=balance)
-    _learn(fresh, task, training, objective, checkpoint, progress, told_of(teacher))
+    cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=None if solved else device_of(training))
+    objective = TeacherObjective(losses, cached_teacher, balance=balance)
+    _learn(fresh, task, training, objective, checkpoint, progress, teacher_info(teacher))
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
         # What a probe chose for the student holds for its control: they are to differ in the teacher only.

@@ -67,7 +67,7 @@ def asked(model: Forecaster, task: td.Task, device: str) -> float:
     """Windows a second that a teacher answers."""
     windows = task.validation if device == "cuda" else task.validation.subset(torch.arange(WINDOWS["cpu"]))
     began = time.perf_counter()
-    CachedTeacher(model, device=torch.device(device), progress=False).lessons(windows)
+    CachedTeacher(model, device=torch.device(device), progress=False).outputs(windows)
     return len(windows) / (time.perf_counter() - began)
 
 

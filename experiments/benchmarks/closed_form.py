@@ -62,17 +62,17 @@ class Stepped(Linear):
 def laid_out(windows: Windows, said: CachedTeacher | None = None) -> list[np.ndarray]:
     """Inputs, targets and forecasts of a teacher as matrices, centred by each window's mean."""
     batch = windows.batch(torch.arange(len(windows)))
-    parts = [batch.context, batch.target] + ([said.lessons(windows).of(batch).forecast] if said else [])
+    parts = [batch.context, batch.target] + ([said.outputs(windows).of(batch).forecast] if said else [])
     flat = [part.transpose(1, 2).flatten(0, 1).numpy().astype(np.float64) for part in parts]
     centre = flat[0].mean(axis=1, keepdims=True)
     return [part - centre for part in flat]
 
 
 def rival(
-    task: td.Task, mentor: CachedTeacher, penalty: float, alphas: list[float]
+    task: td.Task, cached_teacher: CachedTeacher, penalty: float, alphas: list[float]
 ) -> tuple[list[np.ndarray], list[float]]:
     """Weights and validation errors of one scikit-learn ridge per share of the teacher."""
-    (x, truth, soft), (seen, wanted) = laid_out(task.train, mentor), laid_out(task.validation)
+    (x, truth, soft), (seen, wanted) = laid_out(task.train, cached_teacher), laid_out(task.validation)
     strength = penalty * float(np.einsum("ij,ij->", x, x)) / x.shape[1]
     weights = [
         Ridge(alpha=strength, fit_intercept=False, solver="cholesky").fit(x, (1 - alpha) * truth + alpha * soft).coef_
@@ -84,8 +84,8 @@ def rival(
 def compare(task: td.Task, folder: Path) -> list[dict[str, object]]:
     """Closed form, scikit-learn and steps, taking turns."""
     teacher = td.train(td.MLPConfig(width=32), task, td.Training(max_steps=300, precision="float32"))
-    mentor = CachedTeacher(teacher, folder)
-    mentor.lessons(task.train)
+    cached_teacher = CachedTeacher(teacher, folder)
+    cached_teacher.outputs(task.train)
     config, losses = td.LinearConfig(), [td.OutputLoss(alpha="validation")]
     seconds: dict[str, list[float]] = {"closed form": [], "scikit-learn": [], "steps": []}
     for _ in range(REPEATS):
@@ -95,10 +95,10 @@ def compare(task: td.Task, folder: Path) -> list[dict[str, object]]:
         told = student.lineage[-1].metrics
         candidates, column = told["candidates"], config.penalties.index(told["penalty"])
         began = time.perf_counter()
-        weights, errors = rival(task, mentor, told["penalty"], candidates["alpha"])
+        weights, errors = rival(task, cached_teacher, told["penalty"], candidates["alpha"])
         seconds["scikit-learn"].append(time.perf_counter() - began)
         stepped = Stepped(config, task.signature)
-        objective = TeacherObjective([td.OutputLoss(alpha=told["alpha"])], mentor)
+        objective = TeacherObjective([td.OutputLoss(alpha=told["alpha"])], cached_teacher)
         training = td.Training(epochs=EPOCHS, patience=None, learning_rate=1e-3, precision="float32")
         began = time.perf_counter()
         found = fit(stepped, task, training, objective, progress=False)

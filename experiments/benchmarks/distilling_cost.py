@@ -97,13 +97,13 @@ def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:
     task = td.Task(td.datasets.load("nyc-weather"), context=336, horizon=24)
     windows, rows = task.train, []
     teacher = td.PatchTSTConfig(depth=3, width=128, heads=8, patch=16, stride=8).build(task.signature).eval()
-    mentor = CachedTeacher(teacher, folder)
+    cached_teacher = CachedTeacher(teacher, folder)
     began = time.perf_counter()
-    mentor.lessons(windows)
+    cached_teacher.outputs(windows)
     filling = time.perf_counter() - began
     rows.append({"measure": "filling, forecasts", "seconds": filling})
     began = time.perf_counter()
-    bound(STUDENTS["lstm"], LOSSES["output + features"], mentor, task)
+    bound(STUDENTS["lstm"], LOSSES["output + features"], cached_teacher, task)
     rows.append({"measure": "filling, forecasts and hidden states", "seconds": time.perf_counter() - began})
 
     for name in students:
@@ -111,7 +111,7 @@ def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:
         for losses in LOSSES:
             if losses.endswith("features") and name not in ("lstm", "transformer"):
                 continue
-            student, taught = bound(config, LOSSES[losses], mentor, task)
+            student, taught = bound(config, LOSSES[losses], cached_teacher, task)
             truth = TruthObjective()
             truth.bind(student, windows)
             epoch(student, taught, windows, 1), epoch(student, truth, windows, 1)
@@ -121,9 +121,9 @@ def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:
             print(rows[-1], flush=True)
 
     if naive:
-        student, taught = bound(STUDENTS["mlp"], LOSSES["output"], mentor, task)
-        _, asking = bound(STUDENTS["mlp"], LOSSES["output"], mentor, task)
-        asking._lessons = Asked(teacher)
+        student, taught = bound(STUDENTS["mlp"], LOSSES["output"], cached_teacher, task)
+        _, asking = bound(STUDENTS["mlp"], LOSSES["output"], cached_teacher, task)
+        asking._outputs = Asked(teacher)
         share = len(windows) / (NAIVE_BATCHES * BATCH)
         pairs = []
         for _ in range(3):
@@ -135,10 +135,10 @@ def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:
 
 
 def bound(
-    config: td.ModelConfig, losses: list[Loss], mentor: CachedTeacher, task: td.Task
+    config: td.ModelConfig, losses: list[Loss], cached_teacher: CachedTeacher, task: td.Task
 ) -> tuple[Forecaster, TeacherObjective]:
-    """An untrained student and its losses, bound to each other; lessons that are not there yet are taken."""
-    student, objective = config.build(task.signature), TeacherObjective(losses, mentor)
+    """An untrained student and its losses, bound to each other; outputs that are not there yet are taken."""
+    student, objective = config.build(task.signature), TeacherObjective(losses, cached_teacher)
     objective.bind(student, task.train)
     return student, objective
 

@@ -98,8 +98,8 @@ def prune(
     if sensitivity:
         _show_curves(model, task, spec, f"{artifact.resolve().name}: sensitivity", html, as_json=as_json)
         return
-    mentor: Any = load(teacher) if teacher is not None and spec.recover_from is None else None
-    smaller = cut(model, task, spec, teacher=mentor, progress=False if quiet else None)
+    recovery_teacher: Any = load(teacher) if teacher is not None and spec.recover_from is None else None
+    smaller = cut(model, task, spec, teacher=recovery_teacher, progress=False if quiet else None)
     errors = {name: evaluate(each, task, split="validation")["mse"] for name, each in
               (("before", model), ("after", smaller))}  # fmt: skip
     save(smaller, out, metrics=evaluate(smaller, task, split="validation"))

@@ -91,8 +91,8 @@ def quantize(
         found = quantization_sensitivity(model, task, spec)
         typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
         return
-    mentor: Any = load(teacher) if teacher is not None else None
-    deployed = deploy(model, task, spec, teacher=mentor, progress=False if quiet else None)
+    training_teacher: Any = load(teacher) if teacher is not None else None
+    deployed = deploy(model, task, spec, teacher=training_teacher, progress=False if quiet else None)
     save(deployed, out, metrics=evaluate(deployed, task, split="validation"))
     if as_json:
         typer.echo(json.dumps({"artifact": str(out), "precision": deployed.precision, **deployed.lineage[-1].metrics}))

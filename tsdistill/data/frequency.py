@@ -20,7 +20,7 @@ _DAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
 
 
 @dataclass(frozen=True)
-class Grid:
+class StepGrid:
     """The regular stamps that a series with some frequency may have.
 
     Args:
@@ -87,19 +87,19 @@ class Grid:
         return mode(stamps % step)
 
 
-def named_grid(frequency: str, ds: pd.DatetimeIndex) -> Grid:
+def named_grid(frequency: str, ds: pd.DatetimeIndex) -> StepGrid:
     """The grid of a frequency that a user named; raises ValueError with pandas' explanation."""
     offset: Any = to_offset(frequency)
     seconds = _seconds(offset)
     if seconds is not None and seconds < 1e-6:
         raise ValueError("Steps below a microsecond are not supported.")
     if seconds is None or (type(offset).__name__ == "Week" and "-" in frequency):
-        return Grid(offset.freqstr, None, wall=True)
+        return StepGrid(offset.freqstr, None, wall=True)
     wall = seconds % DAY == 0 and type(offset).__name__ in ("Day", "Week")
-    return Grid(_alias(seconds, ds, wall), seconds, wall)
+    return StepGrid(_alias(seconds, ds, wall), seconds, wall)
 
 
-def inferred_grid(ds: pd.DatetimeIndex, inside: np.ndarray) -> Grid | None:
+def inferred_grid(ds: pd.DatetimeIndex, inside: np.ndarray) -> StepGrid | None:
     """The grid that most steps lie on; None when no item has two rows. `ds` sorted and unique within items.
 
     `inside` marks the pairs of neighbours that belong to the same item.
@@ -118,8 +118,8 @@ def inferred_grid(ds: pd.DatetimeIndex, inside: np.ndarray) -> Grid | None:
     if wall:
         calendar = _calendar(_wall(ds), seconds / DAY, uneven=bool((local != common).any()))
         if calendar:
-            return Grid(calendar, None, wall=True)
-    return Grid(_alias(seconds, ds, wall), seconds, wall)
+            return StepGrid(calendar, None, wall=True)
+    return StepGrid(_alias(seconds, ds, wall), seconds, wall)
 
 
 def periods_of(frequency: str | None) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tsdistill.data.daylight import unfold
-from tsdistill.data.frequency import Grid, inferred_grid, named_grid
+from tsdistill.data.frequency import StepGrid, inferred_grid, named_grid
 from tsdistill.data.rows import SHOWN, Rows, capped, of_item, rows_of, several, shown_stamps
 
 
@@ -21,7 +21,7 @@ from tsdistill.data.rows import SHOWN, Rows, capped, of_item, rows_of, several, 
 class Timing:
     """What was found out about stamps: their grid, and step numbers of the items that have gaps."""
 
-    grid: Grid | None
+    grid: StepGrid | None
     positions: dict[int, np.ndarray]
     daylight_saving: str | None = None
 

@@ -23,7 +23,7 @@ Model = Any
 
 
 @dataclass(frozen=True)
-class Said:
+class Prediction:
     """What a model says of a batch, scaled as the windows are.
 
     Args:
@@ -68,7 +68,7 @@ def forecasts(
         >>> forecasts(SeasonalNaiveConfig(period=24).build(task.signature), task.validation, task.signature).shape
         (91, 11, 3)
     """
-    found = [said.forecast for _, said in said_of(model, windows, signature, batch_size, order)]
+    found = [said.forecast for _, said in predictions_of(model, windows, signature, batch_size, order)]
     shape = (0, windows.horizon, windows.series.shape[1])
     return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
 
@@ -81,9 +81,9 @@ def quantile_levels(model: Model) -> tuple[float, ...]:
     return levels_of(config) if isinstance(config, ModelConfig) else ()
 
 
-def said_of(
+def predictions_of(
     model: Model, windows: Windows, signature: Signature | None, batch_size: int, order: torch.Tensor | None = None
-) -> Iterator[tuple[Batch, Said]]:
+) -> Iterator[tuple[Batch, Prediction]]:
     """Batches and what was said of them, checked, both scaled as the windows are."""
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
@@ -112,7 +112,7 @@ def said_of(
         yield batch, said
 
 
-def _asker(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Said]:
+def _asker(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Prediction]:
     """What asks a model about a batch: it sees the scaling it was made for, its answer is scaled as the windows are."""
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
@@ -127,11 +127,11 @@ def _asker(model: Model, windows: Windows, signature: Signature | None) -> Calla
         )
     device = _device(model)
 
-    def ask(batch: Batch) -> Said:
+    def ask(batch: Batch) -> Prediction:
         batch = _seen(batch, own).to(device)
         if isinstance(model, Forecaster) and quantile_levels(model):
             return _activated(model, batch)
-        return Said(model.forecast(batch).detach().float().cpu().numpy())
+        return Prediction(model.forecast(batch).detach().float().cpu().numpy())
 
     if own is None or signature is None or _scaling(own, own) == _scaling(signature, own):
         return ask
@@ -139,12 +139,12 @@ def _asker(model: Model, windows: Windows, signature: Signature | None) -> Calla
 
 
 def _rescaled(
-    ask: Callable[[Batch], Said], own: Signature, raw: bool, signature: Signature | None, windows: Windows
-) -> Callable[[Batch], Said]:
+    ask: Callable[[Batch], Prediction], own: Signature, raw: bool, signature: Signature | None, windows: Windows
+) -> Callable[[Batch], Prediction]:
     """Asks in another scaling than the windows': in raw units, or as the model's own signature scales."""
     ours = signature or own
 
-    def asked(batch: Batch) -> Said:
+    def asked(batch: Batch) -> Prediction:
         batch = _seen(batch, own)
         mean, scale = _units(batch, ours, windows)
         moved = raw_inputs(batch, ours, windows)
@@ -159,9 +159,9 @@ def _rescaled(
         said = ask(replace(batch, **{name: _float32(value) for name, value in moved.items()}))
         forecast = ((said.forecast * spread + centre - mean) / scale).astype(np.float32)
         if said.quantiles is None:
-            return Said(forecast)
+            return Prediction(forecast)
         centre, spread, mean, scale = (each[..., None] for each in (centre, spread, mean, scale))
-        return Said(forecast, ((said.quantiles * spread + centre - mean) / scale).astype(np.float32))
+        return Prediction(forecast, ((said.quantiles * spread + centre - mean) / scale).astype(np.float32))
 
     return asked
 
@@ -207,7 +207,7 @@ def _float32(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def _activated(model: Forecaster, batch: Batch) -> Said:
+def _activated(model: Forecaster, batch: Batch) -> Prediction:
     """Forecast and quantiles of a trainable forecaster."""
     import torch
 
@@ -219,10 +219,10 @@ def _activated(model: Forecaster, batch: Batch) -> Said:
     finally:
         model.train(was_training)
     assert found.distribution is not None  # asked of models with a quantile head only
-    return Said(*(tensor.float().cpu().numpy() for tensor in (found.forecast, found.distribution)))
+    return Prediction(*(tensor.float().cpu().numpy() for tensor in (found.forecast, found.distribution)))
 
 
-def _run(model: Deployed, batch: Batch) -> Said:
+def _run(model: Deployed, batch: Batch) -> Prediction:
     """Forecast, and quantiles if it has them, of raw windows through the runtime that serves the model."""
     n_rows, steps = len(batch.context), {"context": model.context, "future": model.context + model.horizon}
     inputs = {
@@ -234,9 +234,9 @@ def _run(model: Deployed, batch: Batch) -> Said:
     size = 1 if model.mixes_windows else max(n_rows, 1)
     parts = [{name: values[row : row + size] for name, values in inputs.items()} for row in range(0, n_rows, size)]
     if not quantile_levels(model):
-        return Said(np.concatenate([model.predictor.run(**part) for part in parts]))
+        return Prediction(np.concatenate([model.predictor.run(**part) for part in parts]))
     outputs = [model.predictor.outputs(**part) for part in parts]
-    return Said(*(np.concatenate([output[name] for output in outputs]) for name in ("forecast", "quantiles")))
+    return Prediction(*(np.concatenate([output[name] for output in outputs]) for name in ("forecast", "quantiles")))
 
 
 def _device(model: Model) -> Any:

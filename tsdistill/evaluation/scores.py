@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tsdistill.evaluation.forecasting import Model, Said, quantile_levels, said_of
+from tsdistill.evaluation.forecasting import Model, Prediction, predictions_of, quantile_levels
 from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def score(
     steps = [Total(0.0, 0), Total(0.0, 0)]
     own = quantile_levels(model)
     levels = levels or own
-    for batch, said in said_of(model, windows, task.signature, batch_size):
+    for batch, said in predictions_of(model, windows, task.signature, batch_size):
         target = batch.target.numpy()
         mask = None if batch.mask is None else batch.mask.numpy()
         squared, absolute = (metric(said.forecast, target, by=_FINE, mask=mask) for metric in (mse, mae))
@@ -205,7 +205,7 @@ def _chosen(windows: Windows, positions: np.ndarray | None) -> Windows:
 
 
 def _quantile_scores(
-    said: Said,
+    said: Prediction,
     batch: Batch,
     units: tuple[np.ndarray, np.ndarray],
     own: tuple[float, ...],

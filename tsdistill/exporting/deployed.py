@@ -68,12 +68,16 @@ class Deployed:
     @property
     def mixes_windows(self) -> bool:
         """Whether batch mates move a forecast, as they do in dynamic INT8 that is not isolated."""
-        return self.precision == "int8" and not self.parity.get("batch_mates", 1.0) <= TOLERANCE
+        return self.precision == "int8" and not self._batch_effect(1.0) <= TOLERANCE
 
     @property
-    def batch_mates(self) -> float:
+    def batch_effect(self) -> float:
         """How far a forecast moved, at most, when 63 other windows shared its batch, in standard deviations."""
-        return float(self.parity.get("batch_mates", 0.0))
+        return self._batch_effect(0.0)
+
+    def _batch_effect(self, unknown: float) -> float:
+        # Artifacts of version 0.1 call it by another name.
+        return float(self.parity.get("batch_effect", self.parity.get("batch_mates", unknown)))
 
     @functools.cached_property
     def predictor(self) -> Predictor:

@@ -21,7 +21,7 @@ MEDIAN = 0.5
 
 
 @dataclass(frozen=True)
-class Reading:
+class HeadOutput:
     """What a head makes of a model's raw outputs, still in units of the normalised window.
 
     Args:
@@ -54,9 +54,9 @@ class PointHead(Spec):
         """Numbers a model has to give per step."""
         return 1
 
-    def read(self, raw: Tensor) -> Reading:
+    def read(self, raw: Tensor) -> HeadOutput:
         """The only output, (batch, channel, 1, horizon) -> (batch, channel, horizon)."""
-        return Reading(raw.squeeze(2))
+        return HeadOutput(raw.squeeze(2))
 
     def error(self, said: Activations, target: Tensor) -> Tensor:
         """Mean squared error."""
@@ -104,7 +104,7 @@ class QuantileHead(Spec):
         """Numbers a model has to give per step."""
         return len(self.levels)
 
-    def read(self, raw: Tensor) -> Reading:
+    def read(self, raw: Tensor) -> HeadOutput:
         """Median and positive steps away from it, (batch, channel, level, horizon)."""
         middle = self.levels.index(MEDIAN)
         median = raw[:, :, middle : middle + 1]
@@ -115,7 +115,7 @@ class QuantileHead(Spec):
         if middle < len(self.levels) - 1:
             parts.append(median + functional.softplus(raw[:, :, middle + 1 :]).cumsum(2))
         quantiles = torch.cat(parts, dim=2)
-        return Reading(median.squeeze(2), quantiles.transpose(2, 3))
+        return HeadOutput(median.squeeze(2), quantiles.transpose(2, 3))
 
     def error(self, said: Activations, target: Tensor) -> Tensor:
         """Mean pinball loss over levels, twice so that the median's share is the absolute error."""
@@ -158,12 +158,12 @@ class BinnedHead(Spec):
         """Numbers a model has to give per step."""
         return self.n_bins
 
-    def read(self, raw: Tensor) -> Reading:
+    def read(self, raw: Tensor) -> HeadOutput:
         """Logits, (batch, channel, bin, horizon), and the mean they stand for."""
         logits = raw.transpose(2, 3)
         grid = torch.linspace(-self.reach, self.reach, self.n_bins, device=raw.device)
         # A sum and no product of matrices: bins are no weights, and no form of INT8 is to round them.
-        return Reading((logits.float().softmax(-1) * grid).sum(-1), logits, grid)
+        return HeadOutput((logits.float().softmax(-1) * grid).sum(-1), logits, grid)
 
     def error(self, said: Activations, target: Tensor) -> Tensor:
         """Cross-entropy of the bin that the target fell into."""

@@ -14,7 +14,7 @@ from tsdistill.errors import UnsupportedError
 from tsdistill.exporting import refuse_deployed
 from tsdistill.models.base import Forecaster
 from tsdistill.pruning.evidence import Evidence
-from tsdistill.pruning.ranking import Ranks, groups_of, notes_of
+from tsdistill.pruning.ranking import UnitRanking, groups_of, notes_of
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.pruning.spec import Pruning
 from tsdistill.pruning.targets import WEIGHT_BYTES, ratio_for
@@ -117,7 +117,7 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
     """
     refuse_deployed(forecaster, "prune")
     pruning = pruning or Pruning()
-    ranks = Ranks(forecaster, groups_of(forecaster, pruning), pruning, Evidence(forecaster, task))
+    ranks = UnitRanking(forecaster, groups_of(forecaster, pruning), pruning, Evidence(forecaster, task))
     if pruning.max_error_increase is not None:
         raise UnsupportedError(
             "A plan cannot tell how far `max_error_increase` lets a model be cut, since that takes recoveries. "
@@ -126,7 +126,7 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
     return planned(ranks, ratio_for(ranks, pruning.sizes) if pruning.ratio is None else pruning.ratio)
 
 
-def planned(ranks: Ranks, ratio: float) -> Plan:
+def planned(ranks: UnitRanking, ratio: float) -> Plan:
     """The plan of one round that removes `ratio` of what is there."""
     model, groups = ranks.model, ranks.groups
     counts = ranks.counts(ratio, {group.name: group.size for group in groups})

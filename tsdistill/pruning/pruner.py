@@ -14,14 +14,14 @@ from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster, versions
 from tsdistill.pruning.evidence import Evidence, error_of
-from tsdistill.pruning.ranking import Ranks, groups_of, notes_of
+from tsdistill.pruning.ranking import UnitRanking, groups_of, notes_of
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.pruning.repairing import folded, refitted
 from tsdistill.pruning.spec import Pruning
 from tsdistill.pruning.targets import MEASURES, STEPS, ratio_for
 from tsdistill.pruning.unstructured import cut_weights, found_in, held
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, told_of
+from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
 from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
 from tsdistill.training.steps import device_of
 
@@ -87,17 +87,17 @@ def prune(
             raise ConfigError(must("recover_from", rule, pruning.recover_from, "Leave one of the two out"))
     if pruning.method == "structured":
         groups_of(forecaster, pruning)  # refuses what cannot be cut
-    kitchen = _Kitchen(task, pruning, teacher, cache, checkpoint, progress)
-    smaller, counts = kitchen.pruned(forecaster)
+    run = _PruningRun(task, pruning, teacher, cache, checkpoint, progress)
+    smaller, counts = run.pruned(forecaster)
     if forecaster.control is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
-        alone = replace(kitchen, teacher=None, cache=None, checkpoint=beside, counts=counts)
+        alone = replace(run, teacher=None, cache=None, checkpoint=beside, counts=counts)
         smaller.control, _ = alone.pruned(forecaster.control)
     return smaller
 
 
 @dataclass(frozen=True)
-class _Kitchen:
+class _PruningRun:
     """Everything a model is pruned with.
 
     `counts` are the units that stay of every group after each round, where another model has set them.
@@ -126,11 +126,11 @@ class _Kitchen:
         return self._finished(model, smaller, found), counts
 
     def _finished(self, model: Forecaster, smaller: Forecaster, found: dict[str, Any]) -> Forecaster:
-        mentor = self._mentor(model)
+        teacher = self._recovery_teacher(model)
         recovery = self.pruning.recovery
         step = LineageStep(
             verb="prune",
-            spec=self.pruning.to_dict() | (told_of(mentor) if mentor is not None else {}),
+            spec=self.pruning.to_dict() | (teacher_info(teacher) if teacher is not None else {}),
             seed=recovery.seed if recovery else None,
             data=self.task.fingerprint if recovery or _looks_at_data(self.pruning) else None,
             metrics=found,
@@ -139,7 +139,7 @@ class _Kitchen:
         smaller.lineage = model.lineage
         return smaller.eval().with_step(step)
 
-    def _mentor(self, model: Forecaster) -> Teacher | None:
+    def _recovery_teacher(self, model: Forecaster) -> Teacher | None:
         return model if self.pruning.recover_from == "self" else self.teacher
 
     def _within_size(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
@@ -236,8 +236,8 @@ class _Kitchen:
                               zip(done, recoveries or [None] * len(done), strict=True)]  # fmt: skip
         return smaller, told | found, tuple(done)
 
-    def _ranks(self, model: Forecaster, pruning: Pruning) -> Ranks:
-        return Ranks(model, groups_of(model, pruning), pruning, Evidence(model, self.task))
+    def _ranks(self, model: Forecaster, pruning: Pruning) -> UnitRanking:
+        return UnitRanking(model, groups_of(model, pruning), pruning, Evidence(model, self.task))
 
     def _repaired(self, model: Forecaster, keep: Mapping[str, Tensor]) -> Forecaster:
         if not self.pruning.repair:
@@ -264,11 +264,11 @@ class _Kitchen:
         return smaller, {**sizes, **found_in(smaller, model), **found}
 
     def _objective(self, model: Forecaster) -> Objective:
-        mentor = self._mentor(model)
-        if mentor is None:
+        teacher = self._recovery_teacher(model)
+        if teacher is None:
             return TruthObjective()
         device = device_of(self.pruning.recovery) if self.pruning.recovery else None
-        return TeacherObjective(self.pruning.losses, CachedTeacher(mentor, self.cache, device=device))
+        return TeacherObjective(self.pruning.losses, CachedTeacher(teacher, self.cache, device=device))
 
     def _beside(self, what: str) -> Path | None:
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{what}-{self.checkpoint.name}")

@@ -49,7 +49,7 @@ def _fits(name: str, group: WidthGroup) -> bool:
 
 
 @dataclass
-class Ranks:
+class UnitRanking:
     """Scores of a model's groups, computed once and then asked for any ratio.
 
     Args:

@@ -11,7 +11,7 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.exporting import refuse_deployed
 from tsdistill.models.base import Forecaster
 from tsdistill.pruning.evidence import Evidence
-from tsdistill.pruning.ranking import Ranks, groups_of
+from tsdistill.pruning.ranking import UnitRanking, groups_of
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.pruning.repairing import folded, refitted
 from tsdistill.pruning.spec import Pruning
@@ -113,7 +113,7 @@ def sensitivity(
     if not ratios or not all(0 <= ratio < 1 for ratio in ratios):
         raise ConfigError(must("ratios", "be shares from 0 to below 1", ratios, "Leave it out for 10 % to 90 %"))
     evidence = Evidence(forecaster, task)
-    ranks = Ranks(forecaster, groups_of(forecaster, pruning.replace(ranking="local")), pruning, evidence)
+    ranks = UnitRanking(forecaster, groups_of(forecaster, pruning.replace(ranking="local")), pruning, evidence)
     errors: dict[str, tuple[float, ...]] = {}
     for group in ranks.groups:
         curve = []

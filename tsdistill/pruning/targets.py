@@ -10,7 +10,7 @@ from tsdistill.errors import UnsupportedError
 from tsdistill.evaluation.latency import measure_latency
 from tsdistill.exporting import export
 from tsdistill.models.base import Forecaster
-from tsdistill.pruning.ranking import Ranks
+from tsdistill.pruning.ranking import UnitRanking
 from tsdistill.pruning.rebuilding import rebuild
 
 WEIGHT_BYTES = 4
@@ -49,7 +49,7 @@ MEASURES: dict[str, Callable[[Forecaster], float]] = {
 """How each target of a `Pruning` is measured."""
 
 
-def ratio_for(ranks: Ranks, targets: Mapping[str, float]) -> float:
+def ratio_for(ranks: UnitRanking, targets: Mapping[str, float]) -> float:
     """The smallest ratio, in steps of 1/64, at which the cut model meets all targets.
 
     Bytes are estimated from one export of the whole model; `prune` measures those of its result.

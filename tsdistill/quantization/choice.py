@@ -25,7 +25,7 @@ from tsdistill.quantization.qat import deployed_form, refuse_untrainable, refuse
 from tsdistill.quantization.sensitivities import mixed
 from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import Teacher, told_of
+from tsdistill.teachers import Teacher, teacher_info
 
 EVERY: dict[str, dict[str, Any]] = {
     "dynamic": {"method": "dynamic"},
@@ -216,7 +216,7 @@ def _with_step(
 ) -> Deployed:
     step = LineageStep(
         verb="quantize",
-        spec={"quantization": spec.to_dict()} | ({} if teacher is None else told_of(teacher)),
+        spec={"quantization": spec.to_dict()} | ({} if teacher is None else teacher_info(teacher)),
         seed=spec.training.seed if spec.method == "qat" else None,
         data=task.fingerprint,
         metrics=metrics,

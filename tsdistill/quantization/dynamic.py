@@ -13,7 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from tsdistill.errors import ArtifactError
 from tsdistill.exporting import quiet
 from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
-from tsdistill.quantization.stacked import scale_every_matrix
+from tsdistill.quantization.per_channel import scale_every_matrix
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""

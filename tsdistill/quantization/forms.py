@@ -75,7 +75,7 @@ class Forms:
                 "against": "fp32",
                 "windows": source,
                 # How far a forecast moves when 63 other windows share its batch.
-                "batch_mates": mates,
+                "batch_effect": mates,
                 "tolerance": max(REPLAY_TOLERANCE, 2 * parity["max_difference"]),
                 "unit": unit.tolist(),
             },

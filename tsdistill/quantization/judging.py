@@ -81,7 +81,7 @@ class Judge:
             "worst_increase": float(increases[worst]),
             "worst": names[worst],
             "difference": model.parity["max_difference"],
-            "batch_mates": model.batch_mates if model.mixes_windows else 0.0,
+            "batch_effect": model.batch_effect if model.mixes_windows else 0.0,
         }
         if "wql" in mine:
             told |= {"wql": mine["wql"], "wql_increase": _increase_of(mine, theirs, "wql")}
@@ -136,10 +136,10 @@ def accuracy_refusals(found: Mapping[str, Any], full: Mapping[str, Any], spec: Q
             f"the MSE of {found['worst']} rises by {found['worst_increase']:+.1%} where max_worst_error_increase "
             f"allows {spec.worst_error_increase:+.1%}"
         )
-    if not found.get("batch_mates", 0.0) <= spec.max_batch_effect:
+    if not found.get("batch_effect", 0.0) <= spec.max_batch_effect:
         reasons.append(
-            f"other windows in its batch move a forecast by up to {found['batch_mates']:.2g} standard deviations where "
-            f"max_batch_effect allows {spec.max_batch_effect:.2g}; isolate=True keeps them apart"
+            f"other windows in its batch move a forecast by up to {found['batch_effect']:.2g} standard deviations "
+            f"where max_batch_effect allows {spec.max_batch_effect:.2g}; isolate=True keeps them apart"
         )
     return reasons
 
@@ -182,7 +182,7 @@ def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) ->
 def table(rows: list[dict[str, Any]], chosen: str) -> str:
     """The candidates of a lineage for people, with the reason of each refusal."""
     sizes = list(next((row["latency_ms"] for row in rows if "latency_ms" in row), {}))
-    mixing = any(row.get("batch_mates") for row in rows)
+    mixing = any(row.get("batch_effect") for row in rows)
     header = [
         "form",
         "MSE",
@@ -205,7 +205,7 @@ def table(rows: list[dict[str, Any]], chosen: str) -> str:
         )
         times = [f"{row['latency_ms'][size]:.3f}" if "latency_ms" in row else "" for size in sizes]
         n_bytes = f"{row['graph_bytes']:,}" if "graph_bytes" in row else ""
-        mates = [f"{row['batch_mates']:.2g}" if row.get("batch_mates") else ""] if mixing else []
+        mates = [f"{row['batch_effect']:.2g}" if row.get("batch_effect") else ""] if mixing else []
         lines.append([row["name"], f"{row['mse']:.4f}", change, worst, *mates, n_bytes, *times, verdict])
         if row.get("float_layers"):
             lines.append([f"  in float: {', '.join(row['float_layers'])}", *[""] * (len(header) - 1)])

@@ -10,7 +10,7 @@ from torch import nn
 from tsdistill.data.task import Task
 from tsdistill.errors import UnsupportedError
 from tsdistill.models.base import Forecaster
-from tsdistill.quantization.faked import Rounding, faked, settled
+from tsdistill.quantization.fake_quantized import Rounding, fake_quantize, fold_rounded
 from tsdistill.quantization.judging import Candidate
 from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import digest_of
@@ -91,14 +91,14 @@ def train_rounded(
     objective: Objective = TruthObjective()
     if teacher is not None:
         check_teacher(teacher, task)
-        mentor = CachedTeacher(teacher, cache, progress=progress, device=device_of(spec.training))
-        objective = TeacherObjective(spec.losses, mentor)
+        cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=device_of(spec.training))
+        objective = TeacherObjective(spec.losses, cached_teacher)
     rounding = rounding_of(deployed_form(forecaster, spec))
     # A checkpoint of the same forecaster trained without rounding is one of another run.
     objective.digest = digest_of([objective.digest, repr(rounding)])
-    model = faked(forecaster, rounding)
+    model = fake_quantize(forecaster, rounding)
     found = fit(model, task, spec.training, objective, checkpoint=checkpoint, progress=progress)
-    return settled(model, forecaster), found
+    return fold_rounded(model, forecaster), found
 
 
 def refuse_vain_training(trained: Candidate, plain: Candidate) -> None:

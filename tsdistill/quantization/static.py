@@ -22,7 +22,7 @@ from tsdistill.errors import ArtifactError, ConfigError, DataError, must
 from tsdistill.exporting import check_task, quiet
 from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
 from tsdistill.quantization.observers import Observer, Spread
-from tsdistill.quantization.stacked import scale_every_matrix
+from tsdistill.quantization.per_channel import scale_every_matrix
 
 Ranges = Any
 """What the quantizer's calibrator found: lowest and highest value of every activation that a layer takes or gives."""

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tsdistill.quantization.layers import check_complete, finished, folded, to_quantize
-from tsdistill.quantization.stacked import allow_blocks
+from tsdistill.quantization.per_channel import allow_blocks
 
 OUTPUTS = {"Conv": 0, "Gemm": 0, "LSTM": 1, "MatMul": -1}
 """Axis of a layer's outputs in its weights; -1 is the last."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tsdistill.recipe.cooking import Run, from_anywhere, make_models, make_report, run
-from tsdistill.recipe.mentor import make_teacher
+from tsdistill.recipe.pipeline import Run, from_anywhere, make_models, make_report, run
 from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, default_recipe, read_recipe
 from tsdistill.recipe.teacher import (
     EnsembleTeacherSpec,
@@ -13,6 +12,7 @@ from tsdistill.recipe.teacher import (
     TableTeacherSpec,
     TeacherSpec,
 )
+from tsdistill.recipe.teacher_builder import make_teacher
 from tsdistill.recipe.workspace import Workspace, write_text
 
 __all__ = [

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from tsdistill.report.comparison import compare
 from tsdistill.report.history import plot_history, read_history
-from tsdistill.report.report import Comparison, Example, Report, Row
+from tsdistill.report.report import Comparison, ExampleForecast, Report, Row
 from tsdistill.report.sensitivities import plot_sensitivity
 
-__all__ = ["Comparison", "Example", "Report", "Row", "compare", "plot_history", "plot_sensitivity", "read_history"]
+__all__ = [
+    "Comparison",
+    "ExampleForecast",
+    "Report",
+    "Row",
+    "compare",
+    "plot_history",
+    "plot_sensitivity",
+    "read_history",
+]

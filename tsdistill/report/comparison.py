@@ -145,7 +145,7 @@ def compare(
             elif getattr(entry.model, "mixes_windows", False):
                 entry.remark = (
                     "scored and timed one window at a time; others in its batch moved a forecast by up to "
-                    f"{entry.model.batch_mates:.2g} standard deviations, which isolate=True prevents"
+                    f"{entry.model.batch_effect:.2g} standard deviations, which isolate=True prevents"
                 )
             bar.advance()
         bar.note("latency")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsdistill.evaluation import forecasts
-from tsdistill.report.report import Example
+from tsdistill.report.report import ExampleForecast
 
 if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 N_EXAMPLES = 3
 
 
-def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[Example, ...]:
+def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[ExampleForecast, ...]:
     """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
     windows = task.windows(split)
     n_channels = len(task.channels)
@@ -31,7 +31,7 @@ def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[Exampl
     starts = _stamps(task, split)
     shown = min(task.context, max(3 * task.horizon, 48))
     return tuple(
-        Example(
+        ExampleForecast(
             channel=task.channels[channel],
             window=place,
             start=starts(place),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tsdistill.report import words
-from tsdistill.report.report import Example, Report, Row
+from tsdistill.report.report import ExampleForecast, Report, Row
 
 PALETTE = ("#3b6fd4", "#e07b39", "#2a9d6f", "#c2478b", "#8a63d2", "#b8952c", "#2fa3b5", "#d1495b")
 GREYS = ("#9aa1ad", "#6f7885")
@@ -210,7 +210,7 @@ def _line(row: Row, colour: str) -> dict[str, Any]:
     return {"color": colour, "width": 2, "dash": dash}
 
 
-def _example(report: Report, example: Example) -> dict[str, Any]:
+def _example(report: Report, example: ExampleForecast) -> dict[str, Any]:
     """One window of one channel: the past, what happened, and the forecasts; most of them shown on demand."""
     shades, seen = colours(report), set()
     past = list(range(1 - len(example.context), 1))

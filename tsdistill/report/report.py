@@ -117,7 +117,7 @@ class Comparison(Spec):
     n_windows: int | None = None
 
 
-class Example(Spec):
+class ExampleForecast(Spec):
     """One channel of one window in raw units: what went before, what happened, and what each row forecast.
 
     Args:
@@ -191,7 +191,7 @@ class Report(Spec):
     rows: tuple[Row, ...]
     comparisons: tuple[Comparison, ...] = ()
     levels: tuple[float, ...] = ()
-    examples: tuple[Example, ...] = ()
+    examples: tuple[ExampleForecast, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)
 

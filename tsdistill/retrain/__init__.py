@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tsdistill.retrain.gate import Gate, Score, Verdict
 from tsdistill.retrain.job import Job
-from tsdistill.retrain.nightly import rollback, run_job
+from tsdistill.retrain.runner import rollback, run_job
 from tsdistill.retrain.store import Store
 
 __all__ = ["Gate", "Job", "Score", "Store", "Verdict", "rollback", "run_job"]

@@ -31,7 +31,7 @@ SEARCHED = "tsdistill"
 """Study attribute that says what its trials have in common."""
 
 
-class Objective:
+class TrialObjective:
     """The function `objective` gives; made once per process, called once per trial."""
 
     def __init__(
@@ -110,8 +110,10 @@ class Objective:
             )
             model.control = None  # it has had its say; what is deployed and scored is the model
             if recipe.pruning is not None:
-                mentor = self.teacher if recipe.pruning.recover_from is None else None
-                model = prune(model, self.task, recipe.pruning, teacher=mentor, cache=self.cache, progress=False)
+                recovery_teacher = self.teacher if recipe.pruning.recover_from is None else None
+                model = prune(
+                    model, self.task, recipe.pruning, teacher=recovery_teacher, cache=self.cache, progress=False
+                )
             if recipe.quantization is None:
                 return export(model, self.task)
             teacher = self.teacher if recipe.quantization.method == "qat" else None
@@ -133,7 +135,7 @@ def objective(
     recipe: Recipe | None = None,
     max_size_bytes: int | None = None,
     cache: str | Path | None = None,
-) -> Objective:
+) -> TrialObjective:
     """A function of a trial for your own `study.optimize(...)`: the validation MSE of the model that would be deployed.
 
     Each trial is a recipe: it is proposed by the space, its student is distilled (without a control, unless the recipe
@@ -166,7 +168,7 @@ def objective(
     Example:
         >>> study.optimize(objective(Space(), teacher, task), n_trials=20)      # doctest: +SKIP
     """
-    return Objective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
+    return TrialObjective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
 
 
 def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError,
 from tsdistill.progress import open_bar
 from tsdistill.recipe import Recipe
 from tsdistill.search.claims import COUNTED, Claims
-from tsdistill.search.objective import Objective
+from tsdistill.search.objective import TrialObjective
 from tsdistill.search.space import Space
 from tsdistill.search.storage import reached
 from tsdistill.teachers import Teacher
@@ -66,7 +66,7 @@ def optimize(
         >>> study = create_study("etth1", storage="journal:studies.log")            # doctest: +SKIP
         >>> optimize(study, Space(), teacher, task, n_trials=100)                   # doctest: +SKIP
     """
-    evaluate = Objective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
+    evaluate = TrialObjective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
     run_trials(study, evaluate, n_trials, progress=progress, begin=evaluate.agree)
 
 

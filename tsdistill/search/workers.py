@@ -126,7 +126,7 @@ def run(
             raise ConfigError(must(setting, "be a whole number above 0", value, "Give another one"))
     space, folder = space or Space(), Path(out)
     space.check(recipe)
-    kitchen = Workspace(folder, say=say)
+    workspace = Workspace(folder, say=say)
     storage = storage or f"journal:{folder / 'study.log'}"
     if workers > 1 and serves_one_process(storage):
         raise ConfigError(
@@ -148,7 +148,7 @@ def run(
                 n_trials=n_trials,
                 recipe=recipe,
                 max_size_bytes=max_size_bytes,
-                cache=kitchen.cache,
+                cache=workspace.cache,
                 progress=progress,
             )
         else:
@@ -190,15 +190,15 @@ def shared_teacher(
     Example:
         >>> teacher = shared_teacher(recipe, task, "found")     # doctest: +SKIP
     """
-    kitchen = Workspace(folder, say=say)
-    lock = FileLock(kitchen.folder / "teacher.lock")
+    workspace = Workspace(folder, say=say)
+    lock = FileLock(workspace.folder / "teacher.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         (say or (lambda line: None))("another process trains the teacher; waiting for it")
         lock.acquire()
     try:
-        return make_teacher(recipe, task, kitchen, progress)
+        return make_teacher(recipe, task, workspace, progress)
     finally:
         lock.release()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, told_of
+from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, teacher_info
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
 from tsdistill.teachers.hooks import Tap
@@ -40,7 +40,7 @@ __all__ = [
     "read_forecasts",
     "same_scaling",
     "shown_by",
-    "told_of",
+    "teacher_info",
     "wrap",
     "write_forecasts",
 ]

@@ -84,7 +84,7 @@ def at(teacher: Teacher, device: torch.device | None) -> Teacher:
     return moved
 
 
-def told_of(teacher: Teacher) -> dict[str, str]:
+def teacher_info(teacher: Teacher) -> dict[str, str]:
     """What a lineage says of who taught: the digest, and the class of one that is no forecaster of ours."""
     kind = {} if isinstance(teacher, Forecaster) else {"teacher_kind": type(teacher).__name__}
     return {"teacher": teacher.digest, **kind}

@@ -65,7 +65,7 @@ class CachedTeacher:
         """Everything the teacher shows of a batch, computed now."""
         return shown_by(self.teacher, batch, attention=attention)
 
-    def lessons(self, windows: Windows, reads: Iterable[str] = ()) -> Lessons:
+    def outputs(self, windows: Windows, reads: Iterable[str] = ()) -> CachedOutputs:
         """The forecasts of all windows and the parts named in `reads` (see `Activations.parts`), computed or found.
 
         Raises:
@@ -77,7 +77,7 @@ class CachedTeacher:
             size = sum(2 * example[name].numel() * len(windows) for name in reads)
             live = frozenset(reads) if size > self.max_bytes else live
         kept = self._kept(windows, [name for name in wanted if name not in live])
-        return Lessons(at(self.teacher, self.device) if live else self.teacher, kept, live)
+        return CachedOutputs(at(self.teacher, self.device) if live else self.teacher, kept, live)
 
     def _kept(self, windows: Windows, names: list[str]) -> dict[str, Tensor]:
         if self.folder is None:
@@ -140,7 +140,7 @@ class CachedTeacher:
                 file.finish(keep=whole)
 
 
-class Lessons:
+class CachedOutputs:
     """What a teacher says of every window, looked up batch by batch.
 
     Args:

@@ -12,7 +12,7 @@ from tsdistill.data.task import PARTS, Batch, Part, Signature, Task
 from tsdistill.errors import DataError, UnsupportedError, listed, must
 from tsdistill.spec import digest_of
 from tsdistill.teachers.places import Places
-from tsdistill.teachers.tabulating import Columns, Reading
+from tsdistill.teachers.tabulating import Columns, TableReading
 
 
 class ForecastTable:
@@ -105,7 +105,7 @@ class ForecastTable:
                 must("df", "be a pandas DataFrame", type(df).__name__, "Make one with pandas.DataFrame(...)")
             )
         names = Columns(id=id, time=time, cutoff=cutoff, forecast=forecast, channel=channel)
-        reading = Reading(df, task, names)
+        reading = TableReading(df, task, names)
         if reading.problems:
             raise DataError(listed(reading.problems, "the table of forecasts"))
         return cls(task, reading.forecasts, reading.n_unused)
@@ -185,5 +185,5 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import importlib.util
 
     if importlib.util.find_spec("pyarrow") is None:
-        raise UnsupportedError("Reading Parquet needs pyarrow. Install it with: pip install 'tsdistill[parquet]'.")
+        raise UnsupportedError("TableReading Parquet needs pyarrow. Install it with: pip install 'tsdistill[parquet]'.")
     return pd.read_parquet(path, engine="pyarrow")

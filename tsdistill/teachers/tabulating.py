@@ -1,4 +1,4 @@
-"""Reading a table of forecasts: which window, step and channel each row is about, every problem found."""
+"""TableReading a table of forecasts: which window, step and channel each row is about, every problem found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Columns:
     channel: str = "channel"
 
 
-class Reading:
+class TableReading:
     """A table taken apart for a task.
 
     Attributes:

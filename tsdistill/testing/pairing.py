@@ -21,7 +21,7 @@ from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
 from tsdistill.testing.rules import ContractError, require, shaken
 from tsdistill.training import TeacherObjective, Training, checkpoint
 from tsdistill.training.ranks import Ranks
-from tsdistill.training.steps import Run, trainable
+from tsdistill.training.steps import TrainingRun, trainable
 
 N_WINDOWS = 64
 """Training windows that terms are computed on, spread evenly, the first and the last among them."""
@@ -197,9 +197,9 @@ def _value(term: Loss, bound: BoundLoss, student: Activations, teacher: Activati
         ) from error
 
 
-def _run(model: Forecaster, objective: TeacherObjective, task: Task, training: Training) -> Run:
+def _run(model: Forecaster, objective: TeacherObjective, task: Task, training: Training) -> TrainingRun:
     """A training run before its first step, its optimizer made."""
-    return Run(
+    return TrainingRun(
         model=model,
         objective=objective,
         windows=task.train,
@@ -212,7 +212,7 @@ def _run(model: Forecaster, objective: TeacherObjective, task: Task, training: T
     )
 
 
-def _check_leaves(found: _Look, run: Run) -> None:
+def _check_leaves(found: _Look, run: TrainingRun) -> None:
     """Whatever a term's value depends on is the student's, or is trained and kept; it is never the teacher's."""
     names = {id(parameter): name for name, parameter in run.objective.named_parameters()}
     moved = {id(each) for group in run.optimizer.param_groups for each in group["params"]}
@@ -240,7 +240,7 @@ def _check_leaves(found: _Look, run: Run) -> None:
             require(not idle, f"{name} of {term} gets no gradient")
 
 
-def _written(run: Run) -> dict[str, Tensor]:
+def _written(run: TrainingRun) -> dict[str, Tensor]:
     """What a checkpoint of a run, written and read again, holds of the objective."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.safetensors"

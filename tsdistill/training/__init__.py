@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tsdistill.training.loop import fit, train
-from tsdistill.training.objectives import Lessons, Mentor, Objective, TeacherObjective, TruthObjective
+from tsdistill.training.objectives import Objective, OutputSource, TeacherObjective, TeacherOutputs, TruthObjective
 from tsdistill.training.spec import Training
 
-__all__ = ["Lessons", "Mentor", "Objective", "TeacherObjective", "Training", "TruthObjective", "fit", "train"]
+__all__ = [
+    "Objective",
+    "OutputSource",
+    "TeacherObjective",
+    "TeacherOutputs",
+    "Training",
+    "TruthObjective",
+    "fit",
+    "train",
+]

@@ -21,7 +21,7 @@ from tsdistill.training.averaging import Average
 from tsdistill.training.objectives import Objective, TruthObjective
 from tsdistill.training.ranks import Ranks, join
 from tsdistill.training.spec import Training
-from tsdistill.training.steps import Run, device_of, epoch, probe, trainable
+from tsdistill.training.steps import TrainingRun, device_of, epoch, probe, trainable
 
 EVALUATION_BATCH = 256
 
@@ -118,7 +118,7 @@ def fit(
         so_far = found[0] if found else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
         average = Average(model, training.average) if training.average is not None else None
         validation = task.validation.on(device)
-        run = Run(model, objective, windows.on(device), training, so_far, n_steps, parameters, average, ranks)
+        run = TrainingRun(model, objective, windows.on(device), training, so_far, n_steps, parameters, average, ranks)
         best = state.module_tensors(model)
         if found is not None:
             best = found[1].pop("best")
@@ -161,7 +161,9 @@ def fit(
     }
 
 
-def _keep(run: Run, best: dict[str, Tensor], checkpoint: Path, n_windows: int, stepping: float, whole: float) -> None:
+def _keep(
+    run: TrainingRun, best: dict[str, Tensor], checkpoint: Path, n_windows: int, stepping: float, whole: float
+) -> None:
     """Write where a run stands at the end of an epoch that took `whole` seconds, `stepping` of them for steps."""
 
     def write() -> None:

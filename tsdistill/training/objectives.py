@@ -81,7 +81,7 @@ class TruthObjective(Objective):
         return loss, {"truth": loss.detach()}
 
 
-class Lessons(Protocol):
+class TeacherOutputs(Protocol):
     """What a teacher says of every window of a part."""
 
     @property
@@ -92,7 +92,7 @@ class Lessons(Protocol):
         """The forecast, and what else was asked for, of a batch."""
 
 
-class Mentor(Protocol):
+class OutputSource(Protocol):
     """A teacher that is asked once about all windows; `tsdistill.teachers.CachedTeacher` is one."""
 
     @property
@@ -102,7 +102,7 @@ class Mentor(Protocol):
     def show(self, batch: Batch, *, attention: bool = False) -> Activations:
         """Everything the teacher shows of a batch, computed now."""
 
-    def lessons(self, windows: Windows, reads: Iterable[str] = ()) -> Lessons:
+    def outputs(self, windows: Windows, reads: Iterable[str] = ()) -> TeacherOutputs:
         """Forecasts of all windows, and the parts named in `reads`."""
 
 
@@ -111,20 +111,22 @@ class TeacherObjective(Objective):
 
     Args:
         losses: The terms.
-        mentor: Who teaches.
+        cached_teacher: Who teaches.
         balance: "fixed" leaves the weights as they are; "start" divides each term by the size of its gradient on the
             untrained student, relative to the first term's, so that each pulls as its weight says whatever its units.
     """
 
-    def __init__(self, losses: Sequence[Loss], mentor: Mentor, *, balance: Literal["fixed", "start"] = "fixed") -> None:
+    def __init__(
+        self, losses: Sequence[Loss], cached_teacher: OutputSource, *, balance: Literal["fixed", "start"] = "fixed"
+    ) -> None:
         super().__init__()
         if balance not in ("fixed", "start"):
             raise ConfigError(must("balance", 'be "fixed" or "start"', balance, "Leave it out for the default"))
-        self.losses, self.mentor, self.balance = LossSum(losses), mentor, balance
+        self.losses, self.cached_teacher, self.balance = LossSum(losses), cached_teacher, balance
         self._equations: NormalEquations | None = None
         self.formula = str(self.losses)
         how = [] if balance == "fixed" else [balance]
-        self.digest = digest_of([[term.digest for term in self.losses.terms], mentor.digest, *how])
+        self.digest = digest_of([[term.digest for term in self.losses.terms], cached_teacher.digest, *how])
 
     def bind(self, model: Forecaster, train: Windows) -> None:
         """Bind the losses to student and teacher, and look up what the teacher says of every window."""
@@ -134,14 +136,14 @@ class TeacherObjective(Objective):
             # Projectors are drawn anew for every student, and alike whenever that student starts.
             torch.manual_seed(int(digest_of([model.digest, self.digest]), 16) % 2**63)
             self.sum = self.losses.bind(model, example)
-        self._lessons = self.mentor.lessons(train, self.sum.reads)
+        self._outputs = self.cached_teacher.outputs(train, self.sum.reads)
         if self.balance == "start" and not model.closed_form:
             self.sum.balance(self._pulls(model, train))
 
     @property
     def notes(self) -> dict[str, Any]:
         """Which parts of the teacher did not fit into its cache and were asked for with every batch."""
-        return {"asked_every_batch": sorted(self._lessons.live)} if self._lessons.live else {}
+        return {"asked_every_batch": sorted(self._outputs.live)} if self._outputs.live else {}
 
     def at(self, progress: float) -> None:
         """Weights follow their schedules."""
@@ -150,7 +152,7 @@ class TeacherObjective(Objective):
     def equations(self, train: Windows, validation: Windows) -> NormalEquations:
         """Those of the blend of teacher and truth, if that is all the losses ask for."""
         alphas = self._check_solvable()
-        self._equations = NormalEquations(train, validation, lambda batch: self._lessons.of(batch).forecast, alphas)
+        self._equations = NormalEquations(train, validation, lambda batch: self._outputs.of(batch).forecast, alphas)
         return self._equations
 
     def untaught(self) -> TruthObjective:
@@ -184,7 +186,7 @@ class TeacherObjective(Objective):
 
     def sides(self, model: Forecaster, batch: Batch) -> tuple[Activations, Activations]:
         """What the student and the teacher show of a batch of training windows."""
-        return self._seen(model, batch), self._lessons.of(batch)
+        return self._seen(model, batch), self._outputs.of(batch)
 
     def _seen(self, model: Forecaster, batch: Batch) -> Activations:
         return model.activations(batch.context, batch.future, batch.past, attention=self.losses.sees_attention)
@@ -194,7 +196,7 @@ class TeacherObjective(Objective):
         batch = train.batch(torch.tensor([0, len(train) - 1]))
         with _at_rest(model), torch.no_grad():
             student = self._seen(model, batch)
-        return Example(student, self.mentor.show(batch, attention=self.losses.sees_attention), batch)
+        return Example(student, self.cached_teacher.show(batch, attention=self.losses.sees_attention), batch)
 
     def _pulls(self, model: Forecaster, train: Windows) -> list[float]:
         """Size of each term's gradient on the student's weights, over windows from all of the training part."""

@@ -30,7 +30,7 @@ INPUTS = ("context", "target", "past", "future")
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """Everything a step needs.
 
     Args:
@@ -82,7 +82,7 @@ class Run:
             self.average.model.load_state_dict(groups["average"])
 
 
-def epoch(run: Run, bar: Bar) -> tuple[dict[str, float], int]:
+def epoch(run: TrainingRun, bar: Bar) -> tuple[dict[str, float], int]:
     """One pass over the windows in an order that depends on seed and epoch only.
 
     Returns the mean of each loss part, the step reached and the last learning rate (the same numbers whether or not the
@@ -116,7 +116,7 @@ def epoch(run: Run, bar: Bar) -> tuple[dict[str, float], int]:
     return {**parts, "step": so_far.step, "learning_rate": rate}, n_windows
 
 
-def _step(run: Run, index: Tensor, rate: float) -> dict[str, Tensor]:
+def _step(run: TrainingRun, index: Tensor, rate: float) -> dict[str, Tensor]:
     """One gradient step on the mean over the windows at `index`; the sum of each loss part over this rank's share.
 
     Objectives are means over windows, so the mean over all is that of the batches, each weighted by its windows, and
@@ -148,7 +148,7 @@ def _step(run: Run, index: Tensor, rate: float) -> dict[str, Tensor]:
     return totals
 
 
-def _diverged(run: Run, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: float) -> DivergenceError:
+def _diverged(run: TrainingRun, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: float) -> DivergenceError:
     """The error that names what was not finite in a step: the data, else a part of the loss, else the gradient."""
     step, formula = run.so_far.step + 1, run.objective.formula
     kept = "the last good checkpoint, if one was asked for, is kept."

@@ -57,7 +57,7 @@ class Rounding:
         return found
 
 
-def faked(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
+def fake_quantize(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
     """A copy whose layers round their weights, and what they read, in every forward pass.
 
     Its parameters are the exact weights, so that an optimizer can move them by less than a step of the grid; their
@@ -84,7 +84,7 @@ def faked(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
     return model
 
 
-def settled(model: Forecaster, forecaster: Forecaster) -> Forecaster:
+def fold_rounded(model: Forecaster, forecaster: Forecaster) -> Forecaster:
     """A copy of the forecaster that was faked, with the rounded weights of its trained fake; nothing rounds any more.
 
     What is on a grid stays where it is when it is rounded again, so that deploying the result loses nothing of it.

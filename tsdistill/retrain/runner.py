@@ -73,7 +73,7 @@ def run_job(
     began = time.perf_counter()
     store = Store(job.store, create=True)
     with _disk_errors(store), store.locked():
-        night = _Night(job, store, began, progress, say)
+        night = _RetrainRun(job, store, began, progress, say)
         try:
             verdict = night.verdict(as_of)
         except Exception as error:
@@ -112,7 +112,7 @@ def rollback(store: str | Path) -> Verdict:
 
 
 @dataclass
-class _Night:
+class _RetrainRun:
     """One job at work; it keeps what is known so far, so that a failure can tell as much."""
 
     job: Job
@@ -151,12 +151,12 @@ class _Night:
         """The recipe's last model; a job that was killed finds its finished stages by data, recipe and version."""
         key = digest_of([recipe.to_dict(), task.fingerprint, task.test.fingerprint, versions()["tsdistill"]])
         self.run = f"runs/{_compact(cut.as_of)}-{key[:8]}"
-        kitchen = Workspace(self.store.folder / self.run, say=self.say)
-        with kitchen.locked():
-            write_text(kitchen.folder / "recipe.toml", recipe.to_toml())
-            models = make_models(recipe, task, kitchen, self.progress)
+        workspace = Workspace(self.store.folder / self.run, say=self.say)
+        with workspace.locked():
+            write_text(workspace.folder / "recipe.toml", recipe.to_toml())
+            models = make_models(recipe, task, workspace, self.progress)
             if self.job.report:
-                make_report(task, models, kitchen, self.progress, baselines=recipe.baselines)
+                make_report(task, models, workspace, self.progress, baselines=recipe.baselines)
         candidate = list(models.values())[-1]
         if not isinstance(candidate, Deployed):
             raise TypeError("a recipe must end in a deployed model")

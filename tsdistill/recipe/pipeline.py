@@ -15,8 +15,8 @@ from tsdistill.exporting import Deployed, export
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import prune
 from tsdistill.quantization import quantize
-from tsdistill.recipe.mentor import make_teacher, shown_digest
 from tsdistill.recipe.spec import Recipe
+from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
 from tsdistill.recipe.workspace import Workspace, write_text
 from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
@@ -84,30 +84,30 @@ def run(
         >>> result = td.run(td.Recipe.from_file("recipe.toml"), "out")    # doctest: +SKIP
         >>> print(result.report)                                          # doctest: +SKIP
     """
-    kitchen = Workspace(out, cache=cache, say=say)
-    with kitchen.locked():
-        write_text(kitchen.folder / "recipe.toml", from_anywhere(recipe).to_toml())
+    workspace = Workspace(out, cache=cache, say=say)
+    with workspace.locked():
+        write_text(workspace.folder / "recipe.toml", from_anywhere(recipe).to_toml())
         task = recipe.task.build(recipe.data.load())
         for name in recipe.baselines:
             statistical(name, task)  # refused, if at all, before anything is trained
-        models = make_models(recipe, task, kitchen, progress)
-        report = make_report(task, models, kitchen, progress, baselines=recipe.baselines)
+        models = make_models(recipe, task, workspace, progress)
+        report = make_report(task, models, workspace, progress, baselines=recipe.baselines)
         deployed = _deployed(list(models.values())[-1])
-        save(deployed, kitchen.folder / "artifact", metrics=evaluate(deployed, task, split="validation"))
+        save(deployed, workspace.folder / "artifact", metrics=evaluate(deployed, task, split="validation"))
     student = _trainable(models["student"])
     pruned = _trainable(models["pruned"]) if "pruned" in models else None
-    return Run(recipe, task, models["teacher"], student, pruned, deployed, report, kitchen.folder)
+    return Run(recipe, task, models["teacher"], student, pruned, deployed, report, workspace.folder)
 
 
-def make_models(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None) -> dict[str, Any]:
+def make_models(recipe: Recipe, task: Task, workspace: Workspace, progress: bool | None = None) -> dict[str, Any]:
     """Every model of a recipe in the order they are made, the deployed one last; finished stages are kept.
 
     The test part is not read. `run` compares the models afterwards; a retraining job judges the last one.
     """
-    teacher = make_teacher(recipe, task, kitchen, progress)
-    student = _make_student(recipe, task, teacher, kitchen, progress)
-    pruned = _make_pruned(recipe, task, teacher, student, kitchen, progress)
-    deployed = _make_deployed(recipe, task, teacher, pruned or student, kitchen, progress)
+    teacher = make_teacher(recipe, task, workspace, progress)
+    student = _make_student(recipe, task, teacher, workspace, progress)
+    pruned = _make_pruned(recipe, task, teacher, student, workspace, progress)
+    deployed = _make_deployed(recipe, task, teacher, pruned or student, workspace, progress)
     models: dict[str, Any] = {"teacher": teacher, "student": student}
     if pruned is not None:
         models["pruned"] = pruned
@@ -115,11 +115,11 @@ def make_models(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool |
 
 
 def _make_student(
-    recipe: Recipe, task: Task, teacher: Teacher, kitchen: Workspace, progress: bool | None
+    recipe: Recipe, task: Task, teacher: Teacher, workspace: Workspace, progress: bool | None
 ) -> Forecaster:
     spec = recipe.student
     return _trainable(
-        kitchen.stage(
+        workspace.stage(
             "student",
             {"task": task.fingerprint, "teacher": teacher.digest, **spec.to_dict()},
             lambda checkpoint: distill(
@@ -129,7 +129,7 @@ def _make_student(
                 losses=spec.losses,
                 training=spec.training,
                 keep=spec.keep,
-                cache=kitchen.cache,
+                cache=workspace.cache,
                 checkpoint=checkpoint,
                 progress=progress,
             ),
@@ -138,25 +138,25 @@ def _make_student(
 
 
 def _make_pruned(
-    recipe: Recipe, task: Task, teacher: Teacher, student: Forecaster, kitchen: Workspace, progress: bool | None
+    recipe: Recipe, task: Task, teacher: Teacher, student: Forecaster, workspace: Workspace, progress: bool | None
 ) -> Forecaster | None:
     spec = recipe.pruning
     if spec is None:
         return None
     mentor = teacher if spec.recover_from is None else None
     return _trainable(
-        kitchen.stage(
+        workspace.stage(
             "pruned",
             {"task": task.fingerprint, "teacher": teacher.digest, **_of(student), **spec.to_dict()},
             lambda checkpoint: prune(
-                student, task, spec, teacher=mentor, cache=kitchen.cache, checkpoint=checkpoint, progress=progress
+                student, task, spec, teacher=mentor, cache=workspace.cache, checkpoint=checkpoint, progress=progress
             ),
         )
     )
 
 
 def _make_deployed(
-    recipe: Recipe, task: Task, teacher: Teacher, model: Forecaster, kitchen: Workspace, progress: bool | None
+    recipe: Recipe, task: Task, teacher: Teacher, model: Forecaster, workspace: Workspace, progress: bool | None
 ) -> Deployed:
     spec = recipe.quantization
     # Other methods train nothing, and have no use for a teacher.
@@ -165,26 +165,26 @@ def _make_deployed(
     def make(checkpoint: Path) -> Deployed:
         if spec is None:
             return export(model, task)
-        how: dict[str, Any] = {"cache": kitchen.cache, "checkpoint": checkpoint, "progress": progress}
+        how: dict[str, Any] = {"cache": workspace.cache, "checkpoint": checkpoint, "progress": progress}
         return quantize(model, task, spec, teacher=mentor, **how)
 
     inputs = {"task": task.fingerprint, **_of(model), "quantization": None if spec is None else spec.to_dict()}
     if mentor is not None:
         inputs["teacher"] = mentor.digest
-    return _deployed(kitchen.stage("deployed", inputs, make))
+    return _deployed(workspace.stage("deployed", inputs, make))
 
 
 def make_report(
     task: Task,
     models: dict[str, Any],
-    kitchen: Workspace,
+    workspace: Workspace,
     progress: bool | None = None,
     *,
     baselines: tuple[Method, ...] = (),
 ) -> Report:
     """Measure once; a finished report of the same models is kept, because latency would differ every time."""
-    path, mark = kitchen.folder / "report.json", kitchen.folder / "stages" / "report.key"
-    page = kitchen.folder / "report.html"
+    path, mark = workspace.folder / "report.json", workspace.folder / "stages" / "report.key"
+    page = workspace.folder / "report.html"
     shown = {name: _of(model) for name, model in models.items()}
     data = [task.fingerprint, task.test.fingerprint, task.panel.name, str(task.panel.notes)]
     key = digest_of([shown, data, versions()["tsdistill"], *baselines])
@@ -196,7 +196,7 @@ def make_report(
     write_text(path, report.to_json())
     report.to_html(page)
     write_text(mark, key)
-    kitchen.log(stage="report")
+    workspace.log(stage="report")
     return report
 
 

@@ -34,39 +34,39 @@ from tsdistill.teachers import (
 from tsdistill.training import train
 
 
-def make_teacher(recipe: Recipe, task: Task, kitchen: Workspace, progress: bool | None = None) -> Teacher:
+def make_teacher(recipe: Recipe, task: Task, workspace: Workspace, progress: bool | None = None) -> Teacher:
     """The recipe's teacher for a task, trained or kept in this workspace, or read; trials of a search share it so.
 
     What is read is read every time, so that its digest is that of what lies there now: stages and cached forecasts are
     kept under it, and a table or folder that has changed never meets those of the old one.
     """
-    return _made(recipe.teacher, task, kitchen, progress, "teacher")
+    return _made(recipe.teacher, task, workspace, progress, "teacher")
 
 
-def _made(spec: Any, task: Task, kitchen: Workspace, progress: bool | None, stage: str) -> Teacher:
+def _made(spec: Any, task: Task, workspace: Workspace, progress: bool | None, stage: str) -> Teacher:
     teacher: Teacher
     if isinstance(spec, TeacherSpec):
-        teacher = _trained(spec, task, kitchen, progress, stage)
+        teacher = _trained(spec, task, workspace, progress, stage)
     else:
-        kitchen.say(f"{stage} ...")
+        workspace.say(f"{stage} ...")
         began = time.perf_counter()
         if isinstance(spec, EnsembleTeacherSpec):
             # What is only read comes first: a file that is wrong is found before anything is trained.
             order = sorted(range(len(spec.members)), key=lambda place: isinstance(spec.members[place], TeacherSpec))
-            made = {n: _made(spec.members[n], task, kitchen, progress, f"{stage}-{n + 1}") for n in order}
+            made = {n: _made(spec.members[n], task, workspace, progress, f"{stage}-{n + 1}") for n in order}
             teacher = TeacherEnsemble([made[n] for n in sorted(made)], task, spec.weights)
         else:
             teacher = _read(spec, task)
         seconds = time.perf_counter() - began
-        kitchen.log(stage=stage, kind=spec.kind, digest=teacher.digest, **spec.paths, seconds=round(seconds, 2))
-        kitchen.say(f"{stage} is {teacher!r}")
+        workspace.log(stage=stage, kind=spec.kind, digest=teacher.digest, **spec.paths, seconds=round(seconds, 2))
+        workspace.say(f"{stage} is {teacher!r}")
     return teacher if spec.trust is None else TrustedTeacher(teacher, task, sharpness=spec.trust)
 
 
-def _trained(spec: TeacherSpec, task: Task, kitchen: Workspace, progress: bool | None, stage: str) -> Forecaster:
+def _trained(spec: TeacherSpec, task: Task, workspace: Workspace, progress: bool | None, stage: str) -> Forecaster:
     # Trust changes nothing about the training.
     inputs = {"task": task.fingerprint, **spec.replace(trust=None).to_dict()}
-    found = kitchen.stage(
+    found = workspace.stage(
         stage,
         inputs,
         lambda checkpoint: train(spec.model, task, spec.training, checkpoint=checkpoint, progress=progress),
