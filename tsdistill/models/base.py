@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -91,6 +92,14 @@ class Forecaster(nn.Module):
             self.__dict__["control"] = value
         else:
             super().__setattr__(name, value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A model by itself: everything is copied but the control, which stays with the original."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        state = {name: value for name, value in self.__dict__.items() if name != "control"}
+        copied.__setstate__({**copy.deepcopy(state, memo), "control": None})
+        return copied
 
     @property
     def context(self) -> int:
