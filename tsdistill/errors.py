@@ -8,6 +8,27 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import NamedTuple
+
+FieldPath = tuple[str | int, ...]
+"""Where a field stands in a spec: names of fields, and places in tuples from 0."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with one field of a spec.
+
+    Args:
+        path: The field's place; empty for a rule about several fields of the outermost spec.
+        sentence: Rule, value and remedy.
+    """
+
+    path: FieldPath
+    sentence: str
+
+    def __str__(self) -> str:
+        """The sentence; a field inside of other specs is named by its address first."""
+        plain = len(self.path) < 2 and (not self.path or self.sentence.startswith(f"`{self.path[0]}`"))
+        return self.sentence if plain else f"In {address_of(self.path)}: {self.sentence}"
 
 
 class TsdistillError(Exception):
@@ -15,7 +36,16 @@ class TsdistillError(Exception):
 
 
 class ConfigError(TsdistillError, ValueError):
-    """A spec holds a value that its rules forbid; the message lists every problem."""
+    """A spec holds a value that its rules forbid; the message lists every problem.
+
+    Args:
+        message: For people.
+        problems: The same one by one, where a spec's fields were at fault.
+    """
+
+    def __init__(self, message: str = "", problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class ShapeError(TsdistillError, ValueError):
@@ -40,6 +70,19 @@ class OrderError(TsdistillError, RuntimeError):
 
 class DivergenceError(TsdistillError, ArithmeticError):
     """Training met a loss or a gradient that is not finite; the message names step, term and learning rate."""
+
+
+def address_of(path: FieldPath) -> str:
+    """A place as it is written: `student.losses[1].weight`.
+
+    Example:
+        >>> address_of(("student", "losses", 1, "weight"))
+        'student.losses[1].weight'
+    """
+    written = ""
+    for part in path:
+        written += f"[{part}]" if isinstance(part, int) else f".{part}" if written else part
+    return written
 
 
 def must(name: str, rule: str, value: object, remedy: str) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import tomli_w
 from pydantic import (
@@ -23,9 +22,12 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from tsdistill.errors import ConfigError, listed, nearest
+from tsdistill.errors import ConfigError
+from tsdistill.spec.explaining import explained
+
+if TYPE_CHECKING:
+    from tsdistill.spec.ranges import Shorthand
 
 SCHEMA_VERSION = 1
 """Version of the written form of specs; a reader refuses a newer one."""
@@ -54,6 +56,12 @@ class Spec(BaseModel):
     """Fields that came later and are left out of what is written while they are at their default, so that the files and
     digests of what does not use them are what they were."""
 
+    shorthands: ClassVar[Mapping[str, Shorthand]] = {}
+    """Words that set several numbers at once, by name; a validator of the class reads them."""
+
+    left_out_at: ClassVar[tuple[str, float] | None] = None
+    """A field, and the value at which the whole spec is left out of what holds it: a loss of weight 0."""
+
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, ser_json_inf_nan="constants"
     )
@@ -62,7 +70,7 @@ class Spec(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error, type(self))) from None
+            raise explained(error, type(self)) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -70,8 +78,8 @@ class Spec(BaseModel):
         """Undo `_write_none`."""
         if not isinstance(values, dict):
             return values
-        said = {name for name, value in values.items() if isinstance(value, str) and value == NONE}
-        return {name: None if name in said and cls._reads_none(name) else value for name, value in values.items()}
+        none = {name for name, value in values.items() if isinstance(value, str) and value == NONE}
+        return {name: None if name in none and cls._reads_none(name) else value for name, value in values.items()}
 
     @model_serializer(mode="wrap")
     def _write_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -80,7 +88,7 @@ class Spec(BaseModel):
         return {
             name: NONE if value is None else value
             for name, value in written.items()
-            if (value is not None or self._may_be_none(name)) and not self._says_nothing(name)
+            if (value is not None or self._may_be_none(name)) and not self._is_left_out(name)
         }
 
     @classmethod
@@ -90,7 +98,7 @@ class Spec(BaseModel):
         kinds = get_args(field.annotation) if field is not None else ()
         return type(None) in kinds and str not in kinds
 
-    def _says_nothing(self, name: str) -> bool:
+    def _is_left_out(self, name: str) -> bool:
         return name in self.late and getattr(self, name) == type(self).model_fields[name].default
 
     @classmethod
@@ -101,6 +109,56 @@ class Spec(BaseModel):
     def replace(self, **values: Any) -> Self:
         """A copy with some fields changed, checked like a new one; fields that were derived stay as they are."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **values})
+
+    def replace_at(self, values: Mapping[str, Any]) -> Self:
+        """A copy with values at their addresses, checked like a new one.
+
+        Numbers that were derived from one that changes are derived anew. A kind that changes keeps what both kinds have
+        (see `exchanged`); an item that is not there yet is added, and one whose weight becomes 0, or that is set to
+        None, is left out.
+
+        Args:
+            values: By address from here: `{"student.model.width": 32, "pruning": None}`.
+
+        Raises:
+            ConfigError: an address leads nowhere, or a field refuses its value; the message names the address.
+
+        Example:
+            >>> from tsdistill.recipe import default_recipe
+            >>> recipe = default_recipe().replace_at({"student.model.kind": "mlp", "student.model.width": 32})
+            >>> recipe.student.model.hidden
+            (64, 64)
+            >>> default_recipe().replace_at({"student.model.widht": 32})
+            Traceback (most recent call last):
+            tsdistill.errors.ConfigError: `student.model.widht` is not an address of this LSTMConfig. Did you mean ...
+        """
+        from tsdistill.spec import addresses
+
+        replaced = addresses.changed(self, [(addresses.parsed(address), value) for address, value in values.items()])
+        assert isinstance(replaced, type(self))  # only what lies inside can be left out
+        return replaced
+
+    def value_at(self, address: str) -> Any:
+        """What stands at an address, such as "student.model.width".
+
+        Raises:
+            ConfigError: the address leads nowhere.
+        """
+        from tsdistill.spec import addresses
+
+        return addresses.value_at(self, address)
+
+    def minimal(self) -> dict[str, Any]:
+        """The fields that have to be given for the same spec: those that are neither at their default nor derived."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        for name in type(self).model_fields:
+            fewer = {other: value for other, value in values.items() if other != name}
+            try:
+                if type(self)(**fewer) == self:
+                    values = fewer
+            except ConfigError:
+                continue
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as plain JSON types that TOML can hold as well."""
@@ -163,6 +221,28 @@ class Spec(BaseModel):
         return digest_of({"class": type(self).__name__, **self.to_dict()})
 
 
+class Member(Spec):
+    """Base of the specs that make up a `Family`: models, losses, criteria, ways to quantize.
+
+    A subclass gives its `kind` a default, the word that names it in files.
+    """
+
+    def exchanged(self, cls: type[Spec]) -> Any:
+        """A spec of another class of the same family that keeps what was set here and both classes have."""
+        kept = {name: value for name, value in self.minimal().items() if name in cls.model_fields}
+        return cls(**kept)
+
+    @classmethod
+    def contract_problems(cls) -> list[str]:
+        """What a class lacks to be a member of its family; empty where it keeps the contract."""
+        return []
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Specs of this class with settings worth a test; contract checks try every one of them."""
+        return (cls(),)
+
+
 class LineageStep(Spec):
     """One step of how a forecaster came to be: what was done, with which spec, seed, data and result.
 
@@ -193,58 +273,3 @@ def _table(values: Any, cls: type) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{cls.__name__} must be a JSON object, got {type(values).__name__}.")
     return values
-
-
-def _explain(error: ValidationError, cls: type[BaseModel]) -> str:
-    """Pydantic's findings in house style: rule, value, remedy; all of them."""
-    problems: list[str] = []
-    for item in error.errors(include_url=False):
-        sentence = _sentence(item, cls)
-        # A spec inside this one has listed its own problems: its bullets join ours, each with the place they are in.
-        _, _, bullets = sentence.partition(":\n  - ")
-        place = ".".join(str(part) for part in item["loc"])
-        nested = bullets.split("\n  - ") if bullets else [sentence]
-        problems += [f"In `{place}`: {each}" if item["type"] == "value_error" and place else each for each in nested]
-    return listed(problems, cls.__name__)
-
-
-def _sentence(item: ErrorDetails, cls: type[BaseModel]) -> str:
-    name = ".".join(str(part) for part in item["loc"])
-    message = item["msg"]
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(cls, item["loc"][:-1])
-        return f"`{name}` is not a field of {cls.__name__}. {nearest(str(item['loc'][-1]), known)}"
-    if item["type"] == "union_tag_invalid":
-        context = item.get("ctx", {})
-        known = [tag.strip(" '") for tag in str(context.get("expected_tags", "")).split(",")]
-        tag = context.get("tag")
-        return f"`{name}.kind` must be a known kind, got kind={tag!r}. {nearest(str(tag), known)}"
-    if item["type"] == "union_tag_not_found":
-        return f"`{name}` must say its `kind`, got {name}={_without_password(repr(item['input']))}."
-    if item["type"] == "missing":
-        return f"`{name}` must be given: {cls.__name__} has no default for it."
-    if item["type"] == "value_error":
-        # Raised by our own validators, which already speak in house style.
-        return message.removeprefix("Value error, ")
-    message = re.sub(r"^\w+ should ", "", message)
-    return f"`{name}` must {message}, got {name}={_without_password(repr(item['input']))}."
-
-
-def _without_password(text: str) -> str:
-    """A value as it may be shown: what stands where addresses hold passwords is struck out."""
-    text = re.sub(r"(://[^:/\s'\"]*:)[^\s'\"]*@", r"\1***@", text)
-    return re.sub(r"(?i)(pass\w*|pwd|secret|token)(=|': ')[^&;\s'\"]+", r"\1\2***", text)
-
-
-def _fields_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the model that an error location points into."""
-    known: list[str] = list(cls.model_fields)
-    model: Any = cls
-    for part in loc:
-        field = getattr(model, "model_fields", {}).get(part)
-        candidates = [field.annotation] if field else []
-        candidates += list(getattr(field.annotation, "__args__", ())) if field else []
-        nested = [candidate for candidate in candidates if hasattr(candidate, "model_fields")]
-        if nested:
-            model, known = nested[0], [name for candidate in nested for name in candidate.model_fields]
-    return known

@@ -1,0 +1,68 @@
+"""What pydantic finds wrong with a spec, in house style: address, rule, value and remedy; all problems at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tsdistill.errors import ConfigError, FieldPath, Problem, listed, nearest
+
+
+def explained(error: ValidationError, cls: type[BaseModel]) -> ConfigError:
+    """One error for everything that pydantic found, every problem with the address of its field."""
+    problems: list[Problem] = []
+    for item in error.errors(include_url=False):
+        path = _path(item["loc"], cls)
+        nested = getattr(item.get("ctx", {}).get("error"), "problems", ())
+        if nested:
+            problems += [Problem((*path, *inner.path), inner.sentence) for inner in nested]
+        else:
+            problems.append(Problem(path, _sentence(item, path, cls)))
+    return config_error(problems, cls.__name__)
+
+
+def config_error(problems: Sequence[Problem], what: str) -> ConfigError:
+    """A `ConfigError` that lists problems and keeps them, for whoever holds the spec that they are in."""
+    problems = tuple(dict.fromkeys(problems))
+    return ConfigError(listed([str(problem) for problem in problems], what), problems)
+
+
+def within(error: ConfigError, path: FieldPath, what: str) -> ConfigError:
+    """The same error, its problems at a place inside of something larger."""
+    problems = error.problems or (Problem((), str(error)),)
+    return config_error([Problem((*path, *inner.path), inner.sentence) for inner in problems], what)
+
+
+def _path(loc: tuple[int | str, ...], cls: type[BaseModel]) -> FieldPath:
+    """A location of pydantic's without the names of union members, which stand between a field and its items."""
+    path: list[str | int] = []
+    for part in loc:
+        if isinstance(part, str) and path and not re.fullmatch(r"\w[\w-]*", part):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _sentence(item: ErrorDetails, path: FieldPath, cls: type[BaseModel]) -> str:
+    name, message = str(path[-1]) if path else cls.__name__, item["msg"]
+    if path and isinstance(path[-1], int):
+        name = f"{next((part for part in reversed(path) if isinstance(part, str)), cls.__name__)}[{path[-1]}]"
+    if item["type"] == "extra_forbidden":
+        known = [*cls.model_fields, *getattr(cls, "shorthands", ())]
+        return f"`{name}` is not a field of {cls.__name__}. {nearest(name, known)}"
+    if item["type"] == "missing":
+        return f"`{name}` must be given: {cls.__name__} has no default for it."
+    if item["type"] == "value_error":
+        # Raised by our own validators, which already speak in house style.
+        return message.removeprefix("Value error, ")
+    message = re.sub(r"^\w+ should ", "", message)
+    return f"`{name}` must {message}, got {name}={without_password(repr(item['input']))}."
+
+
+def without_password(text: str) -> str:
+    """A value as it may be shown: what stands where addresses hold passwords is struck out."""
+    text = re.sub(r"(://[^:/\s'\"]*:)[^\s'\"]*@", r"\1***@", text)
+    return re.sub(r"(?i)(pass\w*|pwd|secret|token)(=|': ')[^&;\s'\"]+", r"\1\2***", text)
