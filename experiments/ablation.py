@@ -24,7 +24,7 @@ from gain import mean_loss, validation_mse
 import tsdistill as td
 from tsdistill.evaluation import compare_losses, holm
 from tsdistill.evaluation.scores import score
-from tsdistill.models import config_from_dict
+from tsdistill.models import MODELS
 from tsdistill.models.base import Forecaster
 from tsdistill.spec import digest_of
 
@@ -65,13 +65,13 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
     @cache
     def teacher() -> Forecaster:
         how = {**plan["teacher"]["training"], **entry["training"], "seed": 100}
-        config = config_from_dict(plan["teacher"]["config"])
+        config = MODELS.read(plan["teacher"]["config"])
         return td.train(config, task(), td.Training.from_dict(how), progress=False)
 
     @cache
     def fit(losses: tuple[td.Loss, ...], seed: int) -> Forecaster:
         training = td.Training.from_dict({**student["training"], **entry["training"], "seed": seed})
-        config = config_from_dict(student["config"])
+        config = MODELS.read(student["config"])
         if not losses:
             return td.train(config, few(), training, progress=False)
         return td.distill(

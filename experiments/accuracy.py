@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 import tsdistill as td
-from tsdistill.models import config_from_dict
+from tsdistill.models import MODELS
 from tsdistill.spec import digest_of
 
 COLUMNS = [
@@ -102,7 +102,7 @@ def cell(
     task = td.Task(panel, context=context, horizon=horizon, covariates=covariates)
     training = td.Training.from_dict({**entry.get("training", {}), "seed": seed})
     began = time.perf_counter()
-    model = td.train(config_from_dict(entry["config"]), task, training, progress=False)
+    model = td.train(MODELS.read(entry["config"]), task, training, progress=False)
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {
         "model": entry["name"], "horizon": horizon, "context": context, "seed": seed,

@@ -27,7 +27,7 @@ from filelock import FileLock
 import tsdistill as td
 from tsdistill.evaluation import compare_losses, holm
 from tsdistill.evaluation.scores import Scores, score
-from tsdistill.models import config_from_dict
+from tsdistill.models import MODELS
 from tsdistill.models.base import Forecaster
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
@@ -124,7 +124,7 @@ def choose_teacher(entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[s
     for spec in plan["teachers"]:
         n_windows = spec.get("windows_per_epoch", {}).get(entry["dataset"])
         training = training_of(spec.get("training", {}), entry, plan, few, 100, n_windows)
-        found[spec["name"]] = td.train(config_from_dict(spec["config"]), task, training, progress=False)
+        found[spec["name"]] = td.train(MODELS.read(spec["config"]), task, training, progress=False)
     errors = {name: validation_mse(model, task) for name, model in found.items()}
     close = [name for name in found if errors[name] <= CLOSE * min(errors.values())]
     if len(close) > 1:
@@ -142,7 +142,7 @@ def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec, few: bool
 
     def fit(setting: Spec, seed: int) -> Forecaster:
         training = training_of({**student.get("training", {}), **setting.get("training", {})}, entry, plan, few, seed)
-        return td.train(config_from_dict(setting["config"]), task, training, progress=False)
+        return td.train(MODELS.read(setting["config"]), task, training, progress=False)
 
     tried = [fit(setting, seeds[0]) for setting in student["settings"]]
     best = int(np.argmin([validation_mse(model, task) for model in tried]))
@@ -176,7 +176,7 @@ def cell(
 
     def fit(alpha: float, seed: int) -> Forecaster:
         training = training_of(setting["training"], entry, plan, few, seed)
-        config, losses = config_from_dict(setting["config"]), [td.OutputLoss(alpha=alpha)]
+        config, losses = MODELS.read(setting["config"]), [td.OutputLoss(alpha=alpha)]
         return td.distill(
             teacher, config, task, losses=losses, training=training, control=False, cache=outputs, progress=False
         )

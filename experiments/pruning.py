@@ -37,7 +37,7 @@ from pruning_tables import chosen, equal, settled, summarise
 
 import tsdistill as td
 from tsdistill.evaluation import compare_losses, window_losses
-from tsdistill.models import config_from_dict
+from tsdistill.models import MODELS
 from tsdistill.spec import digest_of
 from tsdistill.training import TruthObjective, fit
 
@@ -137,7 +137,7 @@ class Bench:
 
     def dense(self) -> td.Forecaster:
         """The model that is pruned."""
-        config = config_from_dict(self.entry["config"])
+        config = MODELS.read(self.entry["config"])
         return self.kept("dense", lambda: self.learn(config.build(self.task.signature, self.seed), self.training()))
 
     def pruned(self, share: float, also: str = "") -> td.Forecaster:
@@ -168,7 +168,7 @@ class Bench:
 
     def rung(self, number: int) -> td.Forecaster:
         """A dense model of another size, trained for the whole budget."""
-        config = config_from_dict({**self.entry["config"], **self.entry["ladder"][number]})
+        config = MODELS.read({**self.entry["config"], **self.entry["ladder"][number]})
 
         def make() -> td.Forecaster:
             return self.learn(config.build(self.task.signature, self.seed), self.training(self.whole))
@@ -266,7 +266,7 @@ class Bench:
 
     def baseline(self) -> None:
         """A model without seeds or pruning."""
-        config = config_from_dict(self.entry["config"])
+        config = MODELS.read(self.entry["config"])
         self.cell("baseline", lambda: td.train(config, self.task, progress=False), test=True)
 
     def run(self) -> None:

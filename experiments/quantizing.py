@@ -39,7 +39,7 @@ from quantizing_tables import summarise
 import tsdistill as td
 from tsdistill.evaluation import measure_latency
 from tsdistill.evaluation.scores import score
-from tsdistill.models import config_from_dict
+from tsdistill.models import MODELS
 from tsdistill.quantization.choice import EVERY
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.qat import deployed_form
@@ -136,7 +136,7 @@ class Bench:
         """Trained, from `work/` or now."""
         folder = self.work / self.key("model")
         if not folder.exists():
-            config = config_from_dict(self.entry["config"])
+            config = MODELS.read(self.entry["config"])
             td.save(td.train(config, task, self.training("training"), progress=False), folder)
         found = td.load(folder)
         assert isinstance(found, td.Forecaster)
@@ -241,7 +241,7 @@ class Bench:
             task = self.task(n_channels)
             model = self.model(self.task())
             if n_channels < len(self.panel.channels):  # the same weights for fewer channels
-                whole, model = model, config_from_dict(self.entry["config"]).build(task.signature).eval()
+                whole, model = model, MODELS.read(self.entry["config"]).build(task.signature).eval()
                 # Of what is known of each channel, the first ones'.
                 mine = model.state_dict()
                 model.load_state_dict({n: each[: len(mine[n])] for n, each in whole.state_dict().items()})

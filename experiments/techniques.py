@@ -29,7 +29,7 @@ import torch
 from accuracy import Results
 
 import tsdistill as td
-from tsdistill.models import config_from_dict
+from tsdistill.models import MODELS
 from tsdistill.quantization import candidate_table
 from tsdistill.quantization.choice import EVERY
 from tsdistill.report.machine import machine
@@ -118,7 +118,7 @@ def measure(
         return models[name]
 
     def config(name: str) -> td.ModelConfig:
-        return config_from_dict(entry[name])
+        return MODELS.read(entry[name])
 
     quiet: dict[str, Any] = {"progress": False}
     taught: dict[str, Any] = {**quiet, "cache": work / "cache"}

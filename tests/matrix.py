@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import deployables
 
 import tsdistill as td
-from tsdistill.models import CONFIGS
+from tsdistill.models import MODELS
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.quantization import choice
 
@@ -134,5 +134,5 @@ def table(rows: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    assert set(ARCHITECTURES) == set(CONFIGS)
+    assert set(ARCHITECTURES) == set(MODELS.kinds)
     print(table([row(kind) for kind in sys.argv[1:] or ARCHITECTURES]))

@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[str]]] = {
         ["`past` must not be named in future as well", "['b']"],
     ),
     "twice": (lambda: Covariates(future=("a", "a")), ["`future` must name each entry once"]),
-    "no cycle": (lambda: Covariates(calendar=("time-of-moon",)), ["`calendar.0`", "'time-of-day'", "time-of-moon"]),  # type: ignore[arg-type]
+    "no cycle": (lambda: Covariates(calendar=("time-of-moon",)), ["`calendar[0]`", "'time-of-day'", "time-of-moon"]),  # type: ignore[arg-type]
     "no date": (
         lambda: Covariates(holidays=("2024-12-25", "Christmas", "2024-13-01")),
         ["`holidays` must be ISO dates", "['Christmas', '2024-13-01']", "Write 2013-12-25"],

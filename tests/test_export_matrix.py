@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_contracts import MODELS
 
 from tsdistill.artifacts import save
 from tsdistill.data.task import Signature, Task
 from tsdistill.exporting import export, parity_windows
 from tsdistill.models import (
-    CONFIGS,
+    MODELS,
     BinnedHead,
     Forecaster,
     LSTMConfig,
@@ -58,7 +57,7 @@ def pruned(config: ModelConfig) -> Forecaster:
     return model
 
 
-POINT = [config for config in MODELS if getattr(config, "head", None) in (None, PatchTSTConfig().head)]
+POINT = [config for config in MODELS.examples() if getattr(config, "head", None) in (None, PatchTSTConfig().head)]
 CELLS = {
     **{f"{config.kind}-{number}": lambda config=config: built(config) for number, config in enumerate(POINT)},
     "mlp-covariates": lambda: built(MLPConfig(width=7, depth=1), toy_signature(("future", "past"))),
@@ -72,7 +71,7 @@ CELLS = {
 
 
 def test_every_architecture_has_a_cell() -> None:
-    assert {config.kind for config in POINT} == set(CONFIGS)
+    assert {config.kind for config in POINT} == set(MODELS.kinds)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in CELLS])

@@ -84,7 +84,7 @@ PUBLIC = [
     "runtime",
     "save",
     "search",
-    "sensitivity",
+    "pruning_sensitivity",
     "shrink",
     "solve",
     "statistical",

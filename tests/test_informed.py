@@ -15,7 +15,7 @@ from tsdistill.data.task import Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.evaluation.baselines import baselines
 from tsdistill.models import (
-    CONFIGS,
+    MODELS,
     InvertedTransformerConfig,
     LSTMConfig,
     MLPConfig,
@@ -60,7 +60,7 @@ def test_what_covariates_tell_is_learnt(config: ModelConfig) -> None:
 
 def test_every_config_that_takes_covariates_is_tried_here() -> None:
     # Those that need a covariate look at that one only, and have tests of their own.
-    free = {kind for kind, config in CONFIGS.items() if config.takes and config().needs is None}
+    free = {MODELS.kind_of(config) for config in MODELS if config.takes and config().needs is None}
     assert {config.kind for config in INFORMED} == free
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_contracts import HEADS, LOSS_EXAMPLES
 
+from tests.test_contracts import HEAD_OF
 from tsdistill.data import Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.losses import (
+    LOSSES,
     AttentionLoss,
     FeatureLoss,
     Loss,
@@ -47,9 +48,9 @@ def teacher(task: Task) -> Forecaster:
     return TRANSFORMER.build(task.signature, seed=2)
 
 
-@pytest.mark.parametrize("loss", LOSS_EXAMPLES, ids=str)
+@pytest.mark.parametrize("loss", LOSSES.examples(), ids=str)
 def test_every_loss_works_beside_an_output_loss(loss: Loss, task: Task) -> None:
-    head = HEADS.get(loss.kind, PointHead())
+    head = HEAD_OF.get(loss.kind, PointHead())
     student = PatchTSTConfig(depth=1, width=10, heads=5, patch=11, stride=11, head=head)
     guide = TRANSFORMER.replace(head=head).build(task.signature, seed=2)
     output, found = check_losses([OutputLoss(), loss], guide, student, task)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tsdistill.errors import ConfigError, ShapeError
-from tsdistill.models import LSTMConfig, MLPConfig, ModelConfig, PatchTSTConfig, SeasonalNaiveConfig, config_from_dict
+from tsdistill.models import MODELS, LSTMConfig, MLPConfig, ModelConfig, PatchTSTConfig, SeasonalNaiveConfig
 from tsdistill.models.layers import Attention, Patches, WindowNorm
 from tsdistill.testing import toy_signature, toy_task
 
@@ -99,7 +99,7 @@ IMPOSSIBLE: list[tuple[type[ModelConfig], dict[str, Any], list[str]]] = [
     (PatchTSTConfig, {"patch": 8, "stride": 9}, ["stride", "at most patch = 8"]),
     (PatchTSTConfig, {"dropout": 1.0, "widht": 3}, ["2 problems", "dropout", "`width`"]),
     (LSTMConfig, {"widths": ()}, ["widths", "at least 1 item"]),
-    (LSTMConfig, {"widths": (5, 0)}, ["widths.1", "greater than 0"]),
+    (LSTMConfig, {"widths": (5, 0)}, ["widths[1]", "greater than 0"]),
     (MLPConfig, {"hidden": (3, 3, 3), "depth": 2}, ["hidden", "one per layer"]),
     (SeasonalNaiveConfig, {"period": 0}, ["period"]),
     (PatchTSTConfig, {"heads": 4.0}, ["heads", "whole number"]),
@@ -137,7 +137,7 @@ def test_a_context_of_the_wrong_shape_is_refused() -> None:
 
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="lstm"):
-        config_from_dict({"kind": "lstn"})
+        MODELS.read({"kind": "lstn"})
 
 
 def test_predictions_are_in_raw_units_and_leave_random_state_alone() -> None:

@@ -60,7 +60,7 @@ def test_norms_of_weights(name: str, task: Task) -> None:
     for rows in slices:
         found = [(np.abs(rows[unit]) ** power).sum() for unit in range(7)]
         expected += np.array(found) / np.mean(found)
-    found = CRITERIA[name](model, group, Evidence(model, task))
+    found = CRITERIA.read(name).score(model, group, Evidence(model, task))
     assert np.allclose(found.numpy(), expected ** (1 / power))
 
 
@@ -85,7 +85,7 @@ def test_taylor_is_the_gradient_of_a_gate_on_each_unit(config: ModelConfig, task
             (slope,) = torch.autograd.grad(functional.mse_loss(forecast, batch.target), gate)
             squares.append(slope.double().square())
         expected = torch.stack(squares).mean(0).sqrt()
-        found = CRITERIA["taylor"](model, group, evidence)
+        found = CRITERIA.read("taylor").score(model, group, evidence)
         assert torch.allclose(found, expected, rtol=1e-3, atol=1e-7), group.name
 
 
@@ -95,7 +95,7 @@ def test_activations_weigh_the_weights_that_read_them(task: Task) -> None:
     sizes = np.sqrt((inner(model, evidence) ** 2).mean(axis=0))
     weights = np.abs(model.state_dict()["blocks.0.contract.weight"].double().numpy())
     expected = np.array([sum(weights[row, unit] * sizes[unit] for row in range(5)) for unit in range(7)])
-    found = CRITERIA["activation"](model, group_of(model, "block1.hidden"), evidence).numpy()
+    found = CRITERIA.read("activation").score(model, group_of(model, "block1.hidden"), evidence).numpy()
     assert np.allclose(found, expected / expected.mean(), rtol=1e-4)
 
 
@@ -106,7 +106,7 @@ def test_of_two_alike_one_goes_and_one_stays(task: Task) -> None:
         for name in ("blocks.0.expand.weight", "blocks.0.expand.bias"):
             state[name][4] = state[name][1]
     evidence = Evidence(model, task, n_windows=37)
-    scores = CRITERIA["redundancy"](model, group_of(model, "block1.hidden"), evidence)
+    scores = CRITERIA.read("redundancy").score(model, group_of(model, "block1.hidden"), evidence)
     assert int(scores.argmin()) in (1, 4)
     assert float(scores.min()) < 1e-6
     assert float(scores[[1, 4]].max()) > 0.01
@@ -123,7 +123,7 @@ def test_units_that_nobody_reads_are_worth_nothing(name: str, config: ModelConfi
     for group in (each for each in model.width_groups() if each.kind in ("units", "heads")):
         silent = copy.deepcopy(model)
         group.silence(dict(silent.named_parameters()), torch.tensor([1]))
-        scores = CRITERIA[name](silent, group, Evidence(silent, task, n_windows=11))
+        scores = CRITERIA.read(name).score(silent, group, Evidence(silent, task, n_windows=11))
         assert abs(float(scores[1])) < 1e-6 < float(scores.abs().max())
 
 
@@ -131,7 +131,7 @@ def test_the_loss_of_blocks_and_of_old_patches_is_what_their_absence_costs(task:
     model = shaken(PatchTSTConfig(depth=3, width=6, heads=2, patch=11, stride=11))
     evidence = Evidence(model, task, n_windows=11)
     for name, kept in (("layers", [0, 2]), ("context", [2, 3])):
-        scores = CRITERIA["loss"](model, group_of(model, name), evidence)
+        scores = CRITERIA.read("loss").score(model, group_of(model, name), evidence)
         without = evidence.error(rebuild(model, {name: kept})) - evidence.error(model)
         assert float(scores[1]) == pytest.approx(without, abs=1e-6)
 
@@ -139,7 +139,7 @@ def test_the_loss_of_blocks_and_of_old_patches_is_what_their_absence_costs(task:
 def test_recurrent_layers_are_ranked_by_what_their_absence_costs(task: Task) -> None:
     model = shaken(LSTMConfig(widths=(5, 5, 3), embedding=5, patch=11))
     evidence = Evidence(model, task, n_windows=11)
-    scores = CRITERIA["loss"](model, group_of(model, "layers"), evidence)
+    scores = CRITERIA.read("loss").score(model, group_of(model, "layers"), evidence)
     errors = [evidence.error(rebuild(model, {"layers": kept})) for kept in ([1, 2], [0, 2])]
     assert scores.tolist() == pytest.approx([*(error - evidence.error(model) for error in errors), 0], abs=1e-6)
     spec = Pruning(ratio=0.34, criterion="loss", groups=("layers",), recovery=None)
@@ -171,7 +171,7 @@ def test_a_global_ranking_counts_and_leaves_everyone_something(task: Task) -> No
         assert kept == max(whole - round(whole * ratio), len(plan.rows))
 
 
-@pytest.mark.parametrize("name", list(CRITERIA))
+@pytest.mark.parametrize("name", CRITERIA.kinds)
 def test_every_criterion_prunes(name: str, task: Task) -> None:
     spec = Pruning(criterion=name, ranking="global", recovery=None)
     smaller = prune(shaken(NET), task, spec)

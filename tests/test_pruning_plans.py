@@ -23,7 +23,16 @@ from tsdistill.models import (
     PatchTSTConfig,
     TCNConfig,
 )
-from tsdistill.pruning import Evidence, Pruning, Sensitivity, macs_of, plan_pruning, prune, rebuild, sensitivity
+from tsdistill.pruning import (
+    Evidence,
+    Pruning,
+    PruningSensitivity,
+    macs_of,
+    plan_pruning,
+    prune,
+    pruning_sensitivity,
+    rebuild,
+)
 from tsdistill.report import plot_sensitivity
 from tsdistill.testing import toy_signature, toy_task
 
@@ -124,7 +133,7 @@ def test_curves_are_errors_of_cut_models(task: Task) -> None:
     model = shaken(TST)
     before = model.digest
     spec = Pruning(groups=("block*.feedforward", "context"), criterion="taylor")
-    found = sensitivity(model, task, spec, ratios=(0.0, 0.3, 0.9))
+    found = pruning_sensitivity(model, task, spec, ratios=(0.0, 0.3, 0.9))
     assert model.digest == before
     assert list(found.errors) == ["block1.feedforward", "block2.feedforward", "context"]
     judge = Evidence(model, task)
@@ -142,7 +151,7 @@ def test_curves_are_errors_of_cut_models(task: Task) -> None:
 
 def test_a_page_of_curves_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     errors = {"<b>one</b>": (0.502, 0.5051, 0.504), "two": (0.503, 0.6, 40.0)}
-    found = Sensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")
+    found = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")
     page = plot_sensitivity(found, tmp_path / "new" / "page.html", title="<i>mine</i>").read_text()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page
@@ -168,20 +177,20 @@ def found_in(pattern: str, text: str) -> str:
 def test_repair_flattens_the_curves(task: Task) -> None:
     model = shaken(MLPConfig(width=5, depth=1, hidden=13))
     plain, mended = (
-        sensitivity(model, task, Pruning(repair=repair), ratios=(0.5,)).errors["block1.hidden"][0]
+        pruning_sensitivity(model, task, Pruning(repair=repair), ratios=(0.5,)).errors["block1.hidden"][0]
         for repair in (False, True)
     )
-    base = sensitivity(model, task, ratios=(0.0,)).error
+    base = pruning_sensitivity(model, task, ratios=(0.0,)).error
     assert abs(mended - base) < abs(plain - base)
 
 
 def test_looking_is_refused_where_pruning_is(task: Task) -> None:
     ridge = LinearConfig().build(task.signature)
     deployed = export(ridge)
-    for look in (plan_pruning, sensitivity):
+    for look in (plan_pruning, pruning_sensitivity):
         with pytest.raises(UnsupportedError, match="no units, heads or widths"):
             look(ridge, task)
         with pytest.raises(OrderError, match=r"[Ss]wap"):
             look(deployed, task)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="shares from 0 to below 1"):
-        sensitivity(shaken(TST), task, ratios=(0.5, 1.0))
+        pruning_sensitivity(shaken(TST), task, ratios=(0.5, 1.0))

@@ -68,7 +68,7 @@ def test_curves_are_shown_and_written_as_a_page(folder: Path, tmp_path: Path) ->
     spec = td.Pruning(groups=("block2.hidden", "context"), criterion="l1")
     model, task = td.load(folder / "model"), toy_recipe_task(folder)
     assert isinstance(model, td.Forecaster)
-    assert found == td.sensitivity(model, task, spec).to_dict()
+    assert found == td.pruning_sensitivity(model, task, spec).to_dict()
 
 
 def test_a_smaller_artifact_is_left_and_told_of(folder: Path, tmp_path: Path) -> None:

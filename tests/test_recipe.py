@@ -313,7 +313,7 @@ def test_a_recipe_asks_for_baselines(cooked: Run, tmp_path: Path, monkeypatch: p
     ("toml", "words"),
     [
         ("", ["`data` must be given"]),
-        ('baselines = ["arima"]\n[data]\ndataset = "a"', ["`baselines.0` must be 'ets', 'theta' or 'stl'", "arima"]),
+        ('baselines = ["arima"]\n[data]\ndataset = "a"', ["`baselines[0]` must be 'ets', 'theta' or 'stl'", "arima"]),
         ('[data]\ndataset = "a"\npath = "b"', ["exactly one of dataset, path and url"]),
         ('[data]\nurl = "x://y"', ["`url` and `query` must be given together"]),
         ('[data]\ndataset = "a"\n[task]\ncontxt = 3', ["`contxt`", "Did you mean `context`"]),

@@ -507,7 +507,7 @@ DATA = '[data]\npath = "fresh.csv"\n'
         ('store = "s"\nkeep_runs = 0\nseed = -1\n' + DATA, ["2 problems", "`keep_runs` must", "`seed` must"]),
         ('store = "s"\nrecipe = "none.toml"\n' + DATA, ["Cannot read", "none.toml"]),
         ('store = "s"\nrecipe = 5\n' + DATA, ["`recipe` must"]),
-        ('store = "s"\n' + DATA + "[recipe]\nteacher = 5\n", ["In `recipe`: `teacher` must"]),
+        ('store = "s"\n' + DATA + "[recipe]\nteacher = 5\n", ["In recipe.teacher: "]),
         ('store = "s"\n' + DATA + "[recipe]\nschema_version = 9\n", ["`recipe.schema_version` must be 1"]),
         ('store = "s"\ndata = "postgresql://me:s3cret@host/db"\n', ["`data` must be a table"]),
         ('store = "s"\n[data]\nurl = ["postgresql://me:s3cret@host/db"]\nquery = "q"\n', ["`url` must be text"]),
@@ -515,7 +515,7 @@ DATA = '[data]\npath = "fresh.csv"\n'
         ('store = "s"\n[data]\npath = "a"\nurl = "x://me:s3cret@host/db"\nquery = "q"\n', ["exactly one of dataset"]),
         (
             'store = "s"\n' + DATA + "[gate]\nmin_improvement = 1.0\n",
-            ["In `gate`: `min_improvement` must be less than 1"],
+            ["In gate.min_improvement: `min_improvement` must be less than 1"],
         ),
         (
             'store = "s"\n' + DATA + "[gate]\nmargin = 0.1\nmin_improvement = 0.1\n",

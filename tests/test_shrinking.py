@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_contracts import MODELS, name
 from test_pruning_groups import shaken
 
+from tests.test_contracts import CONFIGS, name
 from tsdistill.data import Task
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError
@@ -39,7 +39,7 @@ def task() -> Task:
     return toy_task()
 
 
-@pytest.mark.parametrize("config", MODELS, ids=name)
+@pytest.mark.parametrize("config", CONFIGS, ids=name)
 def test_every_model_shrinks_or_says_why_not(config: ModelConfig) -> None:
     teacher = shaken(config)
     if not teacher.width_groups():

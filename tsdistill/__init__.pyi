@@ -44,7 +44,7 @@ from .models import (
     TCNConfig,
     TSMixerConfig,
 )
-from .pruning import Plan, Pruning, plan_pruning, prune, sensitivity, shrink
+from .pruning import Plan, Pruning, plan_pruning, prune, pruning_sensitivity, shrink
 from .quantization import Quantization, quantization_sensitivity, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
@@ -110,6 +110,7 @@ __all__ = [
     "load",
     "plan_pruning",
     "prune",
+    "pruning_sensitivity",
     "quantization_sensitivity",
     "quantize",
     "read_csv",
@@ -121,7 +122,6 @@ __all__ = [
     "runtime",
     "save",
     "search",
-    "sensitivity",
     "shrink",
     "solve",
     "statistical",

@@ -22,7 +22,7 @@ from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, liste
 from tsdistill.exporting import Deployed
 from tsdistill.formats import parse_json
 from tsdistill.manifest import Manifest
-from tsdistill.models import Forecaster, config_from_dict
+from tsdistill.models import MODELS, Forecaster
 from tsdistill.models.base import levels_of
 from tsdistill.spec import LineageStep
 
@@ -110,7 +110,7 @@ def load(folder: str | Path) -> Forecaster | Deployed:
     """
     manifest, contents = manifests.read(folder)
     try:
-        config = config_from_dict(manifest.config)
+        config = MODELS.read(manifest.config)
         signature = Signature.from_dict(manifest.signature)
         lineage = tuple(LineageStep.from_dict(step) for step in manifest.lineage)
         if manifest.deployment is None:

@@ -27,8 +27,9 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         """The sentence; a field inside of other specs is named by its address first."""
-        plain = len(self.path) < 2 and (not self.path or self.sentence.startswith(f"`{self.path[0]}`"))
-        return self.sentence if plain else f"In {address_of(self.path)}: {self.sentence}"
+        place = address_of(self.path)
+        plain = not place or self.sentence.startswith(f"`{place}`")
+        return self.sentence if plain else f"In {place}: {self.sentence}"
 
 
 class TsdistillError(Exception):

@@ -35,8 +35,8 @@ def prune(
         typer.Option(help="units, heads, width, layers, context or names of groups; give it several times."),
     ] = None,
     criterion: Annotated[
-        Literal["magnitude", "l1", "taylor", "activation", "redundancy", "loss"] | None,
-        typer.Option(help="How units are ranked."),
+        str | None,
+        typer.Option(help="How units are ranked, such as magnitude, taylor or loss."),
     ] = None,
     ranking: Annotated[Literal["local", "global"] | None, typer.Option(help="In each group, or over all.")] = None,
     repair: Annotated[
@@ -124,10 +124,10 @@ def prune(
 
 
 def _show_curves(model: Any, task: Any, spec: Any, title: str, html: Path | None, *, as_json: bool) -> None:
-    from tsdistill.pruning import sensitivity
+    from tsdistill.pruning import pruning_sensitivity
     from tsdistill.report import plot_sensitivity
 
-    found = sensitivity(model, task, spec)
+    found = pruning_sensitivity(model, task, spec)
     page = None if html is None else plot_sensitivity(found, html, title=title)
     typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
     if page is not None and not as_json:

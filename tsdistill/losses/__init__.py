@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from tsdistill.losses.attention import AttentionLoss
-from tsdistill.losses.base import BoundLoss, BoundSum, Example, Loss, LossSum, WeightSchedule
+from tsdistill.losses.base import LOSSES, AnyLoss, BoundLoss, BoundSum, Example, Loss, LossSum, WeightSchedule
 from tsdistill.losses.distribution import QuantileLoss, SoftLabelLoss
 from tsdistill.losses.feature import FeatureLoss
 from tsdistill.losses.output import OutputLoss
 from tsdistill.losses.spectral import MultiScaleLoss, SpectralLoss
 from tsdistill.losses.temporal import DecompositionLoss, SmoothnessLoss, TemporalLoss
 
-AnyLoss = Annotated[
-    OutputLoss
-    | MultiScaleLoss
-    | SpectralLoss
-    | QuantileLoss
-    | SoftLabelLoss
-    | FeatureLoss
-    | AttentionLoss
-    | TemporalLoss
-    | SmoothnessLoss
-    | DecompositionLoss,
-    Field(discriminator="kind"),
-]
-"""The type of a field that holds any loss; `kind` says which."""
-
-LOSSES: tuple[type[Loss], ...] = (
+LOSSES.include(
     OutputLoss,
     MultiScaleLoss,
     SpectralLoss,
@@ -41,7 +22,9 @@ LOSSES: tuple[type[Loss], ...] = (
     SmoothnessLoss,
     DecompositionLoss,
 )
-"""Every loss there is."""
+
+register = LOSSES.register
+"""Make a loss of your own one that recipes can name: `td.losses.register(MyLoss)`, or as a decorator. See `Family`."""
 
 __all__ = [
     "LOSSES",
@@ -62,4 +45,5 @@ __all__ = [
     "SpectralLoss",
     "TemporalLoss",
     "WeightSchedule",
+    "register",
 ]

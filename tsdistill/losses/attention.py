@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch.nn import functional
 from tsdistill.data.task import Batch
 from tsdistill.errors import UnsupportedError, must
 from tsdistill.losses.alignment import Layers, check_tokens, parts_read, pooled, short, shown_pairs, together
-from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.losses.base import SMALL, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 
@@ -61,7 +61,16 @@ class AttentionLoss(Loss):
     kind: Literal["attention"] = "attention"
     source: Literal["attention", "value-relation", "self-similarity"] = "attention"
     layers: Layers = "last"
-    weight: float = Field(default=0.1, gt=0)
+    weight: Annotated[float, SMALL] = Field(default=0.1, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Every source."""
+        return (
+            cls(source="self-similarity"),
+            cls(layers="uniform"),
+            cls(source="value-relation", layers=((0, 0),)),
+        )
 
     @property
     def formula(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -15,7 +15,7 @@ from tsdistill.data.task import Batch
 from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
-from tsdistill.spec import Spec
+from tsdistill.spec import Family, Member, Spec, Tuned
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,31 @@ class WeightSchedule(Spec):
         return f"[{self.start:g} -> {self.end:g}]"
 
 
-class Loss(Spec):
+SMALL = Tuned(0.0, 0.03, 0.1, 0.3)
+"""Weights that a search tries for a term that stands beside an output loss; 0 leaves the term out."""
+
+LARGE = Tuned(0.0, 0.1, 0.3, 1.0)
+"""The same for a term of errors as large as the output loss's own."""
+
+
+class Loss(Member):
     """Base of the frozen specs that say what a student should imitate.
 
     A subclass sets `kind`, a literal that names it in files, and writes `bind` and `formula`.
+    `tsdistill.losses.register` makes it a loss that recipes can name and searches can draw.
     """
+
+    left_out_at: ClassVar[tuple[str, float] | None] = ("weight", 0)
 
     kind: str
     weight: float = Field(default=1.0, gt=0)
     schedule: WeightSchedule | None = None
+
+    @classmethod
+    def contract_problems(cls) -> list[str]:
+        """A loss writes `bind` and `formula`."""
+        missing = [name for name in ("bind", "formula") if getattr(cls, name) is getattr(Loss, name)]
+        return [f"`{cls.__name__}` must write {name}. See `tsdistill.losses.Loss`." for name in missing]
 
     @property
     def sees_attention(self) -> bool:
@@ -139,6 +155,13 @@ class Loss(Spec):
         factors = [] if self.weight == 1 else [f"{self.weight:g}"]
         factors += [] if self.schedule is None else [str(self.schedule)]
         return " * ".join([*factors, self.formula])
+
+
+LOSSES = Family("loss", Loss)
+"""Every loss; `tsdistill.losses` adds the package's own."""
+
+AnyLoss = Annotated[Loss, LOSSES]
+"""The type of a field that holds any loss; `kind` says which."""
 
 
 class LossSum:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from tsdistill.data.task import Batch
 from tsdistill.errors import UnsupportedError, listed
-from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.losses.base import LARGE, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+from tsdistill.spec import Tuned
 
 SAME_PLACE = 0.01
 """Bins stand in the same place when their centres differ by less than this share of their width."""
@@ -48,6 +49,12 @@ class QuantileLoss(Loss):
 
     kind: Literal["quantile"] = "quantile"
     error: Literal["squared", "absolute"] = "squared"
+    weight: Annotated[float, LARGE] = Field(default=1.0, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Either error."""
+        return (cls(), cls(error="absolute"))
 
     @property
     def formula(self) -> str:
@@ -130,7 +137,13 @@ class SoftLabelLoss(Loss):
     """
 
     kind: Literal["soft-label"] = "soft-label"
-    temperature: float = Field(default=4.0, gt=0)
+    temperature: Annotated[float, Tuned(1.0, 2.0, 4.0)] = Field(default=4.0, gt=0)
+    weight: Annotated[float, LARGE] = Field(default=1.0, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Softened and plain."""
+        return (cls(), cls(temperature=1.0))
 
     @property
     def formula(self) -> str:

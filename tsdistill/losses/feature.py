@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tsdistill.data.task import Batch
 from tsdistill.losses.alignment import Layers, over_time, parts_read, short, shown_pairs, together
-from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.losses.base import SMALL, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 
@@ -59,7 +59,17 @@ class FeatureLoss(Loss):
     kind: Literal["feature"] = "feature"
     method: Literal["hint", "cka", "relational"] = "hint"
     layers: Layers = "last"
-    weight: float = Field(default=0.1, gt=0)
+    weight: Annotated[float, SMALL] = Field(default=0.1, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Every method, and every way to pair layers."""
+        return (
+            cls(),
+            cls(layers=((0, 1),), weight=0.3),
+            cls(method="cka", layers="uniform"),
+            cls(method="relational"),
+        )
 
     @property
     def formula(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +15,7 @@ from tsdistill.errors import UnsupportedError, must
 from tsdistill.losses.base import BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+from tsdistill.spec import Range, Tuned
 
 DELTA = 1.0
 """Where Huber's error turns straight unless told otherwise, in standard deviations of a channel."""
@@ -60,10 +61,21 @@ class OutputLoss(Loss):
     """
 
     kind: Literal["output"] = "output"
-    alpha: float | Literal["validation"] = 0.5
+    alpha: Annotated[float | Literal["validation"], Tuned(Range(0.0, 1.0))] = 0.5
     error: Literal["squared", "absolute", "huber"] | None = None
     delta: float | None = Field(default=None, gt=0)
     last_step_weight: float | None = Field(default=None, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Every error, with steps that weigh alike and that do not."""
+        return (
+            cls(),
+            cls(alpha=1.0),
+            cls(last_step_weight=0.2),
+            cls(error="absolute", alpha=0.3),
+            cls(error="huber", delta=0.4, last_step_weight=3.0),
+        )
 
     @field_validator("alpha", mode="plain")
     @classmethod
@@ -125,7 +137,7 @@ class OutputLoss(Loss):
 
     def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for any student: only forecasts are compared."""
-        if self.error is None and student.head.kind != "point":
+        if self.error is None and student.head.probabilistic:
             if self.last_step_weight is not None:
                 rule = f"be left out for the error of a {student.head.kind} head, which has no steps to weigh"
                 remedy = 'Set error="squared", "absolute" or "huber", or leave it out'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tsdistill.data.task import Batch
 from tsdistill.errors import ConfigError, must
-from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.losses.base import LARGE, SMALL, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 
@@ -51,7 +51,13 @@ class MultiScaleLoss(Loss):
     """
 
     kind: Literal["multi-scale"] = "multi-scale"
+    weight: Annotated[float, LARGE] = Field(default=1.0, gt=0)
     scales: tuple[int, ...] = (2, 4, 8)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Scales that divide the horizon and that do not."""
+        return (cls(), cls(scales=(3, 11)))
 
     @field_validator("scales")
     @classmethod
@@ -124,7 +130,12 @@ class SpectralLoss(Loss):
     measure: Literal["divergence", "log"] = "divergence"
     temperature: float | None = Field(default=None, gt=0)
     floor: float | None = Field(default=None, gt=0)
-    weight: float = Field(default=0.1, gt=0)
+    weight: Annotated[float, SMALL] = Field(default=0.1, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Either measure."""
+        return (cls(), cls(measure="log"))
 
     @model_validator(mode="after")
     def _check(self) -> SpectralLoss:

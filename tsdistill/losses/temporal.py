@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tsdistill.data.task import Batch
 from tsdistill.errors import ConfigError, must
-from tsdistill.losses.base import BoundLoss, Example, Loss
+from tsdistill.losses.base import LARGE, SMALL, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 
@@ -39,7 +39,12 @@ class TemporalLoss(Loss):
 
     kind: Literal["temporal"] = "temporal"
     order: Literal[1, 2] = 1
-    weight: float = Field(default=0.1, gt=0)
+    weight: Annotated[float, SMALL] = Field(default=0.1, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Either order."""
+        return (cls(), cls(order=2, weight=0.3))
 
     @property
     def formula(self) -> str:
@@ -96,7 +101,12 @@ class SmoothnessLoss(Loss):
     kind: Literal["smoothness"] = "smoothness"
     measure: Literal["second-difference", "total-variation"] = "second-difference"
     side: Literal["rougher", "both"] = "rougher"
-    weight: float = Field(default=0.1, gt=0)
+    weight: Annotated[float, SMALL] = Field(default=0.1, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Either measure and side."""
+        return (cls(), cls(measure="total-variation", side="both"))
 
     @property
     def order(self) -> int:
@@ -160,6 +170,12 @@ class DecompositionLoss(Loss):
     kind: Literal["decomposition"] = "decomposition"
     trend: int = Field(default=25, ge=3)
     share: float = Field(default=0.5, ge=0, le=1)
+    weight: Annotated[float, LARGE] = Field(default=1.0, gt=0)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Both parts, and the trend alone."""
+        return (cls(trend=5), cls(trend=11, share=1.0))
 
     @field_validator("trend")
     @classmethod

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
-
-from pydantic import Field
-
-from tsdistill.errors import ConfigError, nearest
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import Forecaster, ModelConfig, versions
+from tsdistill.models.base import MODELS, AnyModelConfig, Forecaster, ModelConfig, versions
 from tsdistill.models.cyclenet import CycleNetConfig
 from tsdistill.models.dlinear import DLinearConfig
 from tsdistill.models.groups import Slice, WidthGroup
-from tsdistill.models.heads import AnyHead, BinnedHead, PointHead, QuantileHead
+from tsdistill.models.heads import HEADS, AnyHead, BinnedHead, Head, PointHead, QuantileHead
 from tsdistill.models.inverted import InvertedTransformerConfig
 from tsdistill.models.linear import LinearConfig
 from tsdistill.models.lstm import LSTMConfig
@@ -24,42 +18,26 @@ from tsdistill.models.sparse import SparseTSFConfig
 from tsdistill.models.tcn import TCNConfig
 from tsdistill.models.tsmixer import TSMixerConfig
 
-AnyModelConfig = Annotated[
-    PatchTSTConfig
-    | InvertedTransformerConfig
-    | LSTMConfig
-    | TCNConfig
-    | MLPConfig
-    | TSMixerConfig
-    | DLinearConfig
-    | SparseTSFConfig
-    | CycleNetConfig
-    | LinearConfig
-    | SeasonalNaiveConfig,
-    Field(discriminator="kind"),
-]
-"""The type of a field that holds any architecture's config; `kind` says which."""
+MODELS.include(
+    PatchTSTConfig,
+    InvertedTransformerConfig,
+    LSTMConfig,
+    TCNConfig,
+    MLPConfig,
+    TSMixerConfig,
+    DLinearConfig,
+    SparseTSFConfig,
+    CycleNetConfig,
+    LinearConfig,
+    SeasonalNaiveConfig,
+)
 
-CONFIGS: dict[str, type[ModelConfig]] = {
-    config.model_fields["kind"].default: config
-    for config in (
-        PatchTSTConfig,
-        InvertedTransformerConfig,
-        LSTMConfig,
-        TCNConfig,
-        MLPConfig,
-        TSMixerConfig,
-        DLinearConfig,
-        SparseTSFConfig,
-        CycleNetConfig,
-        LinearConfig,
-        SeasonalNaiveConfig,
-    )
-}
-"""Config classes by their `kind`."""
+register = MODELS.register
+"""Make a config of your own an architecture: `td.models.register(MyConfig)`, or as a decorator. See `Family`."""
 
 __all__ = [
-    "CONFIGS",
+    "HEADS",
+    "MODELS",
     "Activations",
     "AnyHead",
     "AnyModelConfig",
@@ -67,6 +45,7 @@ __all__ = [
     "CycleNetConfig",
     "DLinearConfig",
     "Forecaster",
+    "Head",
     "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
@@ -81,14 +60,6 @@ __all__ = [
     "TCNConfig",
     "TSMixerConfig",
     "WidthGroup",
-    "config_from_dict",
+    "register",
     "versions",
 ]
-
-
-def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """The config that `config.to_dict()` was made from."""
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in CONFIGS:
-        raise ConfigError(f"`kind` must name an architecture, got kind={kind!r}. {nearest(str(kind), CONFIGS)}")
-    return CONFIGS[kind].from_dict(values)

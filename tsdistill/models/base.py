@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,32 +13,58 @@ from torch import Tensor, nn
 from tsdistill.data.covariates import Covariates
 from tsdistill.data.task import Batch, Signature
 from tsdistill.data.windows import window_units
-from tsdistill.errors import ConfigError, ShapeError, UnsupportedError
+from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, must
 from tsdistill.inputs import predict_raw
 from tsdistill.models.activations import Activations
 from tsdistill.models.groups import WidthGroup
-from tsdistill.models.heads import BinnedHead, PointHead, QuantileHead
+from tsdistill.models.heads import Head, PointHead
 from tsdistill.models.ridge import NormalEquations
 from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
-from tsdistill.spec import LineageStep, Spec
+from tsdistill.spec import Family, LineageStep, Member
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike
 
+    from tsdistill.spec import Spec
+
 POINT = PointHead()
 
 
-class ModelConfig(Spec):
+class ModelConfig(Member):
     """Base of the frozen specs that describe an architecture; `build` makes the untrained forecaster.
 
     A subclass sets `kind`, a literal that names it in files, `forecaster`, the class it builds, and `takes`, which
-    covariates that can look at: some of "future" and "past".
+    covariates that can look at: some of "future" and "past". `tsdistill.models.register` makes it an architecture that
+    files can name and searches can draw. Ranges that a search draws its sizes from stand beside the fields (`Tuned`).
     """
 
     kind: str
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset()
+    traits: ClassVar[frozenset[str]] = frozenset(
+        {"head", "dropout", "channel_embedding", "shortcut", "channel_bias", "individual"}
+    )
+    """Fields that say what a model is rather than how large: they stay when one architecture takes another's place."""
+
+    @classmethod
+    def contract_problems(cls) -> list[str]:
+        """An architecture names the class that it builds."""
+        builds = getattr(cls, "forecaster", None)
+        if isinstance(builds, type) and issubclass(builds, Forecaster):
+            return []
+        remedy = "Write forecaster: ClassVar[type[Forecaster]] = MyForecaster"
+        return [must(f"{cls.__name__}.forecaster", "be a class that inherits from Forecaster", builds, remedy)]
+
+    def exchanged(self, cls: type[Spec]) -> Any:
+        """A config of another architecture with the traits of this one; its sizes are the other's own."""
+        kept = {name: value for name, value in self.minimal().items() if name in self.traits}
+        lost = kept.get("head") if "head" not in cls.model_fields else None
+        if lost is not None:
+            kind = cls.model_fields["kind"].default
+            rule = f"be one with a {lost.kind} head, as the {self.kind!r} model that it takes the place of"
+            raise ConfigError(must("kind", rule, kind, "Choose another, or set `head` to point first"))
+        return cls(**{name: value for name, value in kept.items() if name in cls.model_fields})
 
     @property
     def needs(self) -> Covariates | None:
@@ -60,6 +86,13 @@ class ModelConfig(Spec):
             widths[position] = size
             value = tuple(widths)
         return self.replace(**{name: value})
+
+
+MODELS = Family("architecture", ModelConfig)
+"""Every architecture; `tsdistill.models` adds the package's own."""
+
+AnyModelConfig = Annotated[ModelConfig, MODELS]
+"""The type of a field that holds any architecture's config; `kind` says which."""
 
 
 class Forecaster(nn.Module):
@@ -112,7 +145,7 @@ class Forecaster(nn.Module):
         return self.signature.horizon
 
     @property
-    def head(self) -> PointHead | QuantileHead | BinnedHead:
+    def head(self) -> Head:
         """What is said of each step: the config's head, a number where the architecture knows no other."""
         return getattr(self.config, "head", POINT)
 
@@ -319,9 +352,7 @@ def _check_takes(config: ModelConfig, signature: Signature) -> None:
     asked = [side for side in ("future", "past") if getattr(signature, side)]
     refused = [side for side in asked if side not in config.takes]
     if refused:
-        from tsdistill.models import CONFIGS
-
-        able = sorted(f"td.{each.__name__}" for each in CONFIGS.values() if each.takes.issuperset(asked))
+        able = sorted(architecture.__name__ for architecture in MODELS if architecture.takes.issuperset(asked))
         named = {side: list(getattr(signature, side)) for side in refused}
         raise UnsupportedError(
             f"`covariates` must be some that the model can use, got {named}: a {config.kind!r} model takes no "

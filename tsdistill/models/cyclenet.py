@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import SmallMap, WindowNorm
 from tsdistill.models.widths import context_group
+from tsdistill.spec import Tuned
 
 
 class CycleNetConfig(ModelConfig):
@@ -48,11 +49,19 @@ class CycleNetConfig(ModelConfig):
 
     kind: Literal["cyclenet"] = "cyclenet"
     clock: Literal["time-of-day", "time-of-week"] = "time-of-day"
-    hidden: int = Field(default=0, ge=0)
+    hidden: Annotated[int, Tuned(0, 16, 64)] = Field(default=0, ge=0)
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset({"future"})
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Either clock."""
+        return (
+            cls(),
+            cls(clock="time-of-week", hidden=7),
+        )
 
     @property
     def needs(self) -> Covariates:

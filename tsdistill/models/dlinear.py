@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, ChannelLinear, Shortcut, WindowNorm
 from tsdistill.models.widths import context_group
+from tsdistill.spec import Tuned
 
 
 class DLinearConfig(ModelConfig):
@@ -42,12 +43,21 @@ class DLinearConfig(ModelConfig):
     """
 
     kind: Literal["dlinear"] = "dlinear"
-    kernel: int = Field(default=25, ge=1)
+    kernel: Annotated[int, Tuned(5, 13, 25)] = Field(default=25, ge=1)
     individual: bool = False
     channel_bias: bool = False
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """One map for all channels, one for each, and a bias for each."""
+        return (
+            cls(kernel=13),
+            cls(kernel=7, individual=True),
+            cls(kernel=1, channel_bias=True),
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

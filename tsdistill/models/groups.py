@@ -117,6 +117,11 @@ class WidthGroup:
         return self.incoming + self.outgoing
 
     @property
+    def is_stack(self) -> bool:
+        """Whether its units are whole blocks, so that groups inside of them go along."""
+        return self.kind == "layers"
+
+    @property
     def ordered(self) -> bool:
         """Whether units can go from the first one on only."""
         return self.kind == "context"
@@ -128,16 +133,16 @@ class WidthGroup:
 
     def shrink(self, config: ModelConfig, signature: Signature, units: Tensor) -> tuple[ModelConfig, Signature]:
         """Config and signature of a model that has these `units` only."""
-        if self.kind == "context":
+        if self.ordered:
             return config, signature.replace(context=signature.context - (self.size - len(units)) * self.steps)
-        if self.kind == "layers":
+        if self.is_stack:
             entries = {name: tuple(values[unit] for unit in units.tolist()) for name, values in self.per_unit}
             return config.replace(**{self.field[0]: len(units)} | entries), signature
         return config.resized(self.field, len(units)), signature
 
     def follow(self, name: str, units: Tensor) -> str | None:
         """What another group is called once only these `units` are left; None if it goes with a block."""
-        if self.kind != "layers":
+        if not self.is_stack:
             return name
         begins, _, rest = name.partition(".")
         numbers = {self.inside.format(unit + 1): unit for unit in range(self.size)}
@@ -148,7 +153,7 @@ class WidthGroup:
 
     def cut(self, tensors: Mapping[str, Tensor], units: Tensor) -> dict[str, Tensor]:
         """A state with `units` left of this group."""
-        if self.kind != "layers":
+        if not self.is_stack:
             found = dict(tensors)
             for each in self.slices:
                 found[each.parameter] = each.cut(found[each.parameter], units, self.size)

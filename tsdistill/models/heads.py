@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tsdistill.errors import must
-from tsdistill.spec import Spec
+from tsdistill.spec import Family, Member
 
 if TYPE_CHECKING:
     from tsdistill.models.activations import Activations
@@ -35,7 +35,45 @@ class HeadOutput:
     grid: Tensor | None = None
 
 
-class PointHead(Spec):
+class Head(Member):
+    """Base of the specs that say what is forecast for each step: a number, quantiles, shares of bins.
+
+    A subclass sets `kind` and `measure`, what its error is called, and writes `n_outputs`, `read` and `error`.
+    """
+
+    kind: str
+    measure: ClassVar[str] = "error"
+    probabilistic: ClassVar[bool] = True
+    """Whether it says more than one number per step; its error is then another than the squared error."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Numbers a model has to give per step."""
+        raise NotImplementedError
+
+    def read(self, raw: Tensor) -> HeadOutput:
+        """Forecast and distribution of raw outputs (batch, channel, n_outputs, horizon)."""
+        raise NotImplementedError
+
+    def error(self, inside: Activations, target: Tensor) -> Tensor:
+        """The error that a model with this head is trained by, a mean over windows, steps and channels."""
+        raise NotImplementedError
+
+    @classmethod
+    def contract_problems(cls) -> list[str]:
+        """A head writes all three."""
+        missing = [name for name in ("n_outputs", "read", "error") if getattr(cls, name) is getattr(Head, name)]
+        return [f"`{cls.__name__}` must write {name}. See `tsdistill.models.heads.Head`." for name in missing]
+
+
+HEADS = Family("head", Head)
+"""What a forecaster can say of each step."""
+
+AnyHead = Annotated[Head, HEADS]
+"""The type of a config's field that holds any head; `kind` says which."""
+
+
+class PointHead(Head):
     """One number per step: the mean, as it minimises the squared error.
 
     error = mean over windows, steps and channels of (forecast - target)^2. Use it unless you need to know how sure a
@@ -48,6 +86,7 @@ class PointHead(Spec):
 
     kind: Literal["point"] = "point"
     measure: ClassVar[str] = "MSE"
+    probabilistic: ClassVar[bool] = False
 
     @property
     def n_outputs(self) -> int:
@@ -58,12 +97,12 @@ class PointHead(Spec):
         """The only output, (batch, channel, 1, horizon) -> (batch, channel, horizon)."""
         return HeadOutput(raw.squeeze(2))
 
-    def error(self, said: Activations, target: Tensor) -> Tensor:
+    def error(self, inside: Activations, target: Tensor) -> Tensor:
         """Mean squared error."""
-        return functional.mse_loss(said.forecast.float(), target)
+        return functional.mse_loss(inside.forecast.float(), target)
 
 
-class QuantileHead(Spec):
+class QuantileHead(Head):
     """Quantiles per step that cannot cross; the median is the forecast.
 
     q(0.5) is an output of its own; each level above it adds a positive step, softplus(output), to the level before, and
@@ -89,6 +128,11 @@ class QuantileHead(Spec):
     kind: Literal["quantile"] = "quantile"
     levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
     measure: ClassVar[str] = "pinball"
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Levels that are not spaced alike."""
+        return (cls(levels=(0.05, 0.3, 0.5, 0.9)),)
 
     @field_validator("levels")
     @classmethod
@@ -117,15 +161,15 @@ class QuantileHead(Spec):
         quantiles = torch.cat(parts, dim=2)
         return HeadOutput(median.squeeze(2), quantiles.transpose(2, 3))
 
-    def error(self, said: Activations, target: Tensor) -> Tensor:
+    def error(self, inside: Activations, target: Tensor) -> Tensor:
         """Mean pinball loss over levels, twice so that the median's share is the absolute error."""
-        assert said.distribution is not None  # `read` gave it
-        gap = target[..., None] - said.distribution.float()
+        assert inside.distribution is not None  # `read` gave it
+        gap = target[..., None] - inside.distribution.float()
         level = torch.tensor(self.levels, device=gap.device, dtype=gap.dtype)
         return 2 * torch.maximum(level * gap, (level - 1) * gap).mean()
 
 
-class BinnedHead(Spec):
+class BinnedHead(Head):
     """A share for every bin of value: forecasting as classification, with logits that a student can soften and copy.
 
     Bins are equally wide and centred at `n_bins` points from -reach to +reach in units of the window's own standard
@@ -153,6 +197,11 @@ class BinnedHead(Spec):
     reach: float = Field(default=5.0, gt=0)
     measure: ClassVar[str] = "cross-entropy"
 
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A number of bins that is no power of 2."""
+        return (cls(n_bins=13),)
+
     @property
     def n_outputs(self) -> int:
         """Numbers a model has to give per step."""
@@ -165,14 +214,13 @@ class BinnedHead(Spec):
         # A sum and no product of matrices: bins are no weights, and no form of INT8 is to round them.
         return HeadOutput((logits.float().softmax(-1) * grid).sum(-1), logits, grid)
 
-    def error(self, said: Activations, target: Tensor) -> Tensor:
+    def error(self, inside: Activations, target: Tensor) -> Tensor:
         """Cross-entropy of the bin that the target fell into."""
-        assert said.distribution is not None and said.support is not None  # `read` gave both
-        step = said.support[..., 1] - said.support[..., 0]
-        place = ((target - said.support[..., 0]) / step).round().clamp(0, self.n_bins - 1).long()
-        logits = said.distribution.float()
+        assert inside.distribution is not None and inside.support is not None  # `read` gave both
+        step = inside.support[..., 1] - inside.support[..., 0]
+        place = ((target - inside.support[..., 0]) / step).round().clamp(0, self.n_bins - 1).long()
+        logits = inside.distribution.float()
         return functional.cross_entropy(logits.flatten(0, -2), place.flatten())
 
 
-AnyHead = Annotated[PointHead | QuantileHead | BinnedHead, Field(discriminator="kind")]
-"""The type of a config's field that holds any head; `kind` says which."""
+HEADS.include(PointHead, QuantileHead, BinnedHead)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, spread, transformer_groups, with_head_width
+from tsdistill.spec import Tuned
 
 
 class InvertedTransformerConfig(ModelConfig):
@@ -47,8 +48,8 @@ class InvertedTransformerConfig(ModelConfig):
     """
 
     kind: Literal["inverted-transformer"] = "inverted-transformer"
-    depth: int = Field(default=2, ge=1)
-    width: int = Field(default=64, ge=1)
+    depth: Annotated[int, Tuned(1, 2)] = Field(default=2, ge=1)
+    width: Annotated[int, Tuned(16, 32, 64)] = Field(default=64, ge=1)
     heads: tuple[int, ...] = 4  # type: ignore[assignment]
     head_width: int = Field(default=0, ge=0)
     feedforward: tuple[int, ...] = 0  # type: ignore[assignment]
@@ -59,6 +60,14 @@ class InvertedTransformerConfig(ModelConfig):
 
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset({"future", "past"})
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Blocks of different sizes, and one block alone."""
+        return (
+            cls(depth=2, width=14, heads=(2, 3), head_width=5, feedforward=(13, 11)),
+            cls(depth=1, width=6, heads=3, channel_embedding=False, shortcut=False),
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -14,6 +14,7 @@ from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.models.ridge import NormalEquations, Statistics, choose
+from tsdistill.spec import Tuned
 
 
 class LinearConfig(ModelConfig):
@@ -43,9 +44,14 @@ class LinearConfig(ModelConfig):
     penalties: tuple[PositiveFloat, ...] = Field(
         default=(1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), min_length=1
     )
-    individual: bool = False
+    individual: Annotated[bool, Tuned(False, True)] = False
 
     forecaster: ClassVar[type[Forecaster]]
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """One map for all channels, and one for each."""
+        return (cls(), cls(individual=True))
 
 
 class Linear(Forecaster):

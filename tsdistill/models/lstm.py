@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -16,6 +17,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group
+from tsdistill.spec import Shorthand, Tuned
 
 
 class LSTMConfig(ModelConfig):
@@ -25,7 +27,8 @@ class LSTMConfig(ModelConfig):
     instead of single steps is what makes it accurate and quick: the recurrence is a dozen steps long, not hundreds.
 
     Args:
-        widths: Units of each layer, in each direction; their number is the depth.
+        widths: Units of each layer, in each direction; their number is the depth. `width=64, depth=2` is short for
+            `widths=(64, 64)`.
         patch: Steps in a patch; patches do not overlap.
         embedding: Size a patch is mapped to before the first layer; by default the first layer's width.
         dropout: Share of activations dropped between layers while training.
@@ -52,7 +55,7 @@ class LSTMConfig(ModelConfig):
 
     kind: Literal["lstm"] = "lstm"
     widths: tuple[PositiveInt, ...] = Field(default=(64, 64), min_length=1)
-    patch: int = Field(default=24, ge=1)
+    patch: Annotated[int, Tuned(12, 24, 48)] = Field(default=24, ge=1)
     embedding: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     bidirectional: bool = False
@@ -62,12 +65,28 @@ class LSTMConfig(ModelConfig):
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
+    shorthands: ClassVar[Mapping[str, Shorthand]] = {
+        "width": Shorthand(lambda config: config.widths[0], Tuned(16, 32, 64, 128)),
+        "depth": Shorthand(lambda config: len(config.widths), Tuned(1, 2)),
+    }
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """One direction and two, channels apart and together."""
+        return (
+            cls(widths=(7, 5), patch=11),
+            cls(widths=(5,), patch=5, embedding=3, shortcut=False, channel_embedding=False),
+            cls(widths=(5, 3), patch=11, bidirectional=True),
+            cls(widths=(5, 7), patch=7, mixing=True, shortcut=False),
+            cls(widths=(3, 7, 5), patch=7, bidirectional=True, mixing=True),
+        )
 
     @model_validator(mode="before")
     @classmethod
     def _write_down_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
+        values = _with_widths(values)
         if values.get("mixing") is True:
             values = {"channel_embedding": False, **values}
         # Written down once: pruning the first layer must not move the size of the embedding that feeds it.
@@ -82,6 +101,27 @@ class LSTMConfig(ModelConfig):
             rule = "be False with mixing=True, which reads a channel by weights of its own"
             raise ValueError(must("channel_embedding", rule, True, "Leave it out"))
         return self
+
+
+def _with_widths(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with `width` and `depth` written down as a width for every layer."""
+    short = {name: values[name] for name in ("width", "depth") if name in values}
+    if not short:
+        return values
+    widths = values.get("widths", LSTMConfig.model_fields["widths"].default)
+    if not isinstance(widths, list | tuple) or not widths:
+        return {name: value for name, value in values.items() if name not in short}  # the field's own rule says it
+    for name, value in short.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(must(name, "be a whole number above 0", value, "`widths` gives every layer its own width"))
+    width, depth = short.get("width", widths[0]), short.get("depth", len(widths))
+    kept = {name: value for name, value in values.items() if name not in short}
+    if "width" in short or len(set(widths)) == 1:
+        return {**kept, "widths": (width,) * depth}
+    if depth > len(widths):
+        rule = f"be at most {len(widths)} where layers have widths of their own"
+        raise ValueError(must("depth", rule, depth, "Give `widths`, or `width` as well"))
+    return {**kept, "widths": tuple(widths[:depth])}
 
 
 class LSTM(Forecaster):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, inner_groups, layer_group, spread, width_group
+from tsdistill.spec import Tuned
 
 
 class MLPConfig(ModelConfig):
@@ -42,8 +43,8 @@ class MLPConfig(ModelConfig):
     """
 
     kind: Literal["mlp"] = "mlp"
-    width: int = Field(default=64, ge=1)
-    depth: int = Field(default=2, ge=1)
+    width: Annotated[int, Tuned(16, 32, 64, 128)] = Field(default=64, ge=1)
+    depth: Annotated[int, Tuned(1, 2, 3)] = Field(default=2, ge=1)
     hidden: tuple[int, ...] = 0  # type: ignore[assignment]
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
@@ -52,6 +53,14 @@ class MLPConfig(ModelConfig):
 
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset({"future", "past"})
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Blocks of different sizes, and one block alone."""
+        return (
+            cls(width=7, depth=2, hidden=(13, 11)),
+            cls(width=5, depth=1, shortcut=False, channel_embedding=False),
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 from torch import Tensor
@@ -13,6 +13,7 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.ridge import NormalEquations
+from tsdistill.spec import Tuned
 
 
 class SeasonalNaiveConfig(ModelConfig):
@@ -32,9 +33,14 @@ class SeasonalNaiveConfig(ModelConfig):
     """
 
     kind: Literal["seasonal-naive"] = "seasonal-naive"
-    period: int = Field(default=24, ge=1)
+    period: Annotated[int, Tuned(1, 24)] = Field(default=24, ge=1)
 
     forecaster: ClassVar[type[Forecaster]]
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A season that does not divide the horizon."""
+        return (cls(period=7),)
 
 
 class SeasonalNaive(Forecaster):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, spread, transformer_groups, with_head_width
+from tsdistill.spec import Shorthand, Tuned
 
 
 class PatchTSTConfig(ModelConfig):
@@ -31,7 +33,8 @@ class PatchTSTConfig(ModelConfig):
         head_width: Size of a head; by default width // heads of the first block.
         feedforward: Inner size of the feed-forward pair, one number or one per block; by default 2 * width.
         patch: Steps in a patch.
-        stride: Steps between patches; by default half a patch, equal to `patch` means no overlap.
+        stride: Steps between patches; by default half a patch, equal to `patch` means no overlap. `overlap=False` is
+            short for that.
         dropout: Share of activations dropped while training.
         channel_embedding: Learn a vector per channel (tells channels apart without mixing them).
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks; for data on which a
@@ -49,12 +52,12 @@ class PatchTSTConfig(ModelConfig):
     """
 
     kind: Literal["patchtst"] = "patchtst"
-    depth: int = Field(default=3, ge=1)
-    width: int = Field(default=64, ge=1)
+    depth: Annotated[int, Tuned(1, 2)] = Field(default=3, ge=1)
+    width: Annotated[int, Tuned(16, 32)] = Field(default=64, ge=1)
     heads: tuple[int, ...] = 4  # type: ignore[assignment]
     head_width: int = Field(default=0, ge=0)
     feedforward: tuple[int, ...] = 0  # type: ignore[assignment]
-    patch: int = Field(default=16, ge=1)
+    patch: Annotated[int, Tuned(16, 24, 48)] = Field(default=16, ge=1)
     stride: int = Field(default=0, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
@@ -62,6 +65,17 @@ class PatchTSTConfig(ModelConfig):
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
+    shorthands: ClassVar[Mapping[str, Shorthand]] = {
+        "overlap": Shorthand(lambda config: config.stride < config.patch, Tuned(False))
+    }
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Patches that overlap and patches that do not, blocks of different sizes."""
+        return (
+            cls(depth=2, width=14, heads=2, head_width=5, feedforward=(13, 11), patch=7, stride=3),
+            cls(depth=1, width=6, heads=3, patch=7, stride=7, channel_embedding=False, shortcut=True),
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -70,8 +84,13 @@ class PatchTSTConfig(ModelConfig):
         if not isinstance(values, dict):
             return values
         patch = values.get("patch", 16)
-        stride = values.get("stride") or (max(patch // 2, 1) if isinstance(patch, int) else patch)
-        return {**values, "stride": stride}
+        values, overlap = {name: value for name, value in values.items() if name != "overlap"}, values.get("overlap")
+        if not isinstance(overlap, bool | None):
+            raise ValueError(must("overlap", "be true or false", overlap, "False makes `stride` as long as `patch`"))
+        half = max(patch // 2, 1) if isinstance(patch, int) else patch
+        if overlap is not None:
+            return {**values, "stride": half if overlap else patch}
+        return {**values, "stride": values.get("stride") or half}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

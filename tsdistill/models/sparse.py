@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, SmallMap, WindowNorm
 from tsdistill.models.widths import context_group
+from tsdistill.spec import Tuned
 
 
 class SparseTSFConfig(ModelConfig):
@@ -48,11 +49,19 @@ class SparseTSFConfig(ModelConfig):
 
     kind: Literal["sparse-tsf"] = "sparse-tsf"
     period: int = Field(default=24, ge=1)
-    hidden: int = Field(default=0, ge=0)
+    hidden: Annotated[int, Tuned(0, 16, 64)] = Field(default=0, ge=0)
     channel_bias: bool = False
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A linear map, and one with a hidden layer."""
+        return (
+            cls(period=5),
+            cls(period=7, hidden=11, channel_bias=True),
+        )
 
 
 class SparseTSF(Forecaster):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, inner_groups, layer_group, spread, width_group
+from tsdistill.spec import Tuned
 
 
 class TCNConfig(ModelConfig):
@@ -55,18 +56,26 @@ class TCNConfig(ModelConfig):
     """
 
     kind: Literal["tcn"] = "tcn"
-    width: int = Field(default=64, ge=1)
-    depth: int = Field(default=3, ge=1)
+    width: Annotated[int, Tuned(16, 32, 64)] = Field(default=64, ge=1)
+    depth: Annotated[int, Tuned(2, 3)] = Field(default=3, ge=1)
     hidden: tuple[int, ...] = 0  # type: ignore[assignment]
     kernel: int = Field(default=3, ge=2)
     dilations: tuple[PositiveInt, ...] | None = None
-    patch: int = Field(default=24, ge=1)
+    patch: Annotated[int, Tuned(8, 12, 24)] = Field(default=24, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = True
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Patches and single steps."""
+        return (
+            cls(width=7, depth=2, hidden=(13, 11), kernel=3, patch=5),
+            cls(width=5, depth=1, kernel=2, patch=1, shortcut=False, channel_embedding=False),
+        )
 
     @model_validator(mode="before")
     @classmethod

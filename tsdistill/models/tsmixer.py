@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from tsdistill.models.groups import Slice, WidthGroup
 from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import Shortcut, WindowNorm
 from tsdistill.models.widths import context_group, inner_groups, layer_group, spread
+from tsdistill.spec import Tuned
 
 
 class TSMixerConfig(ModelConfig):
@@ -46,15 +47,23 @@ class TSMixerConfig(ModelConfig):
     """
 
     kind: Literal["tsmixer"] = "tsmixer"
-    depth: int = Field(default=2, ge=1)
-    time_hidden: tuple[int, ...] = 64  # type: ignore[assignment]
-    channel_hidden: tuple[int, ...] = 32  # type: ignore[assignment]
+    depth: Annotated[int, Tuned(1, 2)] = Field(default=2, ge=1)
+    time_hidden: Annotated[tuple[int, ...], Tuned(16, 32, 64)] = 64  # type: ignore[assignment]
+    channel_hidden: Annotated[tuple[int, ...], Tuned(8, 16, 32)] = 32  # type: ignore[assignment]
     future_hidden: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset({"future", "past"})
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Blocks of different sizes, and the narrowest."""
+        return (
+            cls(depth=2, time_hidden=(13, 7), channel_hidden=(5, 11)),
+            cls(depth=1, time_hidden=2, channel_hidden=1),
+        )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,31 +1,52 @@
-"""Pruning: a pruned model is an ordinary model with a smaller config; `plan_pruning` and `sensitivity` look first.
+"""Pruning: a pruned model is an ordinary model with a smaller config.
 
-`shrink` cuts a student out of a teacher by the same groups.
+`plan_pruning` and `pruning_sensitivity` look first; `shrink` cuts a student out of a teacher by the same groups.
 """
 
 from __future__ import annotations
 
-from tsdistill.pruning.criteria import CRITERIA, Criterion
+from tsdistill.pruning.criteria import (
+    CRITERIA,
+    L1,
+    Activation,
+    AnyCriterion,
+    Criterion,
+    LossIncrease,
+    Magnitude,
+    Redundancy,
+    Taylor,
+)
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.planning import Plan, PlanRow, macs_of, plan_pruning
 from tsdistill.pruning.pruner import prune
 from tsdistill.pruning.rebuilding import rebuild
-from tsdistill.pruning.sensitivities import Sensitivity, sensitivity
+from tsdistill.pruning.sensitivities import PruningSensitivity, pruning_sensitivity
 from tsdistill.pruning.shrinking import shrink
 from tsdistill.pruning.spec import Pruning
 
+register = CRITERIA.register
+"""Make a criterion of your own one that recipes can name: `td.pruning.register(MyCriterion)`, or as a decorator."""
+
 __all__ = [
     "CRITERIA",
+    "L1",
+    "Activation",
+    "AnyCriterion",
     "Criterion",
     "Evidence",
+    "LossIncrease",
+    "Magnitude",
     "Plan",
     "PlanRow",
     "Pruning",
-    "Sensitivity",
+    "PruningSensitivity",
+    "Redundancy",
+    "Taylor",
     "macs_of",
     "plan_pruning",
     "prune",
+    "pruning_sensitivity",
     "rebuild",
-    "sensitivity",
+    "register",
     "shrink",
 ]

@@ -121,7 +121,7 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
     if pruning.max_error_increase is not None:
         raise UnsupportedError(
             "A plan cannot tell how far `max_error_increase` lets a model be cut, since that takes recoveries. "
-            "Plan for a ratio, or look at `sensitivity`."
+            "Plan for a ratio, or look at `pruning_sensitivity`."
         )
     return planned(ranks, ratio_for(ranks, pruning.sizes) if pruning.ratio is None else pruning.ratio)
 
@@ -149,9 +149,7 @@ def planned(ranks: UnitRanking, ratio: float) -> Plan:
 
 def macs_of(model: Forecaster) -> int:
     """Multiply-accumulates of matrix products and convolutions in one forecast of all channels at batch 1."""
-    shadow = copy.deepcopy(model)
-    shadow.control = None
-    shadow = shadow.to("meta").eval()  # shapes without numbers: nothing is computed
+    shadow = copy.deepcopy(model).to("meta").eval()  # shapes without numbers: nothing is computed
     ours = model.signature
     steps = {"context": ours.context, "future": ours.context + ours.horizon, "past": ours.context}
     sizes = {"context": len(ours.channels), "future": len(ours.future), "past": len(ours.past)}

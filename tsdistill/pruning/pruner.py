@@ -85,7 +85,7 @@ def prune(
         if pruning.recover_from is not None:
             rule = "be None where a teacher is given"
             raise ConfigError(must("recover_from", rule, pruning.recover_from, "Leave one of the two out"))
-    if pruning.method == "structured":
+    if not pruning.masks:
         groups_of(forecaster, pruning)  # refuses what cannot be cut
     run = _PruningRun(task, pruning, teacher, cache, checkpoint, progress)
     smaller, counts = run.pruned(forecaster)
@@ -114,7 +114,7 @@ class _PruningRun:
     def pruned(self, model: Forecaster) -> tuple[Forecaster, tuple[dict[str, int], ...]]:
         """The smaller forecaster with its lineage, and how many units stayed after each round."""
         pruning = self.pruning
-        if pruning.method == "unstructured":
+        if pruning.masks:
             return self._finished(model, *self._masked(model)), ()
         if self.counts is None and pruning.max_error_increase is not None:
             smaller, found, counts = self._within_error(model)
@@ -140,7 +140,7 @@ class _PruningRun:
         return smaller.eval().with_step(step)
 
     def _recovery_teacher(self, model: Forecaster) -> Teacher | None:
-        return model if self.pruning.recover_from == "self" else self.teacher
+        return model if self.pruning.recover_from is not None else self.teacher
 
     def _within_size(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
         """Cut as much as the targets for sizes ask for, and see that the result keeps to them."""
@@ -206,7 +206,7 @@ class _PruningRun:
             last = number == pruning.n_rounds
             if not last:
                 # Blocks are numbered by their place, and a context has to go from its start: both in the last round.
-                ranks = replace(ranks, groups=[g for g in ranks.groups if g.kind not in ("layers", "context")])
+                ranks = replace(ranks, groups=[g for g in ranks.groups if not (g.is_stack or g.ordered)])
             if self.counts is not None:
                 counts = dict(self.counts[number - 1])
             else:
@@ -275,4 +275,4 @@ class _PruningRun:
 
 
 def _looks_at_data(pruning: Pruning) -> bool:
-    return pruning.repair or pruning.criterion not in ("magnitude", "l1") or pruning.max_error_increase is not None
+    return pruning.repair or pruning.criterion.looks_at_data or pruning.max_error_increase is not None

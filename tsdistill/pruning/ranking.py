@@ -12,7 +12,7 @@ from torch import Tensor
 from tsdistill.errors import UnsupportedError, listed, nearest
 from tsdistill.models.base import Forecaster
 from tsdistill.models.groups import WidthGroup
-from tsdistill.pruning.criteria import CRITERIA, TINY
+from tsdistill.pruning.criteria import TINY
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.spec import Pruning
 
@@ -75,13 +75,13 @@ class UnitRanking:
                     f'`ranking` must be "local" for {group.name!r}, whose units have no weights of their own. Leave '
                     "the group out, or rank locally."
                 )
-            scores = CRITERIA[self.pruning.criterion](self.model, group, self.evidence)
+            scores = self.pruning.criterion.score(self.model, group, self.evidence)
             self._scores[group.name] = torch.cummax(scores, 0).values if group.ordered else scores
         return self._scores[group.name]
 
     def counts(self, ratio: float, sizes: Mapping[str, int]) -> dict[str, int]:
         """Units that stay of every group, when `ratio` of the `sizes` that they once had is gone."""
-        if self.pruning.ranking == "local":
+        if self.pruning.ranks_locally:
             return {group.name: max(group.minimum, _left(sizes[group.name], ratio)) for group in self.groups}
         whole = sum(sizes[group.name] for group in self.groups)
         n_gone = sum(group.size for group in self.groups) - _left(whole, ratio)

@@ -74,7 +74,6 @@ def _solved(given: Tensor, wanted: Tensor, penalties: tuple[float, ...]) -> list
 def folded(model: Forecaster, keep: Mapping[WidthGroup, Tensor], windows: Windows) -> Forecaster:
     """A copy, not yet cut, in which the kept units' readers stand in for what is about to go."""
     model = copy.deepcopy(model)
-    model.control = None
     read, parameters = inputs_of(model, windows), dict(model.named_parameters())
     for group, units in keep.items():
         gone = torch.ones(group.size, dtype=torch.bool)

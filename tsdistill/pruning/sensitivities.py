@@ -23,7 +23,7 @@ RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class PruningSensitivity:
     """Validation errors of a model from which one group at a time was cut, without recovery; it prints as a table.
 
     Args:
@@ -79,9 +79,9 @@ class Sensitivity:
         return "\n".join([*lines, f"validation {self.measure} without a cut: {self.error:.4f}"])
 
 
-def sensitivity(
+def pruning_sensitivity(
     forecaster: Forecaster, task: Task, pruning: Pruning | None = None, *, ratios: Sequence[float] = RATIOS
-) -> Sensitivity:
+) -> PruningSensitivity:
     """Validation error when one group at a time loses a share of its units, without recovery.
 
     Use it before pruning: a group whose curve stays flat can lose more, and one that rises at once nothing.
@@ -105,7 +105,7 @@ def sensitivity(
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
         >>> model = MLPConfig(width=8, depth=2, hidden=16).build(task.signature)
-        >>> sorted(sensitivity(model, task, ratios=(0.5,)).errors)
+        >>> sorted(pruning_sensitivity(model, task, ratios=(0.5,)).errors)
         ['block1.hidden', 'block2.hidden']
     """
     refuse_deployed(forecaster, "prune")
@@ -127,4 +127,4 @@ def sensitivity(
                 cut = rebuild(forecaster, keep)
             curve.append(evidence.error(cut))
         errors[group.name] = tuple(curve)
-    return Sensitivity(evidence.error(forecaster), tuple(ratios), errors, forecaster.head.measure)
+    return PruningSensitivity(evidence.error(forecaster), tuple(ratios), errors, forecaster.head.measure)

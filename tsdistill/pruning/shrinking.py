@@ -11,7 +11,7 @@ from tsdistill.errors import ConfigError, UnsupportedError, listed, must
 from tsdistill.exporting import refuse_deployed
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.models.groups import WidthGroup
-from tsdistill.pruning.criteria import magnitude
+from tsdistill.pruning.criteria import unit_norms
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.spec import LineageStep
 
@@ -66,7 +66,7 @@ def shrink(
     """
     refuse_deployed(teacher, "shrink")
     _check_kind(teacher, config, sizes)
-    layers = next((group for group in teacher.width_groups() if group.kind == "layers"), None)
+    layers = next((group for group in teacher.width_groups() if group.is_stack), None)
     picked, whole = None, teacher
     if layers is not None:
         name = layers.field[0]
@@ -130,16 +130,16 @@ def _spread(name: str, asked: Any, size: int, pinned: tuple[int, ...] = ()) -> T
 def _kept(model: Forecaster, config: ModelConfig, context: int) -> dict[str, Tensor]:
     """The units that stay of every group, for a student of this config; what no cut can reach is refused."""
     problems, counts = _unlike(model, config), {}
-    groups = [group for group in model.width_groups() if group.kind != "layers"]
+    groups = [group for group in model.width_groups() if not group.is_stack]
     for group in groups:
         name, place = group.field
-        asked: Any = context if group.kind == "context" else getattr(config, name)
+        asked: Any = context if group.ordered else getattr(config, name)
         if place is not None:
             if place >= len(asked):
                 continue  # told already
             name, asked = f"{name}[{place}]", asked[place]
         n_kept, rest, rule = asked, 0, f"be from {group.minimum} to the teacher's {group.size}"
-        if group.kind == "context" and isinstance(asked, int):
+        if group.ordered and isinstance(asked, int):
             least = model.context - (group.size - group.minimum) * group.steps
             rule = f"be the teacher's {model.context} less a multiple of {group.steps}, and at least {least}"
             n_gone, rest = divmod(model.context - asked, group.steps)
@@ -170,4 +170,4 @@ def _strongest(model: Forecaster, group: WidthGroup, n_kept: int) -> Tensor:
     """Units of the largest weights, ascending; of a context the last ones."""
     if group.ordered or n_kept == group.size:
         return torch.arange(group.size - n_kept, group.size)
-    return torch.sort(magnitude(model, group).topk(n_kept).indices).values
+    return torch.sort(unit_norms(model, group).topk(n_kept).indices).values

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tsdistill.errors import listed, must
 from tsdistill.losses import AnyLoss, OutputLoss
-from tsdistill.spec import Spec
+from tsdistill.pruning.criteria import AnyCriterion, Magnitude
+from tsdistill.spec import Spec, Tuned
 from tsdistill.training import Training
 
 SIZES = ("max_parameters", "max_bytes", "max_latency_ms")
@@ -24,10 +25,10 @@ class Pruning(Spec):
     Args:
         ratio: Share of units removed, 0 = nothing. Every group keeps a documented minimum, one unit in most, and the
             lineage says where it did. None with a target below, which finds the ratio.
-        criterion: How units are ranked: "magnitude" (L2 norm) and "l1" of their weights; "taylor" (what the loss on
-            training windows would lose with them, to first order); "activation" (their weights times what passes
-            through them); "redundancy" (those that others can stand in for go first); "loss" (what the error on
-            validation windows gains when each is silenced: slow).
+        criterion: How units are ranked, a `Criterion` or the word for one: "magnitude" (L2 norm) and "l1" of their
+            weights; "taylor" (what the loss on training windows would lose with them, to first order); "activation"
+            (their weights times what passes through them); "redundancy" (those that others can stand in for go first);
+            "loss" (what the error on validation windows gains when each is silenced: slow).
         ranking: "local" removes the same share of every group, "global" the lowest of all groups, whose scores are
             divided by their mean.
         groups: What is cut: kinds of groups or names of them, in which * stands for anything ("block*.feedforward").
@@ -53,20 +54,21 @@ class Pruning(Spec):
             after recovery. Several ratios are tried, each with its own recovery.
 
     Example:
-        >>> Pruning(ratio=0.5).criterion
-        'magnitude'
+        >>> Pruning(ratio=0.5, criterion="taylor").criterion
+        Taylor(kind='taylor')
 
     Source: M. Zhu and S. Gupta, "To Prune, or Not to Prune: Exploring the Efficacy of Pruning for Model Compression",
     2017, equation 1 (cubic schedule). Sources of criteria and repair stand beside them. Differs from the source: rounds
     instead of steps, and units instead of masks.
     """
 
+    left_out_at: ClassVar[tuple[str, float] | None] = ("ratio", 0)
     late: ClassVar[frozenset[str]] = frozenset(
         {"ranking", "groups", "method", "repair", "recover_from", "n_rounds", "schedule", *TARGETS}
     )
 
-    ratio: float | None = Field(default=0.5, ge=0, lt=1)
-    criterion: Literal["magnitude", "l1", "taylor", "activation", "redundancy", "loss"] = "magnitude"
+    ratio: Annotated[float | None, Tuned(0.0, 0.25, 0.5)] = Field(default=0.5, ge=0, lt=1)
+    criterion: AnyCriterion = Magnitude()
     ranking: Literal["local", "global"] = "local"
     groups: tuple[str, ...] | None = Field(default=None, min_length=1)
     method: Literal["structured", "unstructured"] = "structured"
@@ -80,6 +82,25 @@ class Pruning(Spec):
     max_bytes: int | None = Field(default=None, ge=1)
     max_latency_ms: float | None = Field(default=None, gt=0)
     max_error_increase: float | None = Field(default=None, ge=0)
+
+    @property
+    def masks(self) -> bool:
+        """Whether single weights are set to zero, so that nothing becomes smaller."""
+        return self.method == "unstructured"
+
+    @property
+    def ranks_locally(self) -> bool:
+        """Whether every group loses the same share."""
+        return self.ranking == "local"
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether recovery is taught by the teacher that `prune` is given, where there is one."""
+        return self.recovery is not None and self.recover_from is None
+
+    def with_seed(self, seed: int) -> Self:
+        """The same pruning, its recovery drawn from another seed."""
+        return self if self.recovery is None else self.replace(recovery=self.recovery.replace(seed=seed))
 
     @property
     def sizes(self) -> dict[str, float]:
@@ -126,9 +147,9 @@ class Pruning(Spec):
                 if value is not None:
                     rule = "be left out with method='unstructured', which makes nothing smaller"
                     problems.append(must(name, rule, value, "Use method='structured'"))
-            if self.criterion not in ("magnitude", "l1"):
+            if not self.criterion.of_single_weights:
                 rule = "be 'magnitude' with method='unstructured'"
-                problems.append(must("criterion", rule, self.criterion, "Leave it out"))
+                problems.append(must("criterion", rule, self.criterion.kind, "Leave it out"))
         if problems:
             raise ValueError(listed(problems, "Pruning"))
         return self

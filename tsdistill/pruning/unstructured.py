@@ -17,7 +17,7 @@ from tsdistill.models.base import Forecaster
 from tsdistill.pruning.spec import Pruning
 
 
-def masks_of(model: Forecaster, ratio: float, ranking: str) -> dict[str, Tensor]:
+def masks_of(model: Forecaster, ratio: float, locally: bool) -> dict[str, Tensor]:
     """Which weights stay, by parameter: those of the largest magnitude; biases and norms all stay.
 
     Source: S. Han et al., "Learning both Weights and Connections for Efficient Neural Networks", NeurIPS 2015, section
@@ -26,7 +26,7 @@ def masks_of(model: Forecaster, ratio: float, ranking: str) -> dict[str, Tensor]
     weights = {name: weight.detach().abs() for name, weight in model.named_parameters() if weight.ndim > 1}
     if not weights:
         raise UnsupportedError(f"A {model.config.kind!r} model has no weight matrices to prune. Leave this step out.")
-    if ranking == "local":
+    if locally:
         return {name: _largest(weight.flatten(), ratio).view_as(weight) for name, weight in weights.items()}
     kept = _largest(torch.cat([weight.flatten() for weight in weights.values()]), ratio)
     parts = kept.split([weight.numel() for weight in weights.values()])
@@ -42,7 +42,6 @@ def _largest(size: Tensor, ratio: float) -> Tensor:
 def masked(model: Forecaster, masks: Mapping[str, Tensor]) -> Forecaster:
     """A copy with zeros where a mask is False."""
     model = copy.deepcopy(model)
-    model.control = None
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name in masks:
@@ -89,5 +88,5 @@ def found_in(model: Forecaster, whole: Forecaster) -> dict[str, Any]:
 
 def cut_weights(model: Forecaster, pruning: Pruning, share: float) -> tuple[Forecaster, dict[str, Tensor]]:
     """A copy with a share of its weights at zero, and the masks that say where."""
-    masks = masks_of(model, share, pruning.ranking)
+    masks = masks_of(model, share, pruning.ranks_locally)
     return masked(model, masks), masks

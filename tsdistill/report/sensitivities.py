@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from tsdistill.pruning import Sensitivity
+from tsdistill.pruning import PruningSensitivity
 from tsdistill.report import words
 from tsdistill.report.figures import PALETTE, plain_layout
 from tsdistill.report.page import environment, put
@@ -20,7 +20,7 @@ TOP = 2.0
 """Errors beyond so many times that of the whole model leave the plot, which would show nothing else with them."""
 
 
-def plot_sensitivity(found: Sensitivity, path: str | Path, *, title: str = "Sensitivity") -> Path:
+def plot_sensitivity(found: PruningSensitivity, path: str | Path, *, title: str = "PruningSensitivity") -> Path:
     """Write one self-contained page with an error curve for every group, and a table of them.
 
     Args:
@@ -64,13 +64,13 @@ def plot_sensitivity(found: Sensitivity, path: str | Path, *, title: str = "Sens
     return put(page, Path(path), "sensitivity")
 
 
-def _growth(found: Sensitivity, error: float) -> str:
+def _growth(found: PruningSensitivity, error: float) -> str:
     growth = error / found.error - 1
     # No sign before what rounds to nothing, and no tenths of what is several times as much.
     return "0.0%" if abs(growth) < 0.0005 else f"{growth:+.1%}" if growth < 1 else f"{growth:+,.0%}"
 
 
-def _spare(found: Sensitivity, curve: tuple[float, ...]) -> str:
+def _spare(found: PruningSensitivity, curve: tuple[float, ...]) -> str:
     """The largest share cut up to which the error has grown by no more than is allowed."""
     spare = 0.0
     for ratio, error in sorted(zip(found.ratios, curve, strict=True)):
@@ -80,7 +80,7 @@ def _spare(found: Sensitivity, curve: tuple[float, ...]) -> str:
     return f"{spare:.0%}"
 
 
-def _figure(found: Sensitivity) -> dict[str, Any]:
+def _figure(found: PruningSensitivity) -> dict[str, Any]:
     """The curves in the page's colours; groups of one kind that are many differ by their dashes."""
     traces = found.figure()["data"]
     for number, trace in enumerate(traces):

@@ -20,8 +20,15 @@ def explained(error: ValidationError, cls: type[BaseModel]) -> ConfigError:
         if nested:
             problems += [Problem((*path, *inner.path), inner.sentence) for inner in nested]
         else:
-            problems.append(Problem(path, _sentence(item, path, cls)))
+            sentence = _sentence(item, path, cls)
+            problems.append(Problem(path or _named(sentence, cls), sentence))
     return config_error(problems, cls.__name__)
+
+
+def _named(sentence: str, cls: type[BaseModel]) -> FieldPath:
+    """The field that a rule about a whole spec names first."""
+    name = sentence[1:].partition("`")[0] if sentence.startswith("`") else ""
+    return (name,) if name in cls.model_fields or name in getattr(cls, "shorthands", ()) else ()
 
 
 def config_error(problems: Sequence[Problem], what: str) -> ConfigError:

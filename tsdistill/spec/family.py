@@ -27,7 +27,6 @@ class Family(Generic[M]):
     Args:
         name: What a member is called in messages: "architecture", "loss".
         base: What every member inherits from. Its `contract_problems` says what a class lacks to be a member.
-        members: Those of the package.
         tag: The field that names a member.
         default: Kind of a mapping that names none.
         bare: Write a member whose fields are at their defaults as its kind alone.
@@ -38,14 +37,14 @@ class Family(Generic[M]):
         2
         >>> LOSSES.read("tempral")
         Traceback (most recent call last):
-        tsdistill.errors.ConfigError: `loss` must be a known loss, got kind='tempral'. Did you mean `temporal`?
+        tsdistill.errors.ConfigError: `kind` must be that of a known loss, got kind='tempral'. Did you mean `temporal`?
     """
 
     def __init__(
         self,
         name: str,
         base: type[M],
-        *members: type[M],
+        *,
         tag: str = "kind",
         default: str | None = None,
         bare: bool = False,
@@ -53,10 +52,13 @@ class Family(Generic[M]):
         self.name, self.base, self.tag, self.default, self.bare = name, base, tag, default, bare
         self._members: dict[str, type[M]] = {}
         self._own = frozenset[str]()
+        _families.append(self)
+
+    def include(self, *members: type[M]) -> None:
+        """Add the package's own members; a family's door calls this once."""
         for member in members:
             self.register(member)
         self._own = frozenset(self._members)
-        _families.append(self)
 
     def __iter__(self) -> Iterator[type[M]]:
         return iter(self._members.values())
@@ -102,7 +104,7 @@ class Family(Generic[M]):
         if not isinstance(cls, type) or not issubclass(cls, self.base) or cls is self.base:
             rule, remedy = f"be a class that inherits from {self.base.__name__}", "Register the class, not an object"
             raise ConfigError(must(self.name, rule, member, remedy))
-        field = member.model_fields.get(self.tag)
+        field = cls.model_fields.get(self.tag)
         kind = None if field is None else field.default
         problems = []
         if not isinstance(kind, str) or not kind or "." in kind:
@@ -162,7 +164,7 @@ class Family(Generic[M]):
         if not isinstance(kind, str) or kind not in self._members:
             remedy = f"{nearest(str(kind), self.kinds)} One of your own is known once its module has registered it."
             remedy = remedy if "Known" in remedy else nearest(str(kind), self.kinds)
-            raise ConfigError(f"`{self.name}` must be a known {self.name}, got {self.tag}={kind!r}. {remedy}")
+            raise ConfigError(f"`{self.tag}` must be that of a known {self.name}, got {self.tag}={kind!r}. {remedy}")
         return self._members[kind]
 
     def _check_registered(self, member: M) -> None:

@@ -99,7 +99,7 @@ def _check_sizes(model: Forecaster, smaller: Forecaster, keep: dict[str, torch.T
         if kept is None or len(kept) == group.size:
             continue
         # The groups of a block that went are gone, and those behind it have moved up.
-        if "layers" not in keep or group.kind == "layers":
+        if "layers" not in keep or group.is_stack:
             require(now[group.name] == len(kept), f"{group.name} has {now[group.name]} units, kept {_counts(keep)}")
         cut = cut or any(each.names(group.size) for each in group.slices)
     if cut:

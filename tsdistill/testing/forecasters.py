@@ -82,7 +82,7 @@ def _check_distribution(model: Forecaster, inside: Activations) -> None:
     """What is said besides the forecast agrees with it."""
     said, support = inside.distribution, inside.support
     if said is None:
-        require(model.head.kind == "point", f"a model with a {model.head.kind} head says no distribution")
+        require(not model.head.probabilistic, f"a model with a {model.head.kind} head says no distribution")
         return
     shape = (BATCH, HORIZON, CHANNELS, model.head.n_outputs)
     require(tuple(said.shape) == shape, f"distribution has shape {tuple(said.shape)}, not {shape}")

@@ -132,7 +132,7 @@ def fit(
             parts, n_windows = epoch(run, bar)
             stepped = time.perf_counter()
             errors = _validation_errors(run.judged, validation, ranks)
-            error = errors["validation_mse"] if model.head.kind == "point" else errors["validation_error"]
+            error = errors["validation_error" if model.head.probabilistic else "validation_mse"]
             if not math.isfinite(error):
                 raise DivergenceError(
                     f"Training diverged in epoch {so_far.epoch + 1}: the validation error is {error} after step "
@@ -215,12 +215,12 @@ def _validation_errors(model: Forecaster, windows: Windows, ranks: Ranks) -> dic
             batch = windows.batch(index).to(device)
             said = model.activations(batch.context, batch.future, batch.past)
             squared += float((said.forecast - batch.target).square().double().sum())
-            if model.head.kind != "point":
+            if model.head.probabilistic:
                 own += float(model.head.error(said, batch.target)) * batch.target.numel()
             count += batch.target.numel()
     sums = ranks.sum({"squared": squared, "own": own, "count": count})
     errors = {"validation_mse": sums["squared"] / sums["count"]}
-    return errors if model.head.kind == "point" else {**errors, "validation_error": sums["own"] / sums["count"]}
+    return {**errors, "validation_error": sums["own"] / sums["count"]} if model.head.probabilistic else errors
 
 
 def _out_of_patience(so_far: state.Progress, training: Training) -> bool:
