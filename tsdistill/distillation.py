@@ -179,9 +179,7 @@ def _start(student: ModelConfig | Forecaster, task: Task, training: Training) ->
     """An untrained student, or a copy of a trained one to go on from."""
     if isinstance(student, ModelConfig):
         return student.build(task.signature, training.seed)
-    copied = copy.deepcopy(student)
-    copied.control = None
-    return copied
+    return copy.deepcopy(student)
 
 
 def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster, training: Training) -> Forecaster:

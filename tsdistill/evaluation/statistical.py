@@ -58,7 +58,6 @@ class StatisticalForecaster:
     """
 
     n_parameters = 0
-    control = None
 
     def __init__(self, config: Statistical, signature: Signature) -> None:
         self.config, self.signature = config, signature

@@ -65,7 +65,6 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     refuse_deployed(forecaster, "export")
     refuse_foreign(forecaster)
     model = copy.deepcopy(forecaster).cpu().eval()
-    model.control = None
     inputs, source = parity_windows(forecaster.signature, task)
     step = LineageStep(
         verb="export",

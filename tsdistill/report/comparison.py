@@ -239,10 +239,8 @@ def _entries(
     def deployed(name: str, role: str, model: Any) -> _Entry:
         bar.note(f"export {name}")
         if not isinstance(model, Deployed):
-            # A control is exported only if it gets a row.
-            alone = copy.copy(model)
-            alone.control = None
-            model = export(alone, task)
+            # The copy has no control: that is exported only where it gets a row.
+            model = export(copy.deepcopy(model), task)
         bar.advance()
         return _Entry(name, role, model, f"onnx {model.precision}", model.size_bytes)
 

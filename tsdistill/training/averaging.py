@@ -28,7 +28,6 @@ class Average:
     def __init__(self, model: Forecaster, decay: float) -> None:
         # Moved to where it is: the weights of a copied LSTM lie apart, and cuDNN would gather them in every call.
         self.model = copy.deepcopy(model).to(model.device).eval()
-        self.model.control = None
         self.decay = decay
 
     def update(self, model: Forecaster, step: int) -> None:
