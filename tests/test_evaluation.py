@@ -273,7 +273,7 @@ def test_a_teacher_with_the_wrong_horizon_is_refused(task: Task) -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"split": "tset"}, "`split` must be one of train, validation, test"),
+        ({"part": "tset"}, "`part` must be one of train, validation, test"),
         ({"batch_size": 0}, "`batch_size` must be"),
     ],
 )

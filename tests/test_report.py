@@ -147,9 +147,9 @@ def test_comparing_leaves_the_models_as_they_were(task: Task, models: dict[str, 
 
 
 def test_without_latency_there_is_none(task: Task, models: dict[str, Any]) -> None:
-    found = compare({"teacher": models["teacher"]}, task, split="validation", latency=False)
+    found = compare({"teacher": models["teacher"]}, task, part="validation", latency=False)
     assert {row.latency_p50_ms for row in found.rows} == {row.speedup for row in found.rows} == {None}
-    assert found.split == "validation"
+    assert found.part == "validation"
     assert found.row("teacher").mse == pytest.approx(evaluate(models["teacher"], task, "validation")["mse"])
     assert "p50" not in found.to_text()
     assert 'id="latency"' not in render(found)
@@ -196,7 +196,7 @@ def test_examples_are_real_windows_in_raw_units(report: Report, task: Task, mode
         (["a without teacher"], {}, ["a row that is added anyway"]),
         ([" ", "ridge"], {"reference": "teacher"}, ["3 problems", "have names", "`reference` must name one"]),
         (["teacher"], {"reference": "teecher"}, ["Did you mean `teacher`?"]),
-        (["teacher"], {"split": "tset"}, ["`split` must be one of"]),
+        (["teacher"], {"part": "tset"}, ["`part` must be one of"]),
     ],
 )
 def test_a_wrong_call_lists_every_problem(

@@ -70,7 +70,7 @@ def test_a_foreign_teacher_is_scored_like_a_forecaster_and_has_no_cost(task: Tas
     teacher, student = report.row("teacher"), report.row("student")
     assert (teacher.runtime, teacher.role, teacher.kind) == ("foreign", "reference", "RefittedTeacher")
     naive = td.SeasonalNaiveConfig(period=24).build(task.signature)
-    assert teacher.mse == pytest.approx(td.evaluate(naive, task, split="test")["mse"], rel=1e-4)
+    assert teacher.mse == pytest.approx(td.evaluate(naive, task, part="test")["mse"], rel=1e-4)
     assert teacher.mae_raw == pytest.approx(report.row("seasonal naive").mae_raw, rel=1e-4)
     assert [teacher.n_parameters, teacher.size_bytes, teacher.latency_p50_ms, teacher.speedup] == [None] * 4
     assert student.mse_ratio == pytest.approx(student.measured_mse / teacher.measured_mse)
@@ -88,7 +88,7 @@ def test_a_foreign_teacher_is_scored_like_a_forecaster_and_has_no_cost(task: Tas
 
 
 def test_the_least_teacher_is_compared_alone(task: Task) -> None:
-    report = td.compare({"teacher": Constant()}, task, latency=False, split="validation")
+    report = td.compare({"teacher": Constant()}, task, latency=False, part="validation")
     assert report.row("teacher").mse == pytest.approx(float(task.validation.batch(
         torch.arange(len(task.validation))).target.square().mean()), rel=1e-5)  # fmt: skip
     assert report.verdict[0] == f"teacher (foreign) has a validation MSE of {report.row('teacher').mse:.4f}."
@@ -108,7 +108,7 @@ def test_a_teacher_that_cannot_be_asked_is_an_empty_row_that_says_why(task: Task
     plotted = [trace["name"] for trace in figures(report)["steps"]["data"]]
     assert plotted == ["student", "seasonal naive", "ridge"]
     assert "NaN" not in report.to_json()
-    known = td.compare({"table": table, "student": ridge}, task, split="validation", latency=False)
+    known = td.compare({"table": table, "student": ridge}, task, part="validation", latency=False)
     assert known.row("table").mse == pytest.approx(td.evaluate(ridge, task)["mse"], rel=1e-4)
     with pytest.raises(UnsupportedError, match="`reference` must be able to forecast this part, and 'table' is not"):
         td.compare({"table": table, "student": ridge}, task, reference="table")
@@ -125,10 +125,10 @@ def test_what_only_teaching_does_to_a_teacher_is_left_out(task: Task, ridge: For
         "student": ridge,
     }
     report = td.compare(models, task, latency=False)
-    assert report.row("trusted").mse == pytest.approx(td.evaluate(wrapped, task, split="test")["mse"], rel=1e-4)
+    assert report.row("trusted").mse == pytest.approx(td.evaluate(wrapped, task, part="test")["mse"], rel=1e-4)
     assert "without the trust" in str(report.row("trusted").remark)
     assert report.row("rescaled").runtime == "onnx fp32"
-    assert report.row("rescaled").mse == pytest.approx(td.evaluate(foreign, task, split="test")["mse"], rel=1e-4)
+    assert report.row("rescaled").mse == pytest.approx(td.evaluate(foreign, task, part="test")["mse"], rel=1e-4)
 
 
 def test_teachers_of_other_questions_and_what_is_none_are_refused(task: Task, ridge: Forecaster, wrapped: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError, must
 from tsdistill.evaluation.scores import score
-from tsdistill.evaluation.significance import compare_losses
+from tsdistill.evaluation.significance import SIGNIFICANT, compare_losses
 from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import Loss, OutputLoss
 from tsdistill.models.base import Forecaster, ModelConfig, versions
@@ -20,9 +20,6 @@ from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
 from tsdistill.training import Objective, TeacherObjective, Training, fit
 from tsdistill.training.steps import device_of
-
-SIGNIFICANT = 0.05
-"""Chance of a difference as large between equally good students, below which it is called one."""
 
 
 def distill(

@@ -161,7 +161,7 @@ class Task:
     def windows(self, part: Part) -> Windows:
         """The windows of a part, every one of them (stride 1, nothing dropped)."""
         if part not in PARTS:
-            raise ConfigError(must("split", f"be one of {', '.join(PARTS)}", part, "Pick one of them"))
+            raise ConfigError(must("part", f"be one of {', '.join(PARTS)}", part, "Pick one of them"))
         return self._windows[part]
 
     def values(self, item: int) -> np.ndarray:

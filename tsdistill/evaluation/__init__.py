@@ -7,11 +7,12 @@ from tsdistill.evaluation.bench import bench, peak_bytes
 from tsdistill.evaluation.forecasting import check_fits, forecasts, quantile_levels
 from tsdistill.evaluation.latency import Latency, measure_latency
 from tsdistill.evaluation.scores import QuantileScores, Scores, evaluate, score, window_losses
-from tsdistill.evaluation.significance import LossComparison, compare_losses, holm
+from tsdistill.evaluation.significance import SIGNIFICANT, LossComparison, compare_losses, holm
 from tsdistill.evaluation.statistical import METHODS, Method, Statistical, StatisticalForecaster, statistical
 
 __all__ = [
     "METHODS",
+    "SIGNIFICANT",
     "Latency",
     "LossComparison",
     "Method",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsdistill.evaluation.forecasting import Model, Prediction, predictions_of, quantile_levels
+from tsdistill.evaluation.renaming import renamed_argument
 from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ class Scores:
         return numbers if self.quantiles is None else {**numbers, **self.quantiles.to_dict()}
 
 
-def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size: int = 256) -> dict[str, float]:
+@renamed_argument("split", "part")
+def evaluate(model: Model, task: Task, part: Part = "validation", *, batch_size: int = 256) -> dict[str, float]:
     """Errors of a model on every window of a part of a task.
 
     mse = mean over windows, steps and channels of (forecast - target)^2 on scaled data, as the literature reports it;
@@ -120,7 +122,7 @@ def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size
     Args:
         model: A forecaster, a deployed one or a teacher.
         task: What to forecast. Its channels and horizon must be the model's; its context must be at least as long.
-        split: "train", "validation" or "test".
+        part: "train", "validation" or "test".
         batch_size: Windows forecast at once; changes speed and nothing else.
 
     Returns:
@@ -129,7 +131,7 @@ def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size
 
     Raises:
         ShapeError: The model's channels, horizon or context do not fit the task.
-        ConfigError: `split` is no part, or `batch_size` is below 1.
+        ConfigError: `part` is none of a task, or `batch_size` is below 1.
         DataError: The model forecast something that is not finite.
         UnsupportedError: `model` is none of the three kinds.
 
@@ -142,13 +144,14 @@ def evaluate(model: Model, task: Task, split: Part = "validation", *, batch_size
         >>> sorted(found)
         ['mae', 'mae_raw', 'mase', 'mse', 'mse_raw', 'n_windows']
     """
-    return score(model, task, split, batch_size=batch_size).to_dict()
+    return score(model, task, part, batch_size=batch_size).to_dict()
 
 
+@renamed_argument("split", "part")
 def score(
     model: Model,
     task: Task,
-    split: Part = "validation",
+    part: Part = "validation",
     *,
     batch_size: int = 256,
     levels: tuple[float, ...] = (),
@@ -159,7 +162,7 @@ def score(
     Args:
         model: A forecaster, a deployed one or a teacher.
         task: What to forecast.
-        split: "train", "validation" or "test".
+        part: "train", "validation" or "test".
         batch_size: Windows forecast at once.
         levels: Take the weighted quantile loss over these levels, which a model with quantiles must have; the forecast
             of any other model counts as each of its quantiles. Nothing: over the model's own.
@@ -171,7 +174,7 @@ def score(
     Raises:
         ShapeError, ConfigError, DataError, UnsupportedError: As `evaluate`.
     """
-    windows = _chosen(task.windows(split), positions)
+    windows = _chosen(task.windows(part), positions)
     by_window: list[tuple[Total, Total]] = []
     quantiles = []
     steps = [Total(0.0, 0), Total(0.0, 0)]
@@ -260,13 +263,14 @@ def _joined(scores: list[QuantileScores]) -> QuantileScores:
     )
 
 
-def window_losses(model: Model, task: Task, split: Part = "validation", *, batch_size: int = 256) -> np.ndarray:
+@renamed_argument("split", "part")
+def window_losses(model: Model, task: Task, part: Part = "validation", *, batch_size: int = 256) -> np.ndarray:
     """Mean squared scaled error of each window, (window,), in order: what `compare_losses` takes.
 
     Args:
         model: A forecaster, a deployed one or a teacher.
         task: What to forecast.
-        split: "train", "validation" or "test".
+        part: "train", "validation" or "test".
         batch_size: Windows forecast at once.
 
     Returns:
@@ -282,7 +286,7 @@ def window_losses(model: Model, task: Task, split: Part = "validation", *, batch
         >>> window_losses(SeasonalNaiveConfig(period=24).build(task.signature), task).shape
         (91,)
     """
-    return score(model, task, split, batch_size=batch_size).window_losses
+    return score(model, task, part, batch_size=batch_size).window_losses
 
 
 _FINE: tuple[Axis, ...] = ("window", "step", "channel")

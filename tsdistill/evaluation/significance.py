@@ -16,6 +16,9 @@ import numpy as np
 
 from tsdistill.errors import ConfigError, DataError, ShapeError, must
 
+SIGNIFICANT = 0.05
+"""A difference is called significant below this p-value."""
+
 HORIZONS_NEEDED = 4
 """Windows needed, in horizons: with fewer there are no two independent looks at the data to measure chance from."""
 

@@ -47,6 +47,9 @@ class ModelConfig(Member):
     )
     """Fields that say what a model is rather than how large: they stay when one architecture takes another's place."""
 
+    learns: ClassVar[bool] = True
+    """Whether it has weights that training and a teacher can shape."""
+
     @classmethod
     def contract_problems(cls) -> list[str]:
         """An architecture names the class that it builds."""
@@ -76,16 +79,6 @@ class ModelConfig(Member):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.forecaster(self, signature)
-
-    def resized(self, field: tuple[str, int | None], size: int) -> Self:
-        """The same config with one width changed; `field` as in `WidthGroup`."""
-        name, position = field
-        value: Any = size
-        if position is not None:
-            widths = list(getattr(self, name))
-            widths[position] = size
-            value = tuple(widths)
-        return self.replace(**{name: value})
 
 
 MODELS = Family("architecture", ModelConfig)

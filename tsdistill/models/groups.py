@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+from tsdistill.spec import Spec
+
 if TYPE_CHECKING:
     from tsdistill.data.signature import Signature
-    from tsdistill.models.base import ModelConfig
+
+C = TypeVar("C", bound=Spec)
+"""The config of some architecture."""
 
 Kind = Literal["units", "heads", "width", "layers", "context"]
 """What the units of a group are: hidden units, attention heads, entries of a residual vector, whole blocks, or the
@@ -131,14 +135,20 @@ class WidthGroup:
         for each in self.outgoing:
             each.silence(parameters, units, self.size)
 
-    def shrink(self, config: ModelConfig, signature: Signature, units: Tensor) -> tuple[ModelConfig, Signature]:
+    def shrink(self, config: C, signature: Signature, units: Tensor) -> tuple[C, Signature]:
         """Config and signature of a model that has these `units` only."""
         if self.ordered:
             return config, signature.replace(context=signature.context - (self.size - len(units)) * self.steps)
         if self.is_stack:
             entries = {name: tuple(values[unit] for unit in units.tolist()) for name, values in self.per_unit}
             return config.replace(**{self.field[0]: len(units)} | entries), signature
-        return config.resized(self.field, len(units)), signature
+        name, position = self.field
+        size: Any = len(units)
+        if position is not None:
+            widths = list(getattr(config, name))
+            widths[position] = size
+            size = tuple(widths)
+        return config.replace(**{name: size}), signature
 
     def follow(self, name: str, units: Tensor) -> str | None:
         """What another group is called once only these `units` are left; None if it goes with a block."""

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tsdistill.errors import ConfigError, listed
 from tsdistill.models.base import ModelConfig, per_layer
 from tsdistill.models.groups import Slice, WidthGroup
 
-if TYPE_CHECKING:
-    from tsdistill.models.inverted import InvertedTransformerConfig
-    from tsdistill.models.patchtst import PatchTSTConfig
+
+class TransformerShape(Protocol):
+    """Sizes of a stack of `TransformerBlock`s, as a config of such a model names them."""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+
+    @property
+    def width(self) -> int:
+        """Size of a token's vector."""
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each block."""
+
+    @property
+    def head_width(self) -> int:
+        """Size of a head."""
+
+    @property
+    def feedforward(self) -> tuple[int, ...]:
+        """Inner size of each block's feed-forward pair."""
 
 
 def spread(config: type[ModelConfig], values: Any, **widths: int | Callable[[int], int]) -> Any:
@@ -168,7 +188,7 @@ def context_group(
 
 
 def transformer_groups(
-    config: PatchTSTConfig | InvertedTransformerConfig, sources: tuple[Slice, ...], readers: tuple[Slice, ...]
+    config: TransformerShape, sources: tuple[Slice, ...], readers: tuple[Slice, ...]
 ) -> tuple[WidthGroup, ...]:
     """Heads, feed-forward width, residual width and blocks of a stack of `TransformerBlock`s in `blocks`.
 

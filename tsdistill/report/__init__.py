@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from tsdistill.report.comparison import compare
 from tsdistill.report.history import plot_history, read_history
-from tsdistill.report.report import Comparison, ExampleForecast, Report, Row
+from tsdistill.report.records import Comparison, ExampleForecast, Measurements, Row
+from tsdistill.report.report import Report
 from tsdistill.report.sensitivities import plot_sensitivity
 
 __all__ = [
     "Comparison",
     "ExampleForecast",
+    "Measurements",
     "Report",
     "Row",
     "compare",

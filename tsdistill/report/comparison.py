@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tsdistill.data.split import PARTS
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, listed, must, nearest
 from tsdistill.evaluation import (
     METHODS,
@@ -24,12 +25,14 @@ from tsdistill.evaluation import (
 )
 from tsdistill.evaluation import baselines as make_baselines
 from tsdistill.evaluation.forecasting import raw_inputs
+from tsdistill.evaluation.renaming import renamed_argument
 from tsdistill.progress import open_bar
 from tsdistill.report.examples import examples
 from tsdistill.report.foreign import RUNTIME, chosen_reference, is_foreign, refuse_misfit, silence, unwrapped
 from tsdistill.report.machine import machine, versions
 from tsdistill.report.pairing import paired, spread
-from tsdistill.report.report import Comparison, Report, Row
+from tsdistill.report.records import Comparison, Row
+from tsdistill.report.report import Report
 
 if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task
@@ -63,11 +66,12 @@ class _Entry:
         return f"{self.name} ({self.runtime})"
 
 
+@renamed_argument("split", "part")
 def compare(
     models: Mapping[str, Forecaster | Deployed | Teacher],
     task: Task,
     *,
-    split: Part = "test",
+    part: Part = "test",
     reference: str | None = None,
     baselines: Sequence[Method] = (),
     n_baseline_windows: int = 50,
@@ -91,7 +95,7 @@ def compare(
         models: By name, in the order in which they were made: the teacher first, the most compressed one last. The last
             one is what the verdict is about.
         task: Data, context and horizon.
-        split: The part to score.
+        part: The part to score.
         reference: Name of the model that ratios refer to; if not given, the first one that can be scored.
         baselines: Statistical methods to add: "ets", "theta", "stl" (see `td.statistical`).
         n_baseline_windows: Windows that these are scored on, evenly spread over the part: they are refitted to each, at
@@ -122,14 +126,14 @@ def compare(
         [('teacher', 'torch fp32'), ('teacher', 'onnx fp32')]
     """
     models, remarks = unwrapped(models)
-    _check(models, task, split, reference, baselines, n_baseline_windows)
-    asked = {name: silence(model, task, split) for name, model in models.items() if is_foreign(model)}
+    _check(models, task, part, reference, baselines, n_baseline_windows)
+    asked = {name: silence(model, task, part) for name, model in models.items() if is_foreign(model)}
     silent = {name: why for name, why in asked.items() if why is not None}
     reference = chosen_reference(models, reference, silent)
     with_control = [name for name, model in models.items() if getattr(model, "control", None) is not None]
     n_steps = 2 * (len(models) + len(BASELINES) + len(baselines) + 1 + bool(with_control)) + 2
     with open_bar("compare", n_steps, progress) as bar:
-        positions = spread(len(task.windows(split)), n_baseline_windows)
+        positions = spread(len(task.windows(part)), n_baseline_windows)
         rivals = make_baselines(task, baselines)
         every = _entries(models, task, reference, with_control[-1] if with_control else None, rivals, positions, bar)
         for entry in every:
@@ -139,7 +143,7 @@ def compare(
         levels = _common_levels(entries)
         for entry in entries:
             bar.note(f"score {entry.title}")
-            entry.scores = score(entry.model, task, split, levels=levels, positions=entry.positions)
+            entry.scores = score(entry.model, task, part, levels=levels, positions=entry.positions)
             if isinstance(entry.model, StatisticalForecaster):
                 entry.remark = entry.model.remark
             elif getattr(entry.model, "mixes_windows", False):
@@ -149,10 +153,10 @@ def compare(
                 )
             bar.advance()
         bar.note("latency")
-        times = _latencies(entries, task, split, n_latency_runs) if latency else {}
+        times = _latencies(entries, task, part, n_latency_runs) if latency else {}
         bar.advance()
         bar.note("examples")
-        shown = examples({entry.title: entry.model for entry in entries}, task, split)
+        shown = examples({entry.title: entry.model for entry in entries}, task, part)
         bar.advance()
     subject = list(models)[-1]
     return Report(
@@ -162,9 +166,9 @@ def compare(
         horizon=task.horizon,
         channels=task.channels,
         frequency=task.panel.frequency,
-        split=split,
+        part=part,
         borders=task.split.to_dict(),
-        n_windows={part: len(task.windows(part)) for part in ("train", "validation", "test")},
+        n_windows={name: len(task.windows(name)) for name in PARTS},
         fingerprint=task.fingerprint,
         reference=reference,
         subject=subject,
@@ -180,7 +184,7 @@ def compare(
 def _check(
     models: Mapping[str, Any],
     task: Task,
-    split: str,
+    part: str,
     reference: str | None,
     asked: Sequence[str],
     n_baseline_windows: int,
@@ -216,7 +220,7 @@ def _check(
     misfits = []
     for name, model in models.items():
         try:
-            check_fits(model, task.windows(split), task.signature)  # type: ignore[arg-type]
+            check_fits(model, task.windows(part), task.signature)  # type: ignore[arg-type]
             refuse_misfit(model, task)
         except ShapeError as error:
             misfits.append(f"{name!r}: {error}")
@@ -275,11 +279,11 @@ def _common_levels(entries: list[_Entry]) -> tuple[float, ...]:
     return tuple(level for level in given[0] if all(level in levels for levels in given)) if given else ()
 
 
-def _latencies(entries: list[_Entry], task: Task, split: Part, n_runs: int) -> dict[str, Any]:
+def _latencies(entries: list[_Entry], task: Task, part: Part, n_runs: int) -> dict[str, Any]:
     """Latency of one raw forecast of the part's first window, by title."""
     import torch
 
-    first = task.windows(split).subset(torch.tensor([0]))
+    first = task.windows(part).subset(torch.tensor([0]))
     (batch,) = first.batches(1)
     raw = {name: values.astype(np.float32) for name, values in raw_inputs(batch, task.signature, first).items()}
 

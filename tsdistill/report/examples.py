@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsdistill.evaluation import forecasts
-from tsdistill.report.report import ExampleForecast
+from tsdistill.report.records import ExampleForecast
 
 if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 N_EXAMPLES = 3
 
 
-def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[ExampleForecast, ...]:
+def examples(models: Mapping[str, Any], task: Task, part: Part) -> tuple[ExampleForecast, ...]:
     """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
-    windows = task.windows(split)
+    windows = task.windows(part)
     n_channels = len(task.channels)
     places = sorted({int(len(windows) * (number + 0.5) / N_EXAMPLES) for number in range(N_EXAMPLES)})
     index = _positions(places)
@@ -28,7 +28,7 @@ def examples(models: Mapping[str, Any], task: Task, split: Part) -> tuple[Exampl
     found = {
         title: forecasts(model, windows, task.signature, order=index) * scale + mean for title, model in models.items()
     }
-    starts = _stamps(task, split)
+    starts = _stamps(task, part)
     shown = min(task.context, max(3 * task.horizon, 48))
     return tuple(
         ExampleForecast(
@@ -55,11 +55,11 @@ def _digits(values: np.ndarray) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in values)
 
 
-def _stamps(task: Task, split: Part) -> Callable[[int], str | None]:
+def _stamps(task: Task, part: Part) -> Callable[[int], str | None]:
     """The stamp of a window's first forecast step."""
     from tsdistill.evaluation.scores import origins
 
-    items, rows = origins(task, task.windows(split))
+    items, rows = origins(task, task.windows(part))
 
     def stamp(place: int) -> str | None:
         ds = task.panel.items[items[place]].ds

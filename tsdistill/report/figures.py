@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tsdistill.report import words
-from tsdistill.report.report import ExampleForecast, Report, Row
+from tsdistill.report.records import ExampleForecast, Measurements, Row
 
 PALETTE = ("#3b6fd4", "#e07b39", "#2a9d6f", "#c2478b", "#8a63d2", "#b8952c", "#2fa3b5", "#d1495b")
 GREYS = ("#9aa1ad", "#6f7885")
@@ -16,7 +16,7 @@ INK = "ink"
 """Stands for the page's own text colour, which the page puts in: dark on light or light on dark."""
 
 
-def colours(report: Report) -> dict[str, str]:
+def colours(report: Measurements) -> dict[str, str]:
     """One colour per name, the same in every plot and table; a control has its student's, baselines are grey."""
     found: dict[str, str] = {}
     models, plain = 0, 0
@@ -32,7 +32,7 @@ def colours(report: Report) -> dict[str, str]:
     return found
 
 
-def figures(report: Report) -> dict[str, Any]:
+def figures(report: Measurements) -> dict[str, Any]:
     """Plotly data and layout by the id of the place they go to."""
     found = {"size": _scatter(report, "size_bytes", "bytes"), "steps": _steps(report)}
     if any(row.latency_p50_ms is not None for row in report.rows):
@@ -42,7 +42,7 @@ def figures(report: Report) -> dict[str, Any]:
     return found
 
 
-def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
+def _scatter(report: Measurements, column: str, unit: str) -> dict[str, Any]:
     """MSE against a cost on a log axis: down and to the left is better; an arrow stands for an error beyond the top."""
     shades = colours(report)
     rows = [row for row in _whole(report) if getattr(row, column) is not None]
@@ -86,12 +86,12 @@ def _scatter(report: Report, column: str, unit: str) -> dict[str, Any]:
     return {"data": traces, "layout": layout}
 
 
-def _whole(report: Report) -> list[Row]:
+def _whole(report: Measurements) -> list[Row]:
     """Rows that were scored on every window: an error on some of them does not belong on one axis with the others."""
     return [row for row in report.rows if row.n_windows is None and row.mse is not None]
 
 
-def _far(row: Row, report: Report) -> bool:
+def _far(row: Row, report: Measurements) -> bool:
     """Whether a baseline or control is so bad that showing it to scale would press all others into one line."""
     worst = max(other.measured_mse for other in _whole(report) if other.role in ("reference", "model"))
     return row.role in ("baseline", "control") and row.measured_mse > 1.25 * worst
@@ -163,7 +163,7 @@ def _bytes(value: float) -> str:
     return words.size(round(value)).replace(".0 ", " ")
 
 
-def _label(row: Row, report: Report) -> str:
+def _label(row: Row, report: Measurements) -> str:
     """The name, and the runtime where one name has several rows; the error where the mark cannot show it."""
     several = sum(other.name == row.name for other in report.rows) > 1
     name = f"{row.name} ({row.runtime.split()[0]})" if several else row.name
@@ -182,7 +182,7 @@ def _tip(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _steps(report: Report) -> dict[str, Any]:
+def _steps(report: Measurements) -> dict[str, Any]:
     """MSE at each step of the horizon; a model run by two runtimes is drawn once."""
     shades, seen = colours(report), set()
     traces = []
@@ -210,7 +210,7 @@ def _line(row: Row, colour: str) -> dict[str, Any]:
     return {"color": colour, "width": 2, "dash": dash}
 
 
-def _example(report: Report, example: ExampleForecast) -> dict[str, Any]:
+def _example(report: Measurements, example: ExampleForecast) -> dict[str, Any]:
     """One window of one channel: the past, what happened, and the forecasts; most of them shown on demand."""
     shades, seen = colours(report), set()
     past = list(range(1 - len(example.context), 1))

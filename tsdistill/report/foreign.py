@@ -36,12 +36,12 @@ def unwrapped(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     return found, remarks
 
 
-def silence(model: Any, task: Task, split: Part) -> str | None:
+def silence(model: Any, task: Task, part: Part) -> str | None:
     """Why a foreign teacher cannot be asked about a part; None where it can."""
     import torch
 
     try:
-        model.forecast(task.windows(split).batch(torch.arange(1)))
+        model.forecast(task.windows(part).batch(torch.arange(1)))
     except (DataError, UnsupportedError) as error:
         return f"not scored: {str(error).removesuffix('.')}"
     return None

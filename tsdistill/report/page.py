@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tsdistill.errors import ArtifactError
 from tsdistill.report import words
 from tsdistill.report.figures import colours, figures
-from tsdistill.report.report import Report, Row
+from tsdistill.report.records import Measurements, Row
 from tsdistill.report.text import accuracy, cost, fits_explained, headline, notes, quantiles_explained
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TEMPLATE = "report.html.j2"
 
 
-def write_page(report: Report, path: Path) -> Path:
+def write_page(report: Measurements, path: Path) -> Path:
     """Render the page and put it in place whole."""
     return put(render(report), path, "report")
 
@@ -49,7 +49,7 @@ def environment() -> jinja2.Environment:
     )
 
 
-def render(report: Report) -> str:
+def render(report: Measurements) -> str:
     """The page as text; every value is escaped, whatever a model or a channel is called."""
     import plotly.offline
 
@@ -73,12 +73,12 @@ def render(report: Report) -> str:
     )
 
 
-def _style(row: Row, report: Report, colour: str) -> dict[str, str]:
+def _style(row: Row, report: Measurements, colour: str) -> dict[str, str]:
     about = row.name == report.subject and row.role != "reference"
     return {"role": "subject" if about else row.role, "colour": colour}
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
+def _facts(report: Measurements) -> list[tuple[str, str]]:
     """What stands at the foot of the page, name and value."""
     machine = report.machine
     abilities = [name for name in ("vnni", "amx") if machine.get(name)]
@@ -103,7 +103,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _nested(report: Report) -> list[tuple[str, str]]:
+def _nested(report: Measurements) -> list[tuple[str, str]]:
     """Notes that are tables themselves, such as cells filled per channel."""
     tables = {name: value for name, value in report.notes.items() if isinstance(value, dict) and value}
     return [

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tsdistill.report.report import Report, Row
+from tsdistill.report.records import Measurements, Row
+from tsdistill.report.verdict import verdict
 from tsdistill.report.words import chance, change, count, error, factor, milliseconds, share, size, versus
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ WIDEST = 100
 """Columns a report takes at most, however wide the terminal is."""
 
 
-def for_terminal(report: Report) -> str:
+def for_terminal(report: Measurements) -> str:
     """`to_text` as standard output can show it."""
     width = min(shutil.get_terminal_size(fallback=(WIDEST, 24)).columns, WIDEST)
     encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower().replace("-", "")
     return to_text(report, width, ascii_only=not encoding.startswith("utf"))
 
 
-def to_text(report: Report, width: int = WIDEST, *, ascii_only: bool = False) -> str:
+def to_text(report: Measurements, width: int = WIDEST, *, ascii_only: bool = False) -> str:
     """The report as plain text without colours."""
     from rich.console import Console
 
@@ -38,7 +39,7 @@ def to_text(report: Report, width: int = WIDEST, *, ascii_only: bool = False) ->
     return text.encode("ascii", "replace").decode() if ascii_only else text
 
 
-def renderables(report: Report, width: int = WIDEST, *, ascii_only: bool = False) -> Iterator[RenderableType]:
+def renderables(report: Measurements, width: int = WIDEST, *, ascii_only: bool = False) -> Iterator[RenderableType]:
     """What rich prints, from top to bottom."""
     from rich.text import Text
 
@@ -46,21 +47,21 @@ def renderables(report: Report, width: int = WIDEST, *, ascii_only: bool = False
     yield Text("")
     yield from _tables(report, accuracy(report), width, ascii_only)
     yield from _tables(report, cost(report), width, ascii_only)
-    for number, paragraph in enumerate(report.verdict):
+    for number, paragraph in enumerate(verdict(report)):
         yield Text(f"{paragraph}\n", style="bold" if number == 0 else "")
     yield Text(footnote(report), style="dim")
 
 
-def headline(report: Report) -> str:
+def headline(report: Measurements) -> str:
     """What was compared, in one line, after the name of the data."""
     n_channels = len(report.channels)
     return (
         f"context {report.context}, horizon {report.horizon}, {n_channels} "
-        f"channel{'s' if n_channels != 1 else ''}, {count(report.n_windows[report.split])} {report.split} windows"
+        f"channel{'s' if n_channels != 1 else ''}, {count(report.n_windows[report.part])} {report.part} windows"
     )
 
 
-def footnote(report: Report) -> str:
+def footnote(report: Measurements) -> str:
     """What the columns mean and what was measured on what."""
     parts = [
         "MSE and MAE: scaled data, every window, step and channel. raw: the data's own units. p: equal MSE to the "
@@ -77,7 +78,7 @@ def footnote(report: Report) -> str:
     return " ".join(parts)
 
 
-def notes(report: Report) -> str:
+def notes(report: Measurements) -> str:
     """What was repaired in the data, in one line: what is not zero, and no tables."""
     plain = {name: value for name, value in report.notes.items() if value and not isinstance(value, dict | list)}
     return ", ".join(_note(name, value) for name, value in plain.items())
@@ -89,12 +90,12 @@ def _note(name: str, value: object) -> str:
     return f"{name.removeprefix('n_').replace('_', ' ')} {count(value) if isinstance(value, int) else value}"
 
 
-def accuracy(report: Report) -> dict[str, list[str]]:
+def accuracy(report: Measurements) -> dict[str, list[str]]:
     """Cells by heading: how well each row forecasts."""
     rows = report.rows
     cells = {}
     if any(row.n_windows is not None for row in rows):
-        whole = report.n_windows[report.split]
+        whole = report.n_windows[report.part]
         cells["windows"] = [count(whole if row.n_windows is None else row.n_windows) for row in rows]
     cells |= {
         "MSE": [error(row.mse) for row in rows],
@@ -130,7 +131,7 @@ def _percent(nominal: float) -> str:
     return f"{100 * nominal:g} %"
 
 
-def quantiles_explained(report: Report) -> str:
+def quantiles_explained(report: Measurements) -> str:
     """What the columns about quantiles mean; nothing where there are none."""
     if not report.levels:
         return ""
@@ -143,7 +144,7 @@ def quantiles_explained(report: Report) -> str:
     )
 
 
-def cost(report: Report) -> dict[str, list[str]]:
+def cost(report: Measurements) -> dict[str, list[str]]:
     """Cells by heading: what each row costs."""
     rows = report.rows
     cells = {
@@ -160,7 +161,7 @@ def cost(report: Report) -> dict[str, list[str]]:
     return cells
 
 
-def fits_explained(report: Report) -> str:
+def fits_explained(report: Measurements) -> str:
     """What is said of statistical methods: on which windows they were scored, and what their fits met."""
     parts = []
     some = [row for row in report.rows if row.n_windows is not None]
@@ -168,7 +169,7 @@ def fits_explained(report: Report) -> str:
         names = ", ".join(row.name for row in some)
         parts.append(
             f"{names}: refitted to each window, scored on {count(some[0].n_windows or 0)} evenly spread ones of "
-            f"{count(report.n_windows[report.split])}; change and p against {report.reference} on the same windows."
+            f"{count(report.n_windows[report.part])}; change and p against {report.reference} on the same windows."
         )
         if runs := some[0].n_latency_runs:
             parts.append(f"Their latency: {runs} runs, apart from the others.")
@@ -176,7 +177,9 @@ def fits_explained(report: Report) -> str:
     return " ".join(parts)
 
 
-def _tables(report: Report, cells: dict[str, list[str]], width: int, ascii_only: bool) -> Iterator[RenderableType]:
+def _tables(
+    report: Measurements, cells: dict[str, list[str]], width: int, ascii_only: bool
+) -> Iterator[RenderableType]:
     """One table where the columns fit side by side, else as many as it takes, each with the names."""
     from rich.text import Text
 
@@ -200,7 +203,7 @@ _GAP = 3
 """Columns between two cells: padding and rule."""
 
 
-def _table(report: Report, cells: dict[str, list[str]], names: int, ascii_only: bool) -> Table:
+def _table(report: Measurements, cells: dict[str, list[str]], names: int, ascii_only: bool) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -216,7 +219,7 @@ def _table(report: Report, cells: dict[str, list[str]], names: int, ascii_only: 
     return table
 
 
-def _style(row: Row, report: Report) -> str:
+def _style(row: Row, report: Measurements) -> str:
     if row.name == report.subject and row.role != "reference":
         return "bold"
     return "dim" if row.role in ("baseline", "control") else ""

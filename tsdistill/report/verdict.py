@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from tsdistill.report.report import Comparison, Report, Row
+from tsdistill.evaluation import SIGNIFICANT
+from tsdistill.report.records import Comparison, Measurements, Row
 from tsdistill.report.words import change, error, factor, milliseconds, p_equals, size
 
-LEVEL = 0.05
-"""A difference is called significant below this p-value."""
 
-
-def verdict(report: Report) -> tuple[str, ...]:
+def verdict(report: Measurements) -> tuple[str, ...]:
     """The paragraphs of `Report.verdict`."""
     base = report.rows[0]
     about = [row for row in report.rows if row.name == report.subject][-1]
@@ -25,12 +23,12 @@ def verdict(report: Report) -> tuple[str, ...]:
     return tuple(paragraph for paragraph in paragraphs if paragraph)
 
 
-def _against_reference(about: Row, base: Row, report: Report) -> str:
+def _against_reference(about: Row, base: Row, report: Measurements) -> str:
     if about.name == base.name:
         cost = "" if about.size_bytes is None else f" in {size(about.size_bytes)}"
         time = "" if about.latency_p50_ms is None else f", and one forecast takes {_ms(about)}"
-        return f"{about.title} has a {report.split} MSE of {error(about.mse)}{cost}{time}."
-    parts = [f"{about.title} {_accuracy(about, base, report.split)}"]
+        return f"{about.title} has a {report.part} MSE of {error(about.mse)}{cost}{time}."
+    parts = [f"{about.title} {_accuracy(about, base, report.part)}"]
     if about.size_ratio is not None:
         smaller = about.size_ratio <= 1
         times = factor(1 / about.size_ratio if smaller else about.size_ratio).removesuffix("x")
@@ -44,19 +42,19 @@ def _against_reference(about: Row, base: Row, report: Report) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}." if len(parts) > 1 else f"{parts[0]}."
 
 
-def _accuracy(about: Row, base: Row, split: str) -> str:
+def _accuracy(about: Row, base: Row, part: str) -> str:
     """Such as: has a 1.1 % higher test MSE than teacher (0.52 against 0.51; not significant, p=0.13)."""
     numbers = f"{error(about.mse)} against {error(base.mse)}"
     if about.mse_ratio is None:
-        return f"has a {split} MSE of {error(about.mse)}, {base.name} of {error(base.mse)}"
+        return f"has a {part} MSE of {error(about.mse)}, {base.name} of {error(base.mse)}"
     if about.low is not None and about.high is not None:
         low, high = (change(1 + end / base.measured_mse) for end in (about.low, about.high))
         numbers += f"; 95 % interval {low} to {high}, {_significance(about.p_value)}"
     word = "higher" if about.mse_ratio >= 1 else "lower"
-    return f"has a {_percent(about.mse_ratio - 1)} {word} {split} MSE than {base.name} ({numbers})"
+    return f"has a {_percent(about.mse_ratio - 1)} {word} {part} MSE than {base.name} ({numbers})"
 
 
-def _against_control(report: Report) -> str:
+def _against_control(report: Measurements) -> str:
     """Whether the teacher made a difference."""
     controls = {row.name: row for row in report.rows if row.role == "control"}
     for found in report.comparisons:
@@ -74,13 +72,13 @@ def _against_control(report: Report) -> str:
         )
         if found.p_value is None:
             return f"{text}."
-        if found.p_value >= LEVEL:
+        if found.p_value >= SIGNIFICANT:
             return f"{text}: this does not show that the teacher made a difference."
         return f"{text}: the teacher {'helped' if found.relative < 0 else 'did harm'}."
     return ""
 
 
-def _against_baselines(report: Report) -> str:
+def _against_baselines(report: Measurements) -> str:
     names = {row.name for row in report.rows if row.role == "baseline"}
     held = [found for found in report.comparisons if found.other in names]
     won = [_versus(found) for found in held if found.relative < 0]
@@ -101,7 +99,7 @@ def _versus(found: Comparison) -> str:
     return f"{found.other} ({change(1 + found.relative)}{on}; {_significance(found.p_value)})"
 
 
-def _reference_against_baselines(about: Row, base: Row, report: Report) -> str:
+def _reference_against_baselines(about: Row, base: Row, report: Measurements) -> str:
     """A warning where the reference has nothing to teach."""
     better = [row for row in report.rows if row.role == "baseline" and _ratio(row, base) <= 1]
     if not better or about.name == base.name:
@@ -120,7 +118,7 @@ def _standing(row: Row) -> str:
     return f"MSE {error(row.mse)}" if row.n_windows is None else f"{change(row.mse_ratio)} on {row.n_windows} windows"
 
 
-def _runtime(about: Row, base: Row, report: Report) -> str:
+def _runtime(about: Row, base: Row, report: Measurements) -> str:
     """How much of the speed comes from leaving torch, which the reference could have had as well."""
     same = [row for row in report.rows if row.name == base.name and row.runtime != base.runtime]
     if not same or about.latency_p50_ms is None or same[0].latency_p50_ms is None or about.name == base.name:
@@ -143,4 +141,4 @@ def _ms(row: Row) -> str:
 def _significance(p_value: float | None) -> str:
     if p_value is None:
         return "not tested"
-    return f"{'significant' if p_value < LEVEL else 'not significant'}, {p_equals(p_value)}"
+    return f"{'significant' if p_value < SIGNIFICANT else 'not significant'}, {p_equals(p_value)}"

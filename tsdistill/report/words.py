@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsdistill.report.report import Row
+from tsdistill.report.records import Row
 
 
 def error(value: float | None) -> str:

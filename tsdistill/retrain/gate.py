@@ -7,12 +7,10 @@ from typing import Literal, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from tsdistill.errors import must
-from tsdistill.evaluation import LossComparison
+from tsdistill.evaluation import SIGNIFICANT, LossComparison
 from tsdistill.spec import Spec
 
 Decision = Literal["promoted", "kept", "rejected-first", "failed", "rolled-back"]
-
-SIGNIFICANT = 0.05
 
 SAME = 1e-6
 """Relative difference of errors that rounding alone can make."""
