@@ -106,12 +106,12 @@ def cell(
     seconds = time.perf_counter() - began
     row: dict[str, Any] = {
         "model": entry["name"], "horizon": horizon, "context": context, "seed": seed,
-        "validation_mse": td.evaluate(model, task, split="validation")["mse"], "mse": float("nan"), "mae": float("nan"),
+        "validation_mse": td.evaluate(model, task, part="validation")["mse"], "mse": float("nan"), "mae": float("nan"),
         "n_parameters": model.n_parameters, "epochs": model.lineage[-1].metrics.get("epochs", 0), "seconds": seconds,
         "n_windows": len(task.test), "key": key,
     }  # fmt: skip
     if test:
-        scores = td.evaluate(model, task, split="test")
+        scores = td.evaluate(model, task, part="test")
         row |= {"mse": scores["mse"], "mae": scores["mae"]}
     results.add(row)
     return row

@@ -233,7 +233,7 @@ class Bench:
             row = {
                 "dataset": self.data["name"], "model": self.entry["name"], "role": role,
                 "share": NAN if share is None else share, "seed": self.seed, "n_parameters": model.n_parameters,
-                "validation_mse": td.evaluate(model, self.task, split="validation")["mse"], "mse": NAN,
+                "validation_mse": td.evaluate(model, self.task, part="validation")["mse"], "mse": NAN,
                 "against_dense": NAN, "p_value": NAN, "epochs": epochs,
                 "seconds": float(clock.read_text()) if clock.exists() else NAN, "key": key,
             }  # fmt: skip

@@ -56,7 +56,7 @@ def test_a_model_trained_there_is_the_one_trained_here(kind: str) -> None:
 def test_short_floats_train_every_architecture(kind: str) -> None:
     task = task_of(kind)
     model = td.train(still(kind), task, THERE.replace(precision="bfloat16"), progress=False)
-    assert np.isfinite(td.evaluate(model, task, split="validation")["mse"])
+    assert np.isfinite(td.evaluate(model, task, part="validation")["mse"])
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -103,7 +103,7 @@ def test_what_is_moved_by_hand_forecasts_and_teaches() -> None:
     task = task_of("lstm")
     teacher = td.train(still("lstm"), task, QUICK, progress=False)
     there = copy.deepcopy(teacher).to(CUDA)
-    scores = [td.evaluate(each, task, split="validation")["mse"] for each in (teacher, there)]
+    scores = [td.evaluate(each, task, part="validation")["mse"] for each in (teacher, there)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-2)
     student = td.distill(there, still("mlp"), task, training=THERE, control=False, progress=False)
     assert student.device == CPU

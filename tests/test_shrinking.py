@@ -110,9 +110,9 @@ def test_a_shrunk_student_forecasts_better_than_random_weights(
     config: ModelConfig, sizes: dict[str, Any], task: Task
 ) -> None:
     student = shrink(train(config, task, QUICK), **sizes)
-    error = evaluate(student, task, split="validation")["mse"]
+    error = evaluate(student, task, part="validation")["mse"]
     random = [student.config.build(task.signature, seed) for seed in range(3)]
-    assert error < 0.8 * min(evaluate(each, task, split="validation")["mse"] for each in random)
+    assert error < 0.8 * min(evaluate(each, task, part="validation")["mse"] for each in random)
 
 
 def test_the_control_of_a_shrunk_student_starts_from_random_weights(task: Task) -> None:

@@ -100,9 +100,9 @@ def prune(
         return
     recovery_teacher: Any = load(teacher) if teacher is not None and spec.recover_from is None else None
     smaller = cut(model, task, spec, teacher=recovery_teacher, progress=False if quiet else None)
-    errors = {name: evaluate(each, task, split="validation")["mse"] for name, each in
+    errors = {name: evaluate(each, task, part="validation")["mse"] for name, each in
               (("before", model), ("after", smaller))}  # fmt: skip
-    save(smaller, out, metrics=evaluate(smaller, task, split="validation"))
+    save(smaller, out, metrics=evaluate(smaller, task, part="validation"))
     told = smaller.lineage[-1].metrics
     if as_json:
         result = {"artifact": str(out), "validation_mse": errors, **told, "config": smaller.config.to_dict()}
