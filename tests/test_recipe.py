@@ -13,7 +13,7 @@ from filelock import FileLock
 
 import tsdistill as td
 from tsdistill.errors import ConfigError, DataError, OrderError
-from tsdistill.models import LSTMConfig, PatchTSTConfig
+from tsdistill.models import Forecaster, LSTMConfig, PatchTSTConfig
 from tsdistill.quantization import Quantization
 from tsdistill.recipe import (
     Recipe,
@@ -29,7 +29,7 @@ from tsdistill.recipe import (
     run,
 )
 from tsdistill.recipe import run as run_recipe
-from tsdistill.recipe.pipeline import _make_student, make_models
+from tsdistill.recipe.pipeline import make_models
 from tsdistill.testing import toy_panel
 
 QUICK = td.Training(epochs=1, batch_size=37, max_steps=4, precision="float32", learning_rate=5e-3)
@@ -121,10 +121,11 @@ def test_a_recipe_trains_for_the_quantized_form_with_its_teacher(tmp_path: Path)
     recipe = toy_recipe(toy_csv(tmp_path)).replace(pruning=None, quantization=spec)
     recipe = Recipe.from_toml(recipe.to_toml())
     task, workspace = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
-    models = make_models(recipe, task, workspace, progress=False)
+    teacher = make_teacher(recipe, task, workspace, False)
+    models = make_models(recipe, task, teacher, workspace, progress=False)
     step = models["int8"].lineage[-1]
-    assert (step.metrics["chosen"], step.spec["teacher"]) == ("qat", models["teacher"].digest)
-    again = make_models(recipe, task, workspace, progress=False)
+    assert (step.metrics["chosen"], step.spec["teacher"]) == ("qat", teacher.digest)
+    again = make_models(recipe, task, teacher, workspace, progress=False)
     assert again["int8"].digest == models["int8"].digest
     assert events(workspace.folder)[-1]["kept"] is True
     seeded = recipe.with_seed(7).quantization
@@ -365,7 +366,8 @@ def test_a_recipe_that_keeps_the_better_goes_on_with_it_and_says_so(tmp_path: Pa
     assert Recipe.from_toml(recipe.to_toml()).student.keep == "better"
     task, workspace = recipe.task.build(recipe.data.load()), Workspace(tmp_path / "out")
     teacher = make_teacher(recipe, task, workspace)
-    first, again = (_make_student(recipe, task, teacher, workspace, None) for _ in range(2))
+    first, again = (make_models(recipe, task, teacher, workspace)["student"] for _ in range(2))
+    assert isinstance(first, Forecaster)
     assert first.lineage[-1].metrics["kept"] == "control"
     assert first.control is not None
     assert first.digest == first.control.digest

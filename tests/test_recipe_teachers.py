@@ -26,7 +26,7 @@ from tsdistill.recipe import Recipe, SavedTeacherSpec, TeacherSpec, Workspace, m
 from tsdistill.retrain import Job, run_job
 from tsdistill.teachers import ForecastTable, RescaledTeacher, forecast_frame
 
-COOK = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
+PIPELINE = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "foreign-teachers.md"
 SPLIT = td.Split.fractions(0.6, 0.2, 0.2)
 
@@ -63,7 +63,7 @@ def exported_once() -> Iterator[None]:
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (td, exporting, COOK):  # td too, which keeps what it was asked for
+        for module in (td, exporting, PIPELINE):  # td too, which keeps what it was asked for
             patch.setattr(module, "export", remembered)
         yield
 
@@ -198,7 +198,7 @@ def test_a_table_teaches_a_recipe_and_stands_in_its_report(cooked: Path, ridge: 
     row, first = report.row("teacher"), report.rows[0]
     assert (row, row.runtime, row.kind, row.role) == (first, "foreign", "ForecastTable", "reference")
     task = task_of(cooked / "fresh.csv")
-    assert row.mse == pytest.approx(td.evaluate(ridge, task, split="test")["mse"], rel=1e-4)
+    assert row.mse == pytest.approx(td.evaluate(ridge, task, part="test")["mse"], rel=1e-4)
     assert row.mse != pytest.approx(td.evaluate(ridge, task)["mse"], rel=1e-2)
     invented = (row.n_parameters, row.size_bytes, row.latency_p50_ms, row.speedup, row.size_ratio)
     assert invented == (None,) * 5
@@ -365,14 +365,16 @@ def test_pruning_recovers_from_a_table(data: Path) -> None:
     recipe.write_text(recipe.read_text().replace('{ kind = "linear" }', f"{mlp}\ntraining = {STEPS}"))
     spec = read_recipe(recipe)
     task = spec.task.build(spec.data.load())
-    models = make_models(spec, task, Workspace(data / "out"), False)
-    assert isinstance(models["teacher"], ForecastTable)
+    workspace = Workspace(data / "out")
+    teacher = make_teacher(spec, task, workspace, False)
+    models = make_models(spec, task, teacher, workspace, progress=False)
+    assert isinstance(teacher, ForecastTable)
     step = models["pruned"].lineage[-1]
-    assert (step.verb, step.spec["teacher"]) == ("prune", models["teacher"].digest)
+    assert (step.verb, step.spec["teacher"]) == ("prune", teacher.digest)
     assert models["pruned"].n_parameters < models["student"].n_parameters
     assert spec.pruning is not None
     alone = spec.replace(pruning=spec.pruning.replace(recover_from="self"))
-    models = make_models(alone, task, Workspace(data / "out"), False)
+    models = make_models(alone, task, teacher, workspace, progress=False)
     assert models["pruned"].lineage[-1].spec["teacher"] == models["student"].digest
 
 

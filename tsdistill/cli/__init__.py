@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that `--help` is quick.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -64,8 +65,26 @@ def _top(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE",
+            envvar="TSDISTILL_PLUGINS",
+            help="Import a module that registers models, losses or criteria of your own; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Options of the command line as a whole."""
+    if plugin:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, so that a module beside the recipe is found
+    for name in plugin or ():
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"`--plugin` must be a module that can be imported, got {name!r} ({error}). Run from its folder, or "
+                "install it."
+            ) from None
 
 
 # The order of `--help`: what one does first comes first.

@@ -10,9 +10,19 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="ADDRESS=VALUE",
+        help="Change a field of the recipe by its address, such as student.model.width=32 or pruning=none; may be "
+        "repeated.",
+    ),
+]
+
 
 def say(quiet: bool) -> Any:
-    """Lines about stages on standard error, in a terminal only: a nightly job keeps log.jsonl instead."""
+    """Lines about stages on standard error, in a terminal only: a scheduled job keeps log.jsonl instead."""
     if quiet or not sys.stderr.isatty():
         return None
     return lambda line: typer.echo(line, err=True)

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from tsdistill.cli.options import Json, Quiet, say
+from tsdistill.cli.options import Json, Quiet, Set, say
 
 
 def retrain(
     job: Annotated[Path, typer.Argument(help="A .toml or .json job file.")],
     as_of: Annotated[str | None, typer.Option(metavar="TIME", help="Use rows up to and including this time.")] = None,
+    assign: Set = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 when nothing was promoted.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -28,10 +29,14 @@ def retrain(
       tsdistill retrain job.toml
 
       tsdistill retrain job.toml --as-of "2013-12-01 03:00" --json
+
+      tsdistill retrain job.toml --set student.model.width=32 --set gate.margin=0.02
     """
     from tsdistill.retrain import Job, run_job
 
-    verdict = run_job(Job.from_file(job), as_of=as_of, progress=None if not quiet else False, say=say(quiet))
+    verdict = run_job(
+        Job.from_file(job).assigned(assign or ()), as_of=as_of, progress=None if not quiet else False, say=say(quiet)
+    )
     typer.echo(json.dumps(verdict.to_dict()) if as_json else str(verdict))
     if exit_code and verdict.decision != "promoted":
         sys.exit(3)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tsdistill.cli.options import Json, Quiet, say
+from tsdistill.cli.options import Json, Quiet, Set, say
 
 
 def run(
@@ -17,10 +17,11 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Draw everything from this seed instead of the recipe's.")
     ] = None,
+    assign: Set = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Cook a recipe: train a teacher, distil, prune, quantize, compare, save.
+    """Run a recipe: train a teacher, distil, prune, quantize, compare, save.
 
     Stopped at any moment, it continues from there when it is started again with the same --out. A changed recipe makes
     only what it changes.
@@ -29,15 +30,18 @@ def run(
       tsdistill run --out demo
 
       tsdistill run my.toml --out my-run --seed 1 --json
+
+      tsdistill run --set student.model.width=32 --set pruning=none
     """
     from tsdistill.quantization import candidate_table
     from tsdistill.recipe import read_recipe
-    from tsdistill.recipe import run as cook
+    from tsdistill.recipe import run as run_recipe
+    from tsdistill.spec import assigned
 
-    chosen = read_recipe(recipe)
+    chosen = assigned(read_recipe(recipe), assign or ())
     if seed is not None:
         chosen = chosen.with_seed(seed)
-    result = cook(chosen, out, progress=None if not quiet else False, say=say(quiet))
+    result = run_recipe(chosen, out, progress=None if not quiet else False, say=say(quiet))
     if as_json:
         typer.echo(json.dumps({"artifact": str(result.artifact), **result.report.to_dict()}))
         return
@@ -65,6 +69,7 @@ def search(
     space: Annotated[Path | None, typer.Option(help="A .toml or .json file that says what varies.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; left out: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="What the sampler draws from.")] = 0,
+    assign: Set = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -74,16 +79,17 @@ def search(
     several machines with one PostgreSQL storage, they share the trials.
 
     Examples:
-      tsdistill search --trials 20 --workers 2 --max-bytes 60000 --out found
+      tsdistill search --trials 20 --workers 2 --max-bytes 60000 --out best-small
 
       tsdistill search my.toml --trials 200 --storage env:STUDIES
     """
     from tsdistill.recipe import read_recipe
     from tsdistill.search import Space, leaders, table
-    from tsdistill.search import run as look
+    from tsdistill.search import run as run_search
+    from tsdistill.spec import assigned
 
-    found = look(
-        read_recipe(recipe),
+    result = run_search(
+        assigned(read_recipe(recipe), assign or ()),
         out,
         n_trials=trials,
         space=Space.from_file(space) if space else None,
@@ -95,11 +101,11 @@ def search(
         progress=None if not quiet else False,
         say=say(quiet),
     )
-    best = leaders(found.study, max_size_bytes=max_bytes)
+    best = leaders(result.study, max_size_bytes=max_bytes)
     if as_json:
-        numbers = {"study": found.study.study_name, "recipe": str(found.path), **found.counts, "best": best}
+        numbers = {"study": result.study.study_name, "recipe": str(result.path), **result.counts, "best": best}
         typer.echo(json.dumps(numbers))
         return
-    typer.echo(f"{found.study.study_name}: {found.counts['n_finished']} trials, {found.counts['n_failed']} failed\n")
+    typer.echo(f"{result.study.study_name}: {result.counts['n_finished']} trials, {result.counts['n_failed']} failed\n")
     typer.echo(table(best))
-    typer.echo(f"\nRecipe  {found.path}\nCook    tsdistill run {found.path} --out {out / 'best'}")
+    typer.echo(f"\nRecipe  {result.path}\nRun     tsdistill run {result.path} --out {out / 'best'}")

@@ -136,6 +136,11 @@ class Loss(Member):
         raise NotImplementedError
 
     @property
+    def shortest_horizon(self) -> int:
+        """Steps that a forecast must have for the loss to say anything of it."""
+        return 1
+
+    @property
     def alphas(self) -> tuple[float, ...] | None:
         """Shares of the teacher in targets whose plain MSE has the same optimum as this term alone; None: none has.
 

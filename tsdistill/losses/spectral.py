@@ -69,6 +69,11 @@ class MultiScaleLoss(Loss):
         return scales
 
     @property
+    def shortest_horizon(self) -> int:
+        """The largest scale."""
+        return self.scales[-1]
+
+    @property
     def formula(self) -> str:
         """MSE of the averages."""
         return f"MSE(pool(student), pool(teacher); scales {', '.join(map(str, self.scales))})"
@@ -145,6 +150,11 @@ class SpectralLoss(Loss):
                 remedy = f'Set measure="{measure}", or leave it out'
                 raise ValueError(must(name, f'be left out with measure="{self.measure}"', value, remedy))
         return self
+
+    @property
+    def shortest_horizon(self) -> int:
+        """The shortest with more than one frequency besides its mean."""
+        return SHORTEST
 
     @property
     def formula(self) -> str:

@@ -47,6 +47,11 @@ class TemporalLoss(Loss):
         return (cls(), cls(order=2, weight=0.3))
 
     @property
+    def shortest_horizon(self) -> int:
+        """Longer than the order."""
+        return self.order + 1
+
+    @property
     def formula(self) -> str:
         """MSE of the differences."""
         diff = "diff" if self.order == 1 else f"diff{self.order}"
@@ -112,6 +117,11 @@ class SmoothnessLoss(Loss):
     def order(self) -> int:
         """How many times differences are taken."""
         return 2 if self.measure == "second-difference" else 1
+
+    @property
+    def shortest_horizon(self) -> int:
+        """Longer than the difference."""
+        return self.order + 1
 
     @property
     def formula(self) -> str:
@@ -183,6 +193,11 @@ class DecompositionLoss(Loss):
         if trend % 2 == 0:
             raise ValueError(must("trend", "be an odd number of steps", trend, f"Use {trend + 1}, which has a middle"))
         return trend
+
+    @property
+    def shortest_horizon(self) -> int:
+        """One moving average."""
+        return self.trend
 
     @property
     def formula(self) -> str:

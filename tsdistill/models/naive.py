@@ -36,6 +36,7 @@ class SeasonalNaiveConfig(ModelConfig):
     period: Annotated[int, Tuned(1, 24)] = Field(default=24, ge=1)
 
     forecaster: ClassVar[type[Forecaster]]
+    learns: ClassVar[bool] = False
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:

@@ -19,6 +19,7 @@ from tsdistill.pruning.criteria import (
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.planning import Plan, PlanRow, macs_of, plan_pruning
 from tsdistill.pruning.pruner import prune
+from tsdistill.pruning.ranking import groups_of
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.pruning.sensitivities import PruningSensitivity, pruning_sensitivity
 from tsdistill.pruning.shrinking import shrink
@@ -42,6 +43,7 @@ __all__ = [
     "PruningSensitivity",
     "Redundancy",
     "Taylor",
+    "groups_of",
     "macs_of",
     "plan_pruning",
     "prune",

@@ -1,11 +1,11 @@
-"""Cook a recipe: teacher, student, pruned, deployed, report."""
+"""From a recipe to a deployed model: teacher, student, pruned, deployed, report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tsdistill.artifacts import save
 from tsdistill.data import Task
@@ -13,19 +13,22 @@ from tsdistill.distillation import distill
 from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import Forecaster, versions
-from tsdistill.pruning import prune
+from tsdistill.pruning import Pruning, prune
 from tsdistill.quantization import quantize
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
-from tsdistill.recipe.workspace import Workspace, write_text
+from tsdistill.recipe.workspace import Model, Workspace, write_text
 from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
+from tsdistill.training import train
+
+FULL_PRECISION = "fp32"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a cooked recipe left: models in the order they were made, the report, and where they are on disk.
+    """What a recipe that was run left: models in the order they were made, the report, and where they are on disk.
 
     The teacher is a `td.Forecaster` where the recipe trains it or reads a saved one, else what the recipe says.
     """
@@ -49,11 +52,12 @@ def run(
     recipe: Recipe,
     out: str | Path,
     *,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
+    on_stage: Callable[[str, Model], None] | None = None,
 ) -> Run:
-    """Cook a recipe from data to report and artifact; run it again to continue where it was stopped.
+    """Run a recipe from data to report and artifact; run it again to continue where it was stopped.
 
     Teacher, student (and its control), pruned student and deployed model are made in this order, each from the
     training and validation parts; the test part is read once, by the comparison at the end. Each finished stage is
@@ -66,6 +70,7 @@ def run(
         cache: Folder of teacher forecasts, to share between runs; by default inside `out`.
         progress: Show progress bars; None shows them in a terminal only.
         say: Called with a line for people as stages begin and end.
+        on_stage: Called with the name and the model of every stage as it is finished.
 
     Returns:
         Models, report and paths.
@@ -90,88 +95,148 @@ def run(
         task = recipe.task.build(recipe.data.load())
         for name in recipe.baselines:
             statistical(name, task)  # refused, if at all, before anything is trained
-        models = make_models(recipe, task, workspace, progress)
+        teacher = make_teacher(recipe, task, workspace, progress)
+        made = make_models(recipe, task, teacher, workspace, progress=progress, on_stage=on_stage)
+        models: dict[str, Any] = {"teacher": teacher, **made}
         report = make_report(task, models, workspace, progress, baselines=recipe.baselines)
         deployed = _deployed(list(models.values())[-1])
-        save(deployed, workspace.folder / "artifact", metrics=evaluate(deployed, task, split="validation"))
+        save(deployed, workspace.folder / "artifact", metrics=evaluate(deployed, task, part="validation"))
     student = _trainable(models["student"])
     pruned = _trainable(models["pruned"]) if "pruned" in models else None
-    return Run(recipe, task, models["teacher"], student, pruned, deployed, report, workspace.folder)
+    return Run(recipe, task, teacher, student, pruned, deployed, report, workspace.folder)
 
 
-def make_models(recipe: Recipe, task: Task, workspace: Workspace, progress: bool | None = None) -> dict[str, Any]:
-    """Every model of a recipe in the order they are made, the deployed one last; finished stages are kept.
+class Stages(Protocol):
+    """Where the models of a pipeline are made: a `Workspace` keeps finished ones, `InMemory` makes each anew."""
 
-    The test part is not read. `run` compares the models afterwards; a retraining job judges the last one.
+    @property
+    def cache(self) -> Path | None:
+        """Folder of the teacher's forecasts."""
+
+    def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path | None], Model]) -> Model:
+        """What `make(checkpoint)` gives, made now or kept from an earlier run with the same inputs."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Stages that are made when they are asked for and kept nowhere: those of a trial.
+
+    Args:
+        cache: Folder of the teacher's forecasts.
     """
-    teacher = make_teacher(recipe, task, workspace, progress)
-    student = _make_student(recipe, task, teacher, workspace, progress)
-    pruned = _make_pruned(recipe, task, teacher, student, workspace, progress)
-    deployed = _make_deployed(recipe, task, teacher, pruned or student, workspace, progress)
-    models: dict[str, Any] = {"teacher": teacher, "student": student}
-    if pruned is not None:
-        models["pruned"] = pruned
-    return {**models, "deployed" if deployed.precision == "fp32" else deployed.precision: deployed}
+
+    cache: Path | None = None
+
+    def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path | None], Model]) -> Model:
+        """What `make` gives."""
+        return make(None)
 
 
-def _make_student(
-    recipe: Recipe, task: Task, teacher: Teacher, workspace: Workspace, progress: bool | None
-) -> Forecaster:
-    spec = recipe.student
-    return _trainable(
-        workspace.stage(
-            "student",
-            {"task": task.fingerprint, "teacher": teacher.digest, **spec.to_dict()},
-            lambda checkpoint: distill(
-                teacher,
+def make_models(
+    recipe: Recipe,
+    task: Task,
+    teacher: Teacher,
+    stages: Stages,
+    *,
+    control: bool = True,
+    progress: bool | None = None,
+    on_stage: Callable[[str, Model], None] | None = None,
+) -> dict[str, Model]:
+    """Every model that a recipe makes with a teacher, in order, the deployed one last: student, pruned, deployed.
+
+    The one way from a recipe to what is deployed: runs, retraining jobs and the trials of a search all take it. The
+    test part is not read. `run` compares the models afterwards; a retraining job judges the last one.
+
+    Args:
+        recipe: What to make.
+        task: The recipe's task.
+        teacher: The recipe's teacher.
+        stages: Where models are made and kept.
+        control: Train the same student without a teacher beside it; also done where the recipe keeps the better one.
+        progress: Show progress bars; None shows them in a terminal only.
+        on_stage: Called with the name and the model of every stage as it is finished.
+
+    Returns:
+        Models by name; the last name is the precision of what is deployed, "deployed" for float32.
+    """
+    making = _Making(recipe, task, teacher, stages, control or recipe.student.keeps_better, progress)
+    models: dict[str, Model] = {}
+
+    def finished(name: str, model: Model) -> None:
+        models[name] = model
+        if on_stage is not None:
+            on_stage(name, model)
+
+    student = making.student()
+    finished("student", student)
+    smallest = student
+    if recipe.pruning is not None:
+        smallest = making.pruned(student, recipe.pruning)
+        finished("pruned", smallest)
+    deployed = making.deployed(smallest)
+    finished("deployed" if deployed.precision == FULL_PRECISION else deployed.precision, deployed)
+    return models
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What every stage of a pipeline needs; a stage asks for the teacher where its spec says that it needs one."""
+
+    recipe: Recipe
+    task: Task
+    teacher: Teacher
+    stages: Stages
+    control: bool
+    progress: bool | None
+
+    def student(self) -> Forecaster:
+        spec = self.recipe.student
+
+        def make(checkpoint: Path | None) -> Forecaster:
+            if not spec.model.learns:  # there is nothing for a teacher to shape
+                return train(spec.model, self.task, spec.training)
+            return distill(
+                self.teacher,
                 spec.model,
-                task,
+                self.task,
                 losses=spec.losses,
                 training=spec.training,
+                control=self.control,
                 keep=spec.keep,
-                cache=workspace.cache,
+                cache=self.stages.cache,
                 checkpoint=checkpoint,
-                progress=progress,
-            ),
-        )
-    )
+                progress=self.progress,
+            )
 
+        return _trainable(self.stages.stage("student", {**self._inputs(self.teacher), **spec.to_dict()}, make))
 
-def _make_pruned(
-    recipe: Recipe, task: Task, teacher: Teacher, student: Forecaster, workspace: Workspace, progress: bool | None
-) -> Forecaster | None:
-    spec = recipe.pruning
-    if spec is None:
-        return None
-    mentor = teacher if spec.recover_from is None else None
-    return _trainable(
-        workspace.stage(
-            "pruned",
-            {"task": task.fingerprint, "teacher": teacher.digest, **_of(student), **spec.to_dict()},
-            lambda checkpoint: prune(
-                student, task, spec, teacher=mentor, cache=workspace.cache, checkpoint=checkpoint, progress=progress
-            ),
-        )
-    )
+    def pruned(self, student: Forecaster, spec: Pruning) -> Forecaster:
+        teacher = self.teacher if spec.needs_teacher else None
 
+        def make(checkpoint: Path | None) -> Forecaster:
+            return prune(student, self.task, spec, teacher=teacher, **self._options(checkpoint))
 
-def _make_deployed(
-    recipe: Recipe, task: Task, teacher: Teacher, model: Forecaster, workspace: Workspace, progress: bool | None
-) -> Deployed:
-    spec = recipe.quantization
-    # Other methods train nothing, and have no use for a teacher.
-    mentor = teacher if spec is not None and spec.method == "qat" else None
+        inputs = {**self._inputs(self.teacher), **_digests(student), **spec.to_dict()}
+        return _trainable(self.stages.stage("pruned", inputs, make))
 
-    def make(checkpoint: Path) -> Deployed:
-        if spec is None:
-            return export(model, task)
-        how: dict[str, Any] = {"cache": workspace.cache, "checkpoint": checkpoint, "progress": progress}
-        return quantize(model, task, spec, teacher=mentor, **how)
+    def deployed(self, model: Forecaster) -> Deployed:
+        spec = self.recipe.quantization
+        teacher = self.teacher if spec is not None and spec.needs_teacher else None
 
-    inputs = {"task": task.fingerprint, **_of(model), "quantization": None if spec is None else spec.to_dict()}
-    if mentor is not None:
-        inputs["teacher"] = mentor.digest
-    return _deployed(workspace.stage("deployed", inputs, make))
+        def make(checkpoint: Path | None) -> Deployed:
+            if spec is None:
+                return export(model, self.task)
+            return quantize(model, self.task, spec, teacher=teacher, **self._options(checkpoint))
+
+        written = None if spec is None else spec.to_dict()
+        inputs = {**self._inputs(teacher), **_digests(model), "quantization": written}
+        return _deployed(self.stages.stage("deployed", inputs, make))
+
+    def _inputs(self, teacher: Teacher | None) -> dict[str, Any]:
+        return {"task": self.task.fingerprint, **({} if teacher is None else {"teacher": teacher.digest})}
+
+    def _options(self, checkpoint: Path | None) -> dict[str, Any]:
+        return {"cache": self.stages.cache, "checkpoint": checkpoint, "progress": self.progress}
 
 
 def make_report(
@@ -185,7 +250,7 @@ def make_report(
     """Measure once; a finished report of the same models is kept, because latency would differ every time."""
     path, mark = workspace.folder / "report.json", workspace.folder / "stages" / "report.key"
     page = workspace.folder / "report.html"
-    shown = {name: _of(model) for name, model in models.items()}
+    shown = {name: _digests(model) for name, model in models.items()}
     data = [task.fingerprint, task.test.fingerprint, task.panel.name, str(task.panel.notes)]
     key = digest_of([shown, data, versions()["tsdistill"], *baselines])
     if path.exists() and page.exists() and mark.exists() and mark.read_text().strip() == key:
@@ -205,7 +270,7 @@ def from_anywhere(recipe: Recipe) -> Recipe:
     return recipe.moved(lambda path: str(Path(path).resolve()))
 
 
-def _of(model: Any) -> dict[str, str | None]:
+def _digests(model: Any) -> dict[str, str | None]:
     """A model and its control, by digest."""
     control = getattr(model, "control", None)
     return {"model": shown_digest(model), "control": None if control is None else control.digest}

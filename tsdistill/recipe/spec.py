@@ -17,8 +17,8 @@ from tsdistill.evaluation import Method
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import AnyModelConfig, LSTMConfig
 from tsdistill.pruning import Pruning
-from tsdistill.quantization import Quantization
-from tsdistill.recipe.teacher import AnyTeacherSpec, TeacherSpec
+from tsdistill.quantization import AnyQuantization, Auto
+from tsdistill.recipe.teacher import AnyTeacher, TeacherSpec
 from tsdistill.spec import Spec
 from tsdistill.training import Training
 
@@ -92,7 +92,7 @@ class Source(Spec):
         """Read the panel; every problem with it comes in one error."""
         if self.dataset is not None:
             return datasets.load(self.dataset)
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "time": self.time,
             "id": self.id,
             "target": list(self.target) if self.target else None,
@@ -102,8 +102,8 @@ class Source(Spec):
         }
         if self.path is not None:
             read = read_parquet if Path(self.path).suffix in (".parquet", ".pq") else read_csv
-            return read(self.path, **how)
-        return read_sql(self._address(), str(self.query), **how)
+            return read(self.path, **options)
+        return read_sql(self._address(), str(self.query), **options)
 
     def _address(self) -> str:
         url = str(self.url)
@@ -169,11 +169,27 @@ class StudentSpec(Spec):
         if not self.model.forecaster.closed_form and any(len(loss.alphas or ()) > 1 for loss in self.losses):
             rule = f"be a number for a {self.model.kind!r} model, which is trained by steps"
             raise ValueError(must("alpha", rule, "validation", 'Give one, or take a "linear" model'))
+        solvable = self.solvable_losses
+        if self.model.forecaster.closed_form and self.model.learns and self.losses != solvable[:1]:
+            extra = [loss.kind for loss in self.losses if loss not in solvable[:1]]
+            rule = f"be one loss with a closed form for a {self.model.kind!r} model, which is solved"
+            remedy = "Keep an output loss of squared errors and leave the others out"
+            raise ValueError(must("losses", rule, extra, remedy))
         return self
+
+    @property
+    def keeps_better(self) -> bool:
+        """Whether the student or its control goes on, whichever validation prefers."""
+        return self.keep == "better"
+
+    @property
+    def solvable_losses(self) -> tuple[AnyLoss, ...]:
+        """The losses that have a closed-form optimum by themselves."""
+        return tuple(loss for loss in self.losses if loss.alphas is not None)
 
 
 class Recipe(Spec):
-    """Teacher, student, pruning and quantization over one task; `run` cooks it.
+    """Teacher, student, pruning and quantization over one task; `run` runs it.
 
     Args:
         name: What reports call it.
@@ -195,10 +211,10 @@ class Recipe(Spec):
     name: str = "recipe"
     data: Source
     task: TaskSpec = TaskSpec()
-    teacher: AnyTeacherSpec = TeacherSpec()
+    teacher: AnyTeacher = TeacherSpec()
     student: StudentSpec = StudentSpec()
     pruning: Pruning | None = None
-    quantization: Quantization | None = Quantization(method="auto")
+    quantization: AnyQuantization | None = Auto()
     baselines: tuple[Method, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,26 +235,16 @@ class Recipe(Spec):
 
     def with_seed(self, seed: int) -> Recipe:
         """The same recipe with every random draw taken from another seed."""
-
-        def seeded(training: Training) -> Training:
-            return training.replace(seed=seed)
-
-        pruning = self.pruning
-        if pruning is not None and pruning.recovery is not None:
-            pruning = pruning.replace(recovery=seeded(pruning.recovery))
-        quantization = self.quantization
-        if quantization is not None and quantization.method == "qat":
-            quantization = quantization.replace(training=seeded(quantization.training))
         return self.replace(
             teacher=self.teacher.with_seed(seed),
-            student=self.student.replace(training=seeded(self.student.training)),
-            pruning=pruning,
-            quantization=quantization,
+            student=self.student.replace(training=self.student.training.replace(seed=seed)),
+            pruning=None if self.pruning is None else self.pruning.with_seed(seed),
+            quantization=None if self.quantization is None else self.quantization.with_seed(seed),
         )
 
 
 def default_recipe() -> Recipe:
-    """The recipe `tsdistill run` cooks when it is given none: the bundled data, context 336, horizon 24.
+    """The recipe that `tsdistill run` takes when it is given none: the bundled data, context 336, horizon 24.
 
     Example:
         >>> default_recipe().task.horizon

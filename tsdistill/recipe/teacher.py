@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from tsdistill.models import AnyModelConfig, PatchTSTConfig
-from tsdistill.spec import Spec
+from tsdistill.artifacts import load
+from tsdistill.data import Task
+from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, must, nearest
+from tsdistill.models import AnyModelConfig, Forecaster, PatchTSTConfig
+from tsdistill.spec import Family, Member
+from tsdistill.teachers import (
+    RescaledTeacher,
+    Teacher,
+    TeacherEnsemble,
+    from_huggingface,
+    from_sklearn,
+    read_forecasts,
+    same_scaling,
+)
 from tsdistill.training import Training
 
 
-class _Teaching(Spec):
-    """What every teacher of a recipe has: a kind, perhaps a path, and perhaps trust.
+class TeacherBuilder(Protocol):
+    """What a teacher spec builds its teacher with: a task, and a place where what is trained is kept."""
 
-    `trust` is how fast the teacher's say falls where a seasonal naive forecast is better on the training part (the
-    sharpness of a `td.TrustedTeacher`, 1 for the usual one); None believes it everywhere.
+    @property
+    def task(self) -> Task:
+        """What is going to be taught."""
+
+    def trained(self, spec: TeacherSpec) -> Forecaster:
+        """The teacher that a spec trains, trained now or kept from an earlier run."""
+
+    def member(self, spec: RecipeTeacher, number: int) -> Teacher:
+        """A member of an ensemble, counted from 0."""
+
+
+class RecipeTeacher(Member):
+    """Base of the frozen specs that say who teaches in a recipe.
+
+    A subclass sets `kind`, a literal that names it in files, and writes `build`. One that reads files overrides `paths`
+    and `moved`, one that draws random numbers `with_seed`. `trust` is how fast the teacher's say falls where a seasonal
+    naive forecast is better on the training part (the sharpness of a `TrustedTeacher`, 1 for the usual one); None
+    believes it everywhere.
     """
 
     late: ClassVar[frozenset[str]] = frozenset({"trust"})
+    trains: ClassVar[bool] = False
+    """Whether the recipe trains it by gradient steps, so that it is kept as a stage of its own."""
 
+    kind: str
     trust: float | None = Field(default=None, gt=0)
+
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """The teacher, trained, fitted or read from where it is."""
+        raise NotImplementedError
+
+    @classmethod
+    def contract_problems(cls) -> list[str]:
+        """A teacher spec writes `build`."""
+        if cls.build is not RecipeTeacher.build:
+            return []
+        return [f"`{cls.__name__}` must write build(builder). See `tsdistill.recipe.RecipeTeacher`."]
 
     @property
     def paths(self) -> dict[str, str]:
@@ -37,16 +79,24 @@ class _Teaching(Spec):
         return self
 
 
-class TeacherSpec(_Teaching):
+TEACHERS = Family("teacher", RecipeTeacher, default="trained")
+"""Who can teach in a recipe. A table without a kind is a teacher to be trained, as it was before there were kinds."""
+
+AnyTeacher = Annotated[RecipeTeacher, TEACHERS]
+"""The type of a field that holds any teacher of a recipe; `kind` says which."""
+
+
+class TeacherSpec(RecipeTeacher):
     """A teacher that the recipe trains; what `[teacher]` means unless it says another `kind`.
 
     Args:
         model: Its architecture.
         training: How it is trained.
-        trust: See `td.TrustedTeacher`; None believes it everywhere.
+        trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
     """
 
     late: ClassVar[frozenset[str]] = frozenset({"kind", "trust"})
+    trains: ClassVar[bool] = True
 
     kind: Literal["trained"] = "trained"
     model: AnyModelConfig = PatchTSTConfig()
@@ -56,8 +106,12 @@ class TeacherSpec(_Teaching):
         """The same teacher trained from another seed."""
         return self.replace(training=self.training.replace(seed=seed))
 
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """Trained on the recipe's task."""
+        return builder.trained(self)
 
-class _Read(_Teaching):
+
+class _Read(RecipeTeacher):
     """A teacher that is read from a place on this machine."""
 
     path: str = Field(min_length=1)
@@ -88,7 +142,7 @@ class TableTeacherSpec(_Read):
         cutoff: Column of the last stamp before the forecast.
         forecast: Column of the forecasts.
         channel: Column of channel names, where several stand below each other.
-        trust: See `td.TrustedTeacher`; None believes it everywhere.
+        trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
     """
 
     kind: Literal["table"] = "table"
@@ -98,6 +152,19 @@ class TableTeacherSpec(_Read):
     forecast: str = "forecast"
     channel: str = "channel"
 
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """Read from the table."""
+        columns = {name: getattr(self, name) for name in ("id", "time", "cutoff", "forecast", "channel")}
+        try:
+            return read_forecasts(self.path, builder.task, **columns)
+        except DataError as error:
+            raise DataError(f"In the table of forecasts {self.path}: {error}") from None
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A file that need not be there until the recipe runs."""
+        return (cls(path="forecasts.csv"),)
+
 
 class HuggingFaceTeacherSpec(_Read):
     """A folder that `save_pretrained` wrote; see `td.teachers.from_huggingface`.
@@ -105,11 +172,20 @@ class HuggingFaceTeacherSpec(_Read):
     Args:
         path: The folder.
         units: Whether the model was trained on scaled values or raw ones.
-        trust: See `td.TrustedTeacher`; None believes it everywhere.
+        trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
     """
 
     kind: Literal["huggingface"] = "huggingface"
     units: Literal["scaled", "raw"] = "scaled"
+
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """Loaded from the folder."""
+        return from_huggingface(self.path, builder.task, units=self.units)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A folder that need not be there until the recipe runs."""
+        return (cls(path="teacher"),)
 
 
 class SavedTeacherSpec(_Read):
@@ -117,21 +193,37 @@ class SavedTeacherSpec(_Read):
 
     Args:
         path: The artifact's folder.
-        trust: See `td.TrustedTeacher`; None believes it everywhere.
+        trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
     """
 
     kind: Literal["saved"] = "saved"
 
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """Loaded, and brought to the task's scale where it was trained on other rows."""
+        model = load(self.path)
+        if not isinstance(model, Forecaster):
+            raise OrderError(
+                f"`teacher.path` must hold a trainable forecaster, and {self.path} holds a deployed one. Save the "
+                "forecaster before it is exported or quantized."
+            )
+        alike = same_scaling(model.signature, builder.task.signature)
+        return model if alike else RescaledTeacher(model, builder.task)
 
-class RegressorTeacherSpec(_Teaching):
-    """A regressor of scikit-learn, fitted anew each time the recipe is cooked; see `td.teachers.from_sklearn`.
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A folder that need not be there until the recipe runs."""
+        return (cls(path="artifact"),)
+
+
+class RegressorTeacherSpec(RecipeTeacher):
+    """A regressor of scikit-learn, fitted anew each time the recipe is run; see `td.teachers.from_sklearn`.
 
     Args:
         regressor: Which one; there are no others, since a recipe names nothing that would have to be imported.
         settings: Its parameters: numbers, texts and switches.
         n_windows: Windows to fit on.
         seed: What they are drawn with, and the regressor's `random_state`.
-        trust: See `td.TrustedTeacher`; None believes it everywhere.
+        trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
     """
 
     kind: Literal["scikit-learn"] = "scikit-learn"
@@ -146,31 +238,53 @@ class RegressorTeacherSpec(_Teaching):
         """The same regressor with another seed."""
         return self.replace(seed=seed)
 
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """Fitted, out of a closed list and with parameters that are plain data."""
+        from sklearn import ensemble, neighbors
 
-def _with_kind(teacher: Any) -> Any:
-    """A table that does not say its kind is a teacher to be trained, as it was before there were kinds."""
-    return {"kind": "trained", **teacher} if isinstance(teacher, Mapping) else teacher
+        known: dict[str, Any] = {
+            "ExtraTreesRegressor": ensemble.ExtraTreesRegressor,
+            "HistGradientBoostingRegressor": ensemble.HistGradientBoostingRegressor,
+            "KNeighborsRegressor": neighbors.KNeighborsRegressor,
+            "RandomForestRegressor": ensemble.RandomForestRegressor,
+        }
+        regressor = known[self.regressor]()
+        parameters = regressor.get_params()
+        if unknown := [name for name in self.settings if name not in parameters]:
+            rule = f"be parameters of {self.regressor}"
+            raise ConfigError(must("teacher.settings", rule, unknown, nearest(unknown[0], parameters)))
+        seed = {"random_state": self.seed} if "random_state" in parameters else {}
+        try:
+            fitted = regressor.set_params(**seed, **self.settings)
+            return from_sklearn(fitted, builder.task, n_windows=self.n_windows, seed=self.seed)
+        except TsdistillError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"`teacher.settings` must suit {self.regressor}: {error}") from None
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """A forest of a few trees."""
+        return (cls(regressor="RandomForestRegressor", settings={"n_estimators": 5}),)
 
 
-_Single = TeacherSpec | TableTeacherSpec | HuggingFaceTeacherSpec | SavedTeacherSpec | RegressorTeacherSpec
-AnyMember = Annotated[_Single, Field(discriminator="kind"), BeforeValidator(_with_kind)]
-
-
-class EnsembleTeacherSpec(_Teaching):
-    """Several teachers that teach together; see `td.TeacherEnsemble`.
+class EnsembleTeacherSpec(RecipeTeacher):
+    """Several teachers that teach together; see `td.teachers.TeacherEnsemble`.
 
     Args:
         members: Who they are: teachers of the other kinds, without trust of their own.
         weights: "equal", "validation" or "best-per-window".
-        trust: See `td.TrustedTeacher`; None believes them everywhere.
+        trust: See `td.teachers.TrustedTeacher`; None believes them everywhere.
     """
 
     kind: Literal["ensemble"] = "ensemble"
-    members: tuple[AnyMember, ...] = Field(min_length=1)
+    members: tuple[AnyTeacher, ...] = Field(min_length=1)
     weights: Literal["equal", "validation", "best-per-window"] = "equal"
 
     @model_validator(mode="after")
     def _trusted_together(self) -> Self:
+        if any(isinstance(member, EnsembleTeacherSpec) for member in self.members):
+            raise ValueError("`members` must not be ensembles themselves: name their members here.")
         if any(member.trust is not None for member in self.members):
             raise ValueError("`trust` must be set on the ensemble, not on its members: they are weighed as they are.")
         return self
@@ -190,7 +304,27 @@ class EnsembleTeacherSpec(_Teaching):
 
     def with_seed(self, seed: int) -> Self:
         """The same members with other seeds: one each, so that several of a kind stay several."""
-        return self.replace(members=tuple(each.with_seed(seed + number) for number, each in enumerate(self.members)))
+        seeded = (member.with_seed(seed + number) for number, member in enumerate(self.members))
+        return self.replace(members=tuple(seeded))
+
+    def build(self, builder: TeacherBuilder) -> Teacher:
+        """Its members, asked together."""
+        # What is only read comes first: a file that is wrong is found before anything is trained.
+        order = sorted(range(len(self.members)), key=lambda number: self.members[number].trains)
+        built = {number: builder.member(self.members[number], number) for number in order}
+        return TeacherEnsemble([built[number] for number in sorted(built)], builder.task, self.weights)
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Two teachers of different kinds."""
+        return (cls(members=(TeacherSpec(), SavedTeacherSpec(path="artifact"))),)
 
 
-AnyTeacherSpec = Annotated[_Single | EnsembleTeacherSpec, Field(discriminator="kind"), BeforeValidator(_with_kind)]
+TEACHERS.include(
+    TeacherSpec,
+    TableTeacherSpec,
+    HuggingFaceTeacherSpec,
+    SavedTeacherSpec,
+    RegressorTeacherSpec,
+    EnsembleTeacherSpec,
+)

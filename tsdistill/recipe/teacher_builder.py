@@ -1,36 +1,18 @@
-"""A recipe's teacher: trained in the workspace, or read from where the recipe says."""
+"""A recipe's teacher, built from its spec: trained in the workspace, or read from where the recipe says."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tsdistill.artifacts import load
 from tsdistill.data import Task
-from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, must, nearest
 from tsdistill.models import Forecaster
 from tsdistill.recipe.spec import Recipe
-from tsdistill.recipe.teacher import (
-    EnsembleTeacherSpec,
-    HuggingFaceTeacherSpec,
-    RegressorTeacherSpec,
-    SavedTeacherSpec,
-    TableTeacherSpec,
-    TeacherSpec,
-)
+from tsdistill.recipe.teacher import RecipeTeacher, TeacherSpec
 from tsdistill.recipe.workspace import Workspace
 from tsdistill.spec import digest_of
-from tsdistill.teachers import (
-    ForecastTable,
-    RescaledTeacher,
-    Teacher,
-    TeacherEnsemble,
-    TrustedTeacher,
-    from_huggingface,
-    from_sklearn,
-    read_forecasts,
-    same_scaling,
-)
+from tsdistill.teachers import ForecastTable, Teacher, TeacherEnsemble, TrustedTeacher
 from tsdistill.training import train
 
 
@@ -40,92 +22,51 @@ def make_teacher(recipe: Recipe, task: Task, workspace: Workspace, progress: boo
     What is read is read every time, so that its digest is that of what lies there now: stages and cached forecasts are
     kept under it, and a table or folder that has changed never meets those of the old one.
     """
-    return _made(recipe.teacher, task, workspace, progress, "teacher")
+    return _Builder(task, workspace, progress).build(recipe.teacher)
 
 
-def _made(spec: Any, task: Task, workspace: Workspace, progress: bool | None, stage: str) -> Teacher:
-    teacher: Teacher
-    if isinstance(spec, TeacherSpec):
-        teacher = _trained(spec, task, workspace, progress, stage)
-    else:
-        workspace.say(f"{stage} ...")
+@dataclass(frozen=True)
+class _Builder:
+    """Builds a teacher, and the members of an ensemble, each under a stage's name of its own."""
+
+    task: Task
+    workspace: Workspace
+    progress: bool | None
+    stage: str = "teacher"
+
+    def build(self, spec: RecipeTeacher) -> Teacher:
+        """The teacher of a spec, weighed by trust where the spec asks for it."""
+        teacher = spec.build(self) if spec.trains else self._read(spec)
+        return teacher if spec.trust is None else TrustedTeacher(teacher, self.task, sharpness=spec.trust)
+
+    def trained(self, spec: TeacherSpec) -> Forecaster:
+        """Trained now, or kept from an earlier run with the same spec."""
+        # Trust changes nothing about the training.
+        inputs = {"task": self.task.fingerprint, **spec.replace(trust=None).to_dict()}
+        teacher = self.workspace.stage(
+            self.stage,
+            inputs,
+            lambda checkpoint: train(
+                spec.model, self.task, spec.training, checkpoint=checkpoint, progress=self.progress
+            ),
+        )
+        if not isinstance(teacher, Forecaster):
+            raise TypeError(f"expected a trainable model, got {type(teacher).__name__}")
+        return teacher
+
+    def member(self, spec: RecipeTeacher, number: int) -> Teacher:
+        """A member of an ensemble; its stages are numbered from 1."""
+        return replace(self, stage=f"{self.stage}-{number + 1}").build(spec)
+
+    def _read(self, spec: RecipeTeacher) -> Teacher:
+        """A teacher that comes from elsewhere, or is fitted at once."""
+        self.workspace.say(f"{self.stage} ...")
         began = time.perf_counter()
-        if isinstance(spec, EnsembleTeacherSpec):
-            # What is only read comes first: a file that is wrong is found before anything is trained.
-            order = sorted(range(len(spec.members)), key=lambda place: isinstance(spec.members[place], TeacherSpec))
-            made = {n: _made(spec.members[n], task, workspace, progress, f"{stage}-{n + 1}") for n in order}
-            teacher = TeacherEnsemble([made[n] for n in sorted(made)], task, spec.weights)
-        else:
-            teacher = _read(spec, task)
-        seconds = time.perf_counter() - began
-        workspace.log(stage=stage, kind=spec.kind, digest=teacher.digest, **spec.paths, seconds=round(seconds, 2))
-        workspace.say(f"{stage} is {teacher!r}")
-    return teacher if spec.trust is None else TrustedTeacher(teacher, task, sharpness=spec.trust)
-
-
-def _trained(spec: TeacherSpec, task: Task, workspace: Workspace, progress: bool | None, stage: str) -> Forecaster:
-    # Trust changes nothing about the training.
-    inputs = {"task": task.fingerprint, **spec.replace(trust=None).to_dict()}
-    found = workspace.stage(
-        stage,
-        inputs,
-        lambda checkpoint: train(spec.model, task, spec.training, checkpoint=checkpoint, progress=progress),
-    )
-    if not isinstance(found, Forecaster):
-        raise TypeError(f"expected a trainable model, got {type(found).__name__}")
-    return found
-
-
-def _read(spec: Any, task: Task) -> Teacher:
-    """A teacher that comes from elsewhere, or is fitted at once."""
-    if isinstance(spec, TableTeacherSpec):
-        columns = {name: getattr(spec, name) for name in ("id", "time", "cutoff", "forecast", "channel")}
-        try:
-            return read_forecasts(spec.path, task, **columns)
-        except DataError as error:
-            raise DataError(f"In the table of forecasts {spec.path}: {error}") from None
-    if isinstance(spec, HuggingFaceTeacherSpec):
-        return from_huggingface(spec.path, task, units=spec.units)
-    if isinstance(spec, SavedTeacherSpec):
-        return _loaded(spec, task)
-    return _fitted(spec, task)
-
-
-def _loaded(spec: SavedTeacherSpec, task: Task) -> Teacher:
-    """A saved forecaster, brought to the task's scale where it was trained on other rows."""
-    model = load(spec.path)
-    if not isinstance(model, Forecaster):
-        raise OrderError(
-            f"`teacher.path` must hold a trainable forecaster, and {spec.path} holds a deployed one. Save the "
-            "forecaster before it is exported or quantized."
-        )
-    return model if same_scaling(model.signature, task.signature) else RescaledTeacher(model, task)
-
-
-def _fitted(spec: RegressorTeacherSpec, task: Task) -> Teacher:
-    """A regressor out of a closed list, with parameters that are plain data."""
-    from sklearn import ensemble, neighbors
-
-    known = {
-        "ExtraTreesRegressor": ensemble.ExtraTreesRegressor,
-        "HistGradientBoostingRegressor": ensemble.HistGradientBoostingRegressor,
-        "KNeighborsRegressor": neighbors.KNeighborsRegressor,
-        "RandomForestRegressor": ensemble.RandomForestRegressor,
-    }
-    regressor = known[spec.regressor]()
-    parameters = regressor.get_params()
-    if unknown := [name for name in spec.settings if name not in parameters]:
-        rule = f"be parameters of {spec.regressor}"
-        raise ConfigError(must("teacher.settings", rule, unknown, nearest(unknown[0], parameters)))
-    seed = {"random_state": spec.seed} if "random_state" in parameters else {}
-    try:
-        return from_sklearn(
-            regressor.set_params(**seed, **spec.settings), task, n_windows=spec.n_windows, seed=spec.seed
-        )
-    except TsdistillError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"`teacher.settings` must suit {spec.regressor}: {error}") from None
+        teacher = spec.build(self)
+        seconds = round(time.perf_counter() - began, 2)
+        self.workspace.log(stage=self.stage, kind=spec.kind, digest=teacher.digest, **spec.paths, seconds=seconds)
+        self.workspace.say(f"{self.stage} is {teacher!r}")
+        return teacher
 
 
 def shown_digest(teacher: Any) -> str:

@@ -33,10 +33,10 @@ class Workspace:
     """
 
     def __init__(
-        self, folder: str | Path, *, cache: Path | None = None, say: Callable[[str], None] | None = None
+        self, folder: str | Path, *, cache: str | Path | None = None, say: Callable[[str], None] | None = None
     ) -> None:
         self.folder = Path(folder)
-        self.cache = cache or self.folder / "cache"
+        self.cache = Path(cache) if cache is not None else self.folder / "cache"
         self.say = say or (lambda line: None)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ class Workspace:
         finally:
             lock.release()
 
-    def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path], Model]) -> Model:
+    def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path | None], Model]) -> Model:
         """What `make(checkpoint)` gives, made now or taken from an earlier run with the same inputs.
 
         `inputs` is plain data that determines the result; with the package's version it forms the key. A control is

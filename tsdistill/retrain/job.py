@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -14,7 +14,7 @@ from tsdistill.data import Panel, Split
 from tsdistill.errors import ConfigError, DataError, must
 from tsdistill.recipe import Recipe, Source, default_recipe
 from tsdistill.retrain.gate import Gate
-from tsdistill.spec import SCHEMA_VERSION, Spec
+from tsdistill.spec import SCHEMA_VERSION, Spec, assigned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,6 +120,26 @@ class Job(Spec):
             data = data.replace(path=str(beside / data.path))
         recipe = job.recipe.moved(lambda path: str(beside / path))
         return job.replace(store=str(beside / job.store), data=data, recipe=recipe)
+
+    def assigned(self, texts: Sequence[str]) -> Self:
+        """The job with what `ADDRESS=VALUE` texts put in place: of its own fields, else of its recipe's.
+
+        Raises:
+            ConfigError: a text is no assignment, an address leads nowhere, or a field refuses its value.
+
+        Example:
+            >>> job = Job(store="store", data={"dataset": "nyc-weather"})
+            >>> job.assigned(["student.model.width=32", "gate.margin=0.02"]).recipe.student.model.widths
+            (32, 32)
+        """
+        job = self
+        for text in texts:
+            first = text.partition("=")[0].partition(".")[0].strip()
+            if first in type(self).model_fields:
+                job = assigned(job, [text])
+            else:
+                job = job.replace(recipe=assigned(job.recipe, [text]))
+        return job
 
     def load(self, as_of: str | dt.datetime | pd.Timestamp | None = None) -> Panel:
         """The fresh data, with rows up to and including `as_of` and nothing learnt from later ones."""

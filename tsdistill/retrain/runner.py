@@ -17,7 +17,7 @@ from tsdistill.data.split import in_zone
 from tsdistill.errors import ArtifactError, TsdistillError
 from tsdistill.exporting import Deployed
 from tsdistill.models import versions
-from tsdistill.recipe import Recipe, Workspace, make_models, make_report, write_text
+from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_teacher, write_text
 from tsdistill.retrain.gate import Verdict
 from tsdistill.retrain.job import Cut, Job
 from tsdistill.retrain.judging import Served, judge
@@ -154,7 +154,9 @@ class _RetrainRun:
         workspace = Workspace(self.store.folder / self.run, say=self.say)
         with workspace.locked():
             write_text(workspace.folder / "recipe.toml", recipe.to_toml())
-            models = make_models(recipe, task, workspace, self.progress)
+            teacher = make_teacher(recipe, task, workspace, self.progress)
+            models: dict[str, Any] = {"teacher": teacher}
+            models |= make_models(recipe, task, teacher, workspace, progress=self.progress)
             if self.job.report:
                 make_report(task, models, workspace, self.progress, baselines=recipe.baselines)
         candidate = list(models.values())[-1]

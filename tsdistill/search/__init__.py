@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from tsdistill.search.objective import objective
-from tsdistill.search.space import LSTMSpace, MLPSpace, PatchTSTSpace, Range, Space
+from tsdistill.search.older import LSTMSpace, MLPSpace, PatchTSTSpace
+from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study
 from tsdistill.search.study import best_recipe, leaders, optimize, run_trials
 from tsdistill.search.table import table
-from tsdistill.search.workers import Found, run, shared_teacher
+from tsdistill.search.workers import SearchResult, run, shared_teacher
+from tsdistill.spec import Range
 
 __all__ = [
-    "Found",
     "LSTMSpace",
     "MLPSpace",
     "PatchTSTSpace",
     "Range",
+    "SearchResult",
     "Space",
     "best_recipe",
     "create_study",

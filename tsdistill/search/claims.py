@@ -29,7 +29,7 @@ from tsdistill.errors import ArtifactError, OrderError, UnsupportedError
 from tsdistill.search.storage import advisory_key, engine_of, journal_of, reached
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-"""Trials that count towards a total; failed ones are made up for."""
+"""Trials that count towards a total; failed ones are retried."""
 
 ABANDONED = "its worker died"
 
@@ -93,7 +93,7 @@ class Claims:
         """A trial to run, or None once the study has `n_trials` finished; waits while the last ones run elsewhere."""
         while True:
             with reached(self._storage), self.turn():
-                self._bury()
+                self._reap()
                 trials = self.study.get_trials(deepcopy=False)
                 n_finished = sum(trial.state in COUNTED for trial in trials)
                 n_running = sum(trial.state == TrialState.RUNNING and "worker" in trial.user_attrs for trial in trials)
@@ -104,7 +104,7 @@ class Claims:
             time.sleep(WAIT_SECONDS)
 
     def _ask(self) -> optuna.Trial:
-        """A trial that bears this worker's name from its first moment on, so that it can be buried at any later one."""
+        """A trial that bears this worker's name from its first moment on, so that it can be reaped at any later one."""
         if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"worker": self.worker}))
         trial = self.study.ask()
@@ -112,7 +112,7 @@ class Claims:
             trial.set_user_attr("worker", self.worker)
         return trial
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         """Mark the running trials of dead workers as failed. Trials of plain `study.optimize` loops are left alone."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             worker = trial.user_attrs.get("worker")
@@ -122,7 +122,7 @@ class Claims:
                 if not self._locks.take(worker):
                     continue
                 self._locks.give(worker)
-            # Its worker may have finished it, as its last deed, after we looked.
+            # Its worker may have finished it just before it died, after we looked.
             with suppress(optuna.exceptions.UpdateFinishedTrialError):
                 self._storage.set_trial_user_attr(trial._trial_id, "reason", ABANDONED)
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

@@ -14,14 +14,11 @@ import torch
 from optuna.trial import BaseTrial
 
 from tsdistill.data import Split, Task, datasets
-from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, listed, must
 from tsdistill.evaluation import evaluate
-from tsdistill.exporting import Deployed, export
+from tsdistill.exporting import Deployed
 from tsdistill.models import Forecaster
-from tsdistill.pruning import prune
-from tsdistill.quantization import quantize
-from tsdistill.recipe import Recipe, Source, TaskSpec, TeacherSpec, default_recipe
+from tsdistill.recipe import InMemory, Recipe, Source, TaskSpec, TeacherSpec, default_recipe, make_models
 from tsdistill.search.space import Space
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
@@ -67,7 +64,7 @@ class TrialObjective:
             recipe = self.space.propose(trial, self.recipe)
             trial.set_user_attr("recipe", recipe.to_json())
             deployed = self._deployed(recipe)
-            error = evaluate(deployed, self.task, split="validation")["mse"]
+            error = evaluate(deployed, self.task, part="validation")["mse"]
         except TsdistillError as failure:
             trial.set_user_attr("reason", str(failure))
             raise
@@ -85,7 +82,7 @@ class TrialObjective:
 
     def agree(self, study: optuna.Study) -> None:
         """Refuse a study whose trials answer another question; a new study learns which question it is."""
-        trained = isinstance(self.recipe.teacher, TeacherSpec)
+        trained = self.recipe.teacher.trains
         ours = {
             **question(self.recipe, self.task, self.space, self.max_size_bytes),
             "teacher": _origin(self.teacher) if trained else self.teacher.digest,
@@ -96,28 +93,9 @@ class TrialObjective:
         self._agreed.add(study.study_name)
 
     def _deployed(self, recipe: Recipe) -> Deployed:
+        """What the recipe deploys, by the way that every run takes; a control is trained only to be chosen from."""
         try:
-            model = distill(
-                self.teacher,
-                recipe.student.model,
-                self.task,
-                losses=recipe.student.losses,
-                training=recipe.student.training,
-                control=recipe.student.keep == "better",
-                keep=recipe.student.keep,
-                cache=self.cache,
-                progress=False,
-            )
-            model.control = None  # it has had its say; what is deployed and scored is the model
-            if recipe.pruning is not None:
-                recovery_teacher = self.teacher if recipe.pruning.recover_from is None else None
-                model = prune(
-                    model, self.task, recipe.pruning, teacher=recovery_teacher, cache=self.cache, progress=False
-                )
-            if recipe.quantization is None:
-                return export(model, self.task)
-            teacher = self.teacher if recipe.quantization.method == "qat" else None
-            return quantize(model, self.task, recipe.quantization, teacher=teacher, cache=self.cache, progress=False)
+            models = make_models(recipe, self.task, self.teacher, InMemory(self.cache), control=False, progress=False)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, TsdistillError) or not _is_out_of_memory(error):
                 raise
@@ -125,6 +103,9 @@ class TrialObjective:
                 f"A {recipe.student.model.kind} student of this size does not fit into memory. Lower batch_size or the "
                 "sizes in the space."
             ) from None
+        deployed = list(models.values())[-1]
+        assert isinstance(deployed, Deployed)  # a pipeline ends in one
+        return deployed
 
 
 def objective(
@@ -179,7 +160,7 @@ def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | Non
     return {
         "task (data, context, horizon)": task.fingerprint,
         "recipe": digest_of([None if part is None else part.to_dict() for part in parts]),
-        "space": space.digest,
+        "space": space.digest_over(recipe),
         "size budget": max_size_bytes,
     }
 

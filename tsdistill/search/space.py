@@ -1,231 +1,103 @@
-"""What a search may vary: a frozen spec that turns a trial into a recipe."""
+"""What a search may vary: addresses in a recipe, each with the values it may take."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
 
 from optuna.trial import BaseTrial
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from tsdistill.errors import ConfigError, listed, must
-from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
-from tsdistill.models import LSTMConfig, MLPConfig, ModelConfig, PatchTSTConfig
-from tsdistill.pruning import Pruning
-from tsdistill.quantization import Quantization
+from tsdistill.errors import ConfigError, Problem, listed
+from tsdistill.losses import OutputLoss
+from tsdistill.models import MODELS
 from tsdistill.recipe import Recipe
-from tsdistill.spec import Spec
+from tsdistill.search import older
+from tsdistill.search.defaults import Ranges, default_space, horizon_problems, is_prunable, unbuildable
+from tsdistill.spec import AbsentError, Among, Range, Spec, digest_of, target
 
+KIND = "student.model.kind"
+"""Drawn before everything else: which other addresses there are depends on it."""
 
-class Range(Spec):
-    """Every number from `low` to `high`, both included.
+MODEL = "student.model."
 
-    Args:
-        low: The smallest.
-        high: The largest.
-        log: Draw evenly in factors instead of in steps, for rates and widths.
-
-    Example:
-        >>> Range(low=1e-4, high=1e-2, log=True).high
-        0.01
-    """
-
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(must("low", f"be at most high = {self.high:g}", self.low, "Swap them"))
-        if self.log and self.low <= 0:
-            raise ValueError(must("low", "be above 0 with log=true", self.low, "Raise it, or draw without log"))
-        return self
-
-
-def _numbers(value: Any) -> Range | tuple[float, ...]:
-    """A range, choices or one number, with one sentence for everything else."""
-    if isinstance(value, Range):
-        return value
-    if isinstance(value, dict):
-        return Range(**value)
-    among = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not among or len(set(map(str, among))) < len(among) or any(not _is_number(each) for each in among):
-        raise ValueError(f"It must be a number, several of them (each once) or a Range(low=, high=), got {value!r}.")
-    return among
-
-
-def _counts(value: Any) -> Range | tuple[int, ...]:
-    """The same for whole numbers of at least 1."""
-    among = _numbers(value)
-    ends = (among.low, among.high) if isinstance(among, Range) else among
-    if any(end < 1 or end != int(end) for end in ends):
-        raise ValueError(f"It must hold whole numbers of at least 1, got {list(ends)}.")
-    return among if isinstance(among, Range) else tuple(int(each) for each in among)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-Numbers = Annotated[Range | tuple[float, ...], BeforeValidator(_numbers)]
-"""A range, some numbers to choose from, or one number."""
-
-Counts = Annotated[Range | tuple[int, ...], BeforeValidator(_counts)]
-"""The same for whole numbers of at least 1."""
-
-
-class LSTMSpace(Spec):
-    """LSTM students: units per layer, layers, steps in a patch; the rest as in a recipe whose student is an LSTM."""
-
-    kind: Literal["lstm"] = "lstm"
-    width: Counts = (16, 32, 64, 128)
-    depth: Counts = (1, 2)
-    patch: Counts = (12, 24, 48)
-
-    def draw(self, trial: BaseTrial, like: ModelConfig) -> ModelConfig:
-        """The student of a trial."""
-        base = like if isinstance(like, LSTMConfig) else LSTMConfig()
-        width, depth = _count(trial, "lstm_width", self.width), _count(trial, "lstm_depth", self.depth)
-        return LSTMConfig(
-            widths=(width,) * depth,
-            patch=_count(trial, "lstm_patch", self.patch),
-            dropout=base.dropout,
-            channel_embedding=base.channel_embedding,
-            shortcut=base.shortcut,
-        )
-
-
-class MLPSpace(Spec):
-    """MLP students: width and number of blocks; the rest as in a recipe whose student is an MLP."""
-
-    kind: Literal["mlp"] = "mlp"
-    width: Counts = (16, 32, 64, 128)
-    depth: Counts = (1, 2, 3)
-
-    def draw(self, trial: BaseTrial, like: ModelConfig) -> ModelConfig:
-        """The student of a trial."""
-        base = like if isinstance(like, MLPConfig) else MLPConfig()
-        return MLPConfig(
-            width=_count(trial, "mlp_width", self.width),
-            depth=_count(trial, "mlp_depth", self.depth),
-            dropout=base.dropout,
-            channel_embedding=base.channel_embedding,
-            shortcut=base.shortcut,
-        )
-
-
-class PatchTSTSpace(Spec):
-    """Small transformer students: width, number of blocks, steps in a patch (patches do not overlap)."""
-
-    kind: Literal["patchtst"] = "patchtst"
-    width: Counts = (16, 32)
-    depth: Counts = (1, 2)
-    patch: Counts = (16, 24, 48)
-
-    def draw(self, trial: BaseTrial, like: ModelConfig) -> ModelConfig:
-        """The student of a trial."""
-        base = like if isinstance(like, PatchTSTConfig) else PatchTSTConfig()
-        patch = _count(trial, "patchtst_patch", self.patch)
-        return PatchTSTConfig(
-            width=_count(trial, "patchtst_width", self.width),
-            depth=_count(trial, "patchtst_depth", self.depth),
-            heads=base.heads[0],
-            patch=patch,
-            stride=patch,
-            dropout=base.dropout,
-            channel_embedding=base.channel_embedding,
-        )
-
-
-AnyStudentSpace = Annotated[LSTMSpace | MLPSpace | PatchTSTSpace, Field(discriminator="kind")]
+VARIED = ("student", "pruning", "quantization")
+"""Parts of a recipe that differ between trials; all trials share data, task and teacher."""
 
 
 class Space(Spec):
-    """What a search may vary in a recipe: the student, what it imitates, how fast it learns and what is pruned.
+    """What a search may vary in a recipe: addresses of its fields, and what each of them is drawn from.
 
-    Data, task and teacher stay as they are, and so does everything that is not named here. None leaves a part as the
-    recipe has it. Use the defaults on a machine with a few cores; narrow them when you know more.
+    Everything that is not named stays as the recipe has it. A field that the drawn architecture does not have is not
+    drawn. `student.model.lstm.width` means the width of LSTM students, `student.model.width` that of any kind. A loss
+    whose weight becomes 0 is left out, and so is pruning at ratio 0.
 
-    Numbers are a `Range`, a tuple of choices, or one number.
+    Use the default on a machine with a few cores: every architecture that the recipe's task allows, each with the sizes
+    that stand beside its fields, the losses of the recipe, the learning rate, and how much is pruned. Narrow it when
+    you know more.
 
     Args:
-        students: Architectures to choose from, each with its own sizes; None keeps the recipe's student.
-        alpha: Share of the teacher in the `OutputLoss`, from 0 to 1.
-        temporal: Weight of the `TemporalLoss`; 0 leaves the term out.
-        ratio: Share of units to prune, below 1; 0 leaves the step out. None over a recipe that prunes to a target.
-        learning_rate: Highest step size of the student's training.
-        methods: Ways to quantize to choose from, see `Quantization`.
+        vary: By address a `Range`, values to choose from, or one value; by default as above.
 
     Raises:
-        ConfigError: A choice that no recipe could have; every problem is listed.
+        ConfigError: something that nothing can be drawn from; every problem is listed.
 
     Example:
-        >>> space = Space(students=(LSTMSpace(width=(8, 16)),), alpha=0.5, temporal=None)
+        >>> space = Space(vary={"student.model.kind": ("lstm", "tcn"), "student.model.width": Range(8, 128, log=True)})
         >>> Space.from_toml(space.to_toml()) == space
         True
     """
 
-    students: tuple[AnyStudentSpace, ...] | None = (LSTMSpace(), MLPSpace(), PatchTSTSpace())
-    alpha: Numbers | None = Range(low=0, high=1)
-    temporal: Numbers | None = (0.0, 0.03, 0.1, 0.3)
-    ratio: Numbers | None = (0.0, 0.25, 0.5)
-    learning_rate: Numbers | None = Range(low=5e-4, high=1e-2, log=True)
-    methods: tuple[Literal["dynamic", "static", "weight-only", "auto"], ...] | None = Field(default=None, min_length=1)
+    vary: dict[str, Among] | None = None
 
-    @field_validator("students")
+    @model_validator(mode="before")
     @classmethod
-    def _one_of_each(cls, students: tuple[AnyStudentSpace, ...] | None) -> tuple[AnyStudentSpace, ...] | None:
-        kinds = [student.kind for student in students or ()]
-        if students is not None and (not kinds or len(set(kinds)) < len(kinds)):
-            remedy = "Give one of each, or none at all (None) to keep the recipe's student"
-            raise ValueError(must("students", "hold every kind at most once, and one at least", kinds, remedy))
-        return students
+    def _read_older(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not older.FIELDS.intersection(values):
+            return values
+        warnings.warn(older.MOVED, DeprecationWarning, stacklevel=4)
+        return older.translated(values)
 
-    @model_validator(mode="after")
-    def _in_bounds(self) -> Self:
-        bounds: list[tuple[str, float, float, str]] = [
-            ("alpha", 0, 1, "lie between 0 and 1"),
-            ("temporal", 0, float("inf"), "be at least 0"),
-            ("ratio", 0, 1 - 1e-9, "be at least 0 and below 1"),
-            ("learning_rate", 1e-12, float("inf"), "be above 0"),
-        ]
-        problems = []
-        for name, low, high, rule in bounds:
-            among = getattr(self, name)
-            ends = () if among is None else (among.low, among.high) if isinstance(among, Range) else among
-            problems += [must(name, rule, end, "Narrow it") for end in ends if not low <= end <= high]
-        if problems:
-            raise ValueError(listed(problems, "Space"))
-        return self
+    @field_validator("vary", mode="before")
+    @classmethod
+    def _flat(cls, vary: Any) -> Any:
+        """Tables of tables, as TOML reads dotted keys, as addresses."""
+        return dict(_flattened(vary)) if isinstance(vary, Mapping) else vary
+
+    def ranges(self, recipe: Recipe) -> Ranges:
+        """What varies over a recipe, by address: the kind of the student first, then what else is the student's."""
+        ranges = default_space(recipe) if self.vary is None else self.vary
+        return dict(sorted(ranges.items(), key=lambda pair: (pair[0] != KIND, not pair[0].startswith("student."))))
+
+    def digest_over(self, recipe: Recipe) -> str:
+        """Names what varies over a recipe, whether it was spelled out or is the default."""
+        written = {
+            address: among.to_dict() if isinstance(among, Range) else list(among)
+            for address, among in self.ranges(recipe).items()
+        }
+        return digest_of(written)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what no trial over this recipe could do; every problem in one `ConfigError`."""
-        context, horizon, problems = recipe.task.context, recipe.task.horizon, []
-        for student in self.students or ():
-            longest = _largest(student.patch) if not isinstance(student, MLPSpace) else 0
-            if longest > context:
-                name = f"students.{student.kind}.patch"
-                problems.append(must(name, f"be at most context = {context}", longest, "Shorten it"))
-        if self.students is None and recipe.student.model.kind not in PRUNABLE:
-            kind = recipe.student.model.kind
-            problems.append(
-                f"`students` must be given when the recipe's student has nothing to train by steps, got {kind!r}. Name "
-                "architectures in the space, or distil this student with tsdistill run."
-            )
-        kinds = [each.kind for each in self.students] if self.students is not None else [recipe.student.model.kind]
-        if "static" in (self.methods or ()) and "lstm" in kinds:
-            rule = "leave out 'static' where students are LSTMs, which ONNX Runtime cannot run that way"
-            problems.append(must("methods", rule, self.methods, "Use 'dynamic' or 'auto'"))
-        order = next((loss.order for loss in recipe.student.losses if isinstance(loss, TemporalLoss)), 1)
-        if self.temporal is not None and _largest(self.temporal) > 0 and horizon <= order:
-            problems.append(
-                must("temporal", f"be 0 with a horizon of {horizon}", self.temporal, "There are no moves to imitate")
-            )
-        if self.ratio is not None and recipe.pruning is not None and recipe.pruning.targets:
-            rule = f"be None where the recipe prunes to {' and '.join(recipe.pruning.targets)}, which finds the ratio"
-            problems.append(must("ratio", rule, self.ratio, "Leave out one of the two"))
+        ranges = self.ranges(recipe)
+        problems: list[Problem] = []
+        starts = self._starts(recipe, ranges, problems)
+        for address, among in ranges.items():
+            if address == KIND:
+                continue
+            if address.partition(".")[0] not in VARIED:
+                rule = "be of the student, pruning or quantization: data, task and teacher are shared by all trials"
+                problems.append(Problem((), f"`{address}` must {rule}. Set it in the recipe (--set)."))
+                continue
+            problems += _problems_of(address, among, starts)
+        if recipe.pruning is not None and recipe.pruning.targets and "pruning.ratio" in ranges:
+            aims = " and ".join(recipe.pruning.targets)
+            problems.append(Problem((), f"`pruning.ratio` must stay out where the recipe prunes to {aims}. Drop one."))
+        problems += horizon_problems(recipe, ranges)
         if problems:
-            raise ConfigError(listed(problems, "the space over this recipe"))
+            sentences = [str(problem) for problem in dict.fromkeys(problems)]
+            raise ConfigError(listed(sentences, "the space over this recipe"))
 
     def propose(self, trial: BaseTrial, recipe: Recipe) -> Recipe:
         """The recipe of a trial: `recipe` with what the trial draws put in its place.
@@ -240,76 +112,151 @@ class Space(Spec):
             recipe: Where everything comes from that is not varied.
 
         Returns:
-            A recipe that `tsdistill.run` can cook.
+            A recipe that `tsdistill.run` can run.
+
+        Raises:
+            ConfigError: an address leads nowhere, or a field refuses what was drawn; the message names the address.
 
         Example:
             >>> from optuna.trial import FixedTrial
             >>> from tsdistill.recipe import default_recipe
-            >>> drawn = {"student": "mlp", "mlp_width": 16, "mlp_depth": 1, "ratio": 0.0, "learning_rate": 1e-3}
-            >>> Space(alpha=None, temporal=None).propose(FixedTrial(drawn), default_recipe()).student.model.width
+            >>> space = Space(vary={"student.model.kind": ("mlp", "lstm"), "student.model.mlp.width": (16, 32)})
+            >>> drawn = {"student.model.kind": "mlp", "student.model.mlp.width": 16}
+            >>> space.propose(FixedTrial(drawn), default_recipe()).student.model.width
             16
         """
-        student, pruning, quantization = recipe.student, recipe.pruning, recipe.quantization
-        model: Any = student.model
-        if self.students is not None:
-            spaces: dict[str, AnyStudentSpace] = {space.kind: space for space in self.students}
-            model = spaces[trial.suggest_categorical("student", list(spaces))].draw(trial, model)
-        losses = student.losses
-        if self.alpha is not None:
-            losses = _with_alpha(losses, _number(trial, "alpha", self.alpha))
-        if self.temporal is not None:
-            losses = _with_temporal(losses, _number(trial, "temporal", self.temporal))
-        training = student.training
-        if self.learning_rate is not None:
-            training = training.replace(learning_rate=_number(trial, "learning_rate", self.learning_rate))
-        if self.ratio is not None:
-            ratio = _number(trial, "ratio", self.ratio)
-            pruning = (pruning or Pruning()).replace(ratio=ratio) if ratio > 0 else None
-        if self.methods is not None:
-            method = trial.suggest_categorical("method", self.methods)
-            base = quantization or Quantization()
-            # Bits of the recipe's method may be none of the drawn one's.
-            quantization = base.replace(method=method, weight_bits=base.weight_bits if method == base.method else None)
-        if quantization is not None:
-            quantization = quantization.replace(require_gain=False)
-        return recipe.replace(
-            student=student.replace(model=model, losses=losses, training=training),
-            pruning=pruning,
-            quantization=quantization,
-        )
+        ranges = self.ranges(recipe)
+        if KIND in ranges:
+            recipe = _with_kind(recipe, str(_draw(trial, KIND, ranges[KIND], whole=False)))
+        # What can be pruned depends on the student's sizes: one with no hidden layer has no units.
+        for of_student in (True, False):
+            drawn = {
+                address: among for address, among in ranges.items() if address.startswith("student.") == of_student
+            }
+            recipe = _drawn(trial, drawn, recipe)
+        if recipe.pruning is not None and not is_prunable(recipe):
+            recipe = recipe.replace(pruning=None)
+        if recipe.quantization is not None:
+            recipe = recipe.replace(quantization=recipe.quantization.replace(require_gain=False))
+        return recipe
+
+    def _starts(self, recipe: Recipe, ranges: Ranges, problems: list[Problem]) -> list[Recipe]:
+        """The recipe with every kind of student that can be drawn."""
+        if KIND not in ranges:
+            return [_fitted(recipe, ranges)]
+        among = ranges[KIND]
+        kinds = among if isinstance(among, tuple) else (among,)
+        starts = []
+        for kind in kinds:
+            try:
+                starts.append(_fitted(_with_kind(recipe, cast("str", kind)), ranges))
+            except ConfigError as error:
+                problems += error.problems or (Problem((), f"In {KIND}: {error}"),)
+        return starts
 
 
-PRUNABLE = ("lstm", "mlp", "patchtst")
-"""Kinds that are trained by steps and have units to prune."""
+def _drawn(trial: BaseTrial, ranges: Ranges, recipe: Recipe) -> Recipe:
+    """The recipe with what a trial draws for the addresses that lead somewhere in it."""
+    values: dict[str, Any] = {}
+    for address, among in ranges.items():
+        if address == KIND or not _applies(recipe, address):
+            continue
+        try:
+            place = target(recipe, address)
+        except AbsentError:
+            continue  # a field of another kind than the one that was drawn
+        values[address] = _draw(trial, address, among, whole=place.is_whole)
+    return recipe.replace_at(values) if values else recipe
 
 
-def _with_alpha(losses: tuple[AnyLoss, ...], alpha: float) -> tuple[AnyLoss, ...]:
-    """The same losses with another share of the teacher; an output loss is put first if there is none."""
-    if not any(isinstance(loss, OutputLoss) for loss in losses):
-        return (OutputLoss(alpha=alpha), *losses)
-    return tuple(loss.replace(alpha=alpha) if isinstance(loss, OutputLoss) else loss for loss in losses)
+def _with_kind(recipe: Recipe, kind: str) -> Recipe:
+    """The recipe with a student of another kind; of one that is solved, with the losses that it can be solved for."""
+    student = recipe.student
+    model = MODELS[kind]
+    if kind == student.model.kind:
+        return recipe
+    if not model.forecaster.closed_form:
+        return recipe.replace_at({KIND: kind})
+    losses = student.solvable_losses[:1] or (OutputLoss(),)
+    return recipe.replace_at({KIND: kind, "student.losses": losses})
 
 
-def _with_temporal(losses: tuple[AnyLoss, ...], weight: float) -> tuple[AnyLoss, ...]:
-    """The same losses with another weight of the temporal term, or without it."""
-    first = next((loss for loss in losses if isinstance(loss, TemporalLoss)), TemporalLoss())
-    others = tuple(loss for loss in losses if not isinstance(loss, TemporalLoss))
-    if weight > 0:
-        return (*others, first.replace(weight=weight))
-    return others or (OutputLoss(),)
+def _fitted(recipe: Recipe, ranges: Ranges) -> Recipe:
+    """The recipe with a first value from the space where the student's own does not fit the task."""
+    for address, among in ranges.items():
+        if unbuildable(recipe) is None:
+            break
+        if address == KIND or not address.startswith(MODEL):
+            continue
+        for value in (among.low, among.high) if isinstance(among, Range) else among:
+            try:
+                changed = recipe.replace_at({address: value})
+            except ConfigError:
+                continue  # of another kind, or refused: said where the range is checked
+            if unbuildable(changed) is None:
+                recipe = changed
+                break
+    return recipe
 
 
-def _number(trial: BaseTrial, name: str, among: Range | tuple[float, ...]) -> float:
+def _applies(recipe: Recipe, address: str) -> bool:
+    """Whether a field has a say in what becomes of this recipe's student."""
+    model = recipe.student.model
+    if address.startswith("pruning"):
+        return is_prunable(recipe)
+    if not model.forecaster.closed_form:
+        return True
+    if address.startswith("student.losses"):  # a student that is solved has one loss, and takes no others
+        held = [f"student.losses.{loss.kind}." for loss in recipe.student.losses]
+        return model.learns and address.startswith(tuple(held))
+    return not address.startswith("student.training")
+
+
+def _problems_of(address: str, among: Range | tuple[Any, ...], starts: list[Recipe]) -> list[Problem]:
+    """What is wrong with a range, over every kind of student that it applies to."""
+    ends = (among.low, among.high) if isinstance(among, Range) else among
+    applied, problems = False, []
+    for recipe in starts:
+        try:
+            place = target(recipe, address)
+        except AbsentError:
+            continue
+        except ConfigError as error:
+            return [Problem((), str(error))]
+        applied = True
+        if isinstance(among, Range) and place.is_whole and not among.is_whole:
+            got = f"got {among.low:g} to {among.high:g}"
+            return [Problem((), f"`{address}` must have a range of whole numbers, {got}.")]
+        if not _applies(recipe, address):
+            continue
+        for end in ends:
+            try:
+                changed = recipe.replace_at({address: end})
+            except ConfigError as error:
+                problems += list(error.problems) or [Problem((), f"In {address}: {error}")]
+                continue
+            if address.startswith(MODEL) and (problem := unbuildable(changed)) is not None:
+                problems.append(Problem((), f"In {address}: {problem}"))
+    if not applied:
+        return [Problem((), f"`{address}` must be a field of a student that can be drawn. Add its kind to `{KIND}`.")]
+    return problems
+
+
+def _draw(trial: BaseTrial, address: str, among: Range | tuple[Any, ...], *, whole: bool) -> Any:
+    """A value for an address; where there is one only, it is taken and not drawn."""
     if isinstance(among, Range):
-        return trial.suggest_float(name, among.low, among.high, log=among.log)
-    return float(trial.suggest_categorical(name, among))
+        if whole:
+            return trial.suggest_int(address, int(among.low), int(among.high), log=among.log)
+        return trial.suggest_float(address, among.low, among.high, log=among.log)
+    return among[0] if len(among) == 1 else trial.suggest_categorical(address, among)
 
 
-def _count(trial: BaseTrial, name: str, among: Range | tuple[int, ...]) -> int:
-    if isinstance(among, Range):
-        return trial.suggest_int(name, int(among.low), int(among.high), log=among.log)
-    return int(trial.suggest_categorical(name, among))
-
-
-def _largest(among: Range | tuple[float, ...]) -> float:
-    return among.high if isinstance(among, Range) else max(among)
+def _flattened(vary: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in vary.items():
+        address = f"{before}.{name}" if before else str(name)
+        if isinstance(value, Mapping) and not {"low", "high"} & set(value):
+            pairs += _flattened(value, address)
+        else:
+            pairs.append((address, value))
+    return pairs

@@ -41,7 +41,7 @@ def optimize(
 
     The total counts what the study has, not what this call does. Processes that call this on one storage share the
     trials out: together they finish exactly `n_trials`. A trial whose process is killed is marked as failed by the next
-    one that looks, and made up for; so is one that cannot be trained or deployed, with its reason. Failed trials have
+    one that looks, and retried; so is one that cannot be trained or deployed, with its reason. Failed trials have
     no value, and the sampler does not learn from them.
 
     Args:
@@ -112,7 +112,7 @@ def best_recipe(study: optuna.Study, *, max_size_bytes: int | None = None) -> Re
             equal errors the smaller model wins.
 
     Returns:
-        A recipe that `tsdistill.run` cooks; with the same parameters `Space.propose` gives it again.
+        A recipe for `tsdistill.run`; with the same parameters `Space.propose` gives it again.
 
     Raises:
         OrderError: No trial is finished yet.

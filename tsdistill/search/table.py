@@ -16,18 +16,16 @@ def table(rows: Sequence[dict[str, Any]], *, width: int | None = None) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    drawn = {name for row in rows for name in row["params"]}
+    drawn = list(dict.fromkeys(name for row in rows for name in row["params"]))
+    others = [name for name in drawn if not _is_of_student(name)]
     # Heading, what of a row stands below it, and whether the column is wanted.
     columns: list[tuple[str, Any, bool]] = [
         ("trial", lambda row: str(row["trial"]), True),
         ("val. MSE", lambda row: f"{row['validation_mse']:.4f}", True),
         ("bytes", lambda row: f"{row['size_bytes']:,}{'' if row['fits'] else ' !'}", True),
         ("form", lambda row: row["precision"], True),
-        ("student", lambda row: _student(row["params"]), "student" in drawn),
-        *(
-            (name.replace("learning_rate", "rate"), lambda row, name=name: f"{row['params'][name]:.3g}", name in drawn)
-            for name in ("alpha", "temporal", "ratio", "learning_rate")
-        ),
+        ("student", lambda row: _student(row["params"]), len(others) < len(drawn)),
+        *((_heading(name), lambda row, name=name: _cell(row["params"].get(name)), True) for name in others),
     ]
     columns = [column for column in columns if column[2]]
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -42,10 +40,35 @@ def table(rows: Sequence[dict[str, Any]], *, width: int | None = None) -> str:
     return text if all(row["fits"] for row in rows) else f"{text}\n! larger than the budget"
 
 
+KIND, SIZES = "student.model.kind", "student.model."
+OLDER = ("student", "lstm_", "mlp_", "patchtst_")
+"""How version 0.1 called what a student was drawn from."""
+
+
+def _is_of_student(name: str) -> bool:
+    return name == OLDER[0] or name.startswith((SIZES, *OLDER[1:]))
+
+
 def _student(params: dict[str, Any]) -> str:
-    """Such as "lstm 64x2 patch 24"."""
-    kind = params["student"]
-    words = [kind, f"{params[f'{kind}_width']}x{params[f'{kind}_depth']}"]
-    if f"{kind}_patch" in params:
-        words.append(f"patch {params[f'{kind}_patch']}")
+    """Such as "lstm width 64 depth 2 patch 24"."""
+    kind = params.get(KIND, params.get(OLDER[0], ""))
+    words = [str(kind)] if kind else []
+    for name, value in params.items():
+        if _is_of_student(name) and name not in (KIND, OLDER[0]):
+            size = name.rpartition(".")[2] if name.startswith(SIZES) else name.partition("_")[2]
+            words.append(f"{size} {_cell(value)}")
     return " ".join(words)
+
+
+def _heading(name: str) -> str:
+    """The last word of an address, and the one before where that says little by itself."""
+    parts = name.split(".")
+    words = parts[-2:] if parts[-1] in ("weight", "kind", "method") and len(parts) > 1 else parts[-1:]
+    return " ".join(words).replace("learning_rate", "rate")
+
+
+def _cell(value: Any) -> str:
+    """A drawn value; nothing where the trial did not draw it."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -30,23 +31,24 @@ from tsdistill.search.objective import check_question, question
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, serves_one_process
 from tsdistill.search.study import best_recipe, n_finished, optimize, standing
+from tsdistill.spec import user_modules
 from tsdistill.teachers import Teacher
 
 LOOK_SECONDS = 1.0
 """How often the progress of workers is looked at."""
 
-FAREWELL_SECONDS = 15.0
-"""How long a worker may take to mark its trial as failed when it is told to stop."""
+SHUTDOWN_SECONDS = 15.0
+"""How long a worker may take to mark its trial as failed when it is asked to stop."""
 
 
 INTERRUPTED = "interrupted"
-"""What a worker says that was told to stop."""
+"""What a worker reports that was asked to stop."""
 
 _stopped = threading.Event()
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search left: the study, the best recipe, and the file it was written to."""
 
     study: optuna.Study
@@ -74,6 +76,7 @@ class _Job:
     seed: int
     out: Path
     n_threads: int
+    modules: tuple[str, ...]
 
 
 def run(
@@ -89,7 +92,7 @@ def run(
     seed: int = 0,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
-) -> Found:
+) -> SearchResult:
     """Search over a recipe until its study has `n_trials` finished trials; the best goes to `out/best.toml`.
 
     What `tsdistill search` does. Stopped at any moment, it goes on from there when it is called again; called on
@@ -118,8 +121,8 @@ def run(
 
     Example:
         >>> import tsdistill as td
-        >>> found = td.search.run(td.Recipe.from_file("recipe.toml"), "found", n_trials=20, workers=2)  # doctest: +SKIP
-        >>> td.run(found.recipe, "best")                                                                # doctest: +SKIP
+        >>> result = td.search.run(td.Recipe.from_file("recipe.toml"), "out", n_trials=20, workers=2)   # doctest: +SKIP
+        >>> td.run(result.recipe, "best")                                                               # doctest: +SKIP
     """
     for setting, value in (("n_trials", n_trials), ("workers", workers)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -154,12 +157,22 @@ def run(
         else:
             n_threads = max(1, _n_cores() // workers)
             job = _Job(
-                recipe, panel, space, study.study_name, storage, n_trials, max_size_bytes, seed, folder, n_threads
+                recipe=recipe,
+                panel=panel,
+                space=space,
+                name=study.study_name,
+                storage=storage,
+                n_trials=n_trials,
+                max_size_bytes=max_size_bytes,
+                seed=seed,
+                out=folder,
+                n_threads=n_threads,
+                modules=user_modules(),
             )
             _watch(study, job, workers, progress, say)
-    found, path = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes)), folder / "best.toml"
-    write_text(path, found.to_toml())
-    return Found(study, found, path)
+    best, path = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes)), folder / "best.toml"
+    write_text(path, best.to_toml())
+    return SearchResult(study, best, path)
 
 
 def shared_teacher(
@@ -188,7 +201,7 @@ def shared_teacher(
         TsdistillError: What training raises; another process may then try.
 
     Example:
-        >>> teacher = shared_teacher(recipe, task, "found")     # doctest: +SKIP
+        >>> teacher = shared_teacher(recipe, task, "out")     # doctest: +SKIP
     """
     workspace = Workspace(folder, say=say)
     lock = FileLock(workspace.folder / "teacher.lock")
@@ -207,12 +220,12 @@ def _watch(
     study: optuna.Study, job: _Job, workers: int, progress: bool | None, say: Callable[[str], None] | None
 ) -> None:
     """Start the workers, show how far they are, and pass on what one of them fails with."""
-    with _crew(job, workers) as crew, open_bar("trials", job.n_trials, progress) as bar:
-        waiting, interrupted = dict(crew), False
+    with _worker_pool(job, workers) as pool, open_bar("trials", job.n_trials, progress) as bar:
+        waiting, interrupted = dict(pool), False
         while waiting:
             for pipe in wait(list(waiting), timeout=LOOK_SECONDS):
                 process = waiting.pop(pipe)  # type: ignore[call-overload]
-                interrupted |= _hear(pipe, process, say)  # type: ignore[arg-type]
+                interrupted |= _poll(pipe, process, say)  # type: ignore[arg-type]
             bar.at(min(n_finished(study), job.n_trials))
             bar.note(f"{standing(study)}, workers: {len(waiting)}")
     if n_finished(study) < job.n_trials:
@@ -224,8 +237,8 @@ def _watch(
         )
 
 
-def _hear(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | None) -> bool:
-    """A worker's last words: nothing when it is done, an error to pass on, or none at all when it was killed.
+def _poll(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | None) -> bool:
+    """What a worker reports at its end: that it is done, an error to pass on, or nothing at all when it was killed.
 
     Gives whether it was interrupted.
     """
@@ -233,7 +246,7 @@ def _hear(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | 
         kind, message = pipe.recv()
     except EOFError:
         process.join()
-        (say or (lambda line: None))(f"a worker died (exit code {process.exitcode}); its trial is made up for")
+        (say or (lambda line: None))(f"a worker died (exit code {process.exitcode}); its trial is retried")
         return False
     if kind in (None, INTERRUPTED):
         return kind == INTERRUPTED
@@ -241,26 +254,26 @@ def _hear(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | 
 
 
 @contextmanager
-def _crew(job: _Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
+def _worker_pool(job: _Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
     """Worker processes and the pipes they report by; whatever happens, none outlives this."""
     spawn = multiprocessing.get_context("spawn")
-    crew: dict[Connection, SpawnProcess] = {}
+    pool: dict[Connection, SpawnProcess] = {}
     try:
         for number in range(workers):
             ours, theirs = spawn.Pipe(duplex=False)
             process = spawn.Process(target=_work, args=(job, theirs), name=f"search-{number + 1}", daemon=True)
-            with _deaf_children():
+            with _ignoring_interrupts():
                 process.start()
             theirs.close()
-            crew[ours] = process
-        yield crew
+            pool[ours] = process
+        yield pool
     except BaseException:
-        for process in crew.values():
+        for process in pool.values():
             process.terminate()
         raise
     finally:
-        until = time.monotonic() + FAREWELL_SECONDS
-        for pipe, process in crew.items():
+        until = time.monotonic() + SHUTDOWN_SECONDS
+        for pipe, process in pool.items():
             process.join(max(0.0, until - time.monotonic()))
             if process.is_alive():
                 process.kill()
@@ -269,7 +282,7 @@ def _crew(job: _Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
 
 
 @contextmanager
-def _deaf_children() -> Iterator[None]:
+def _ignoring_interrupts() -> Iterator[None]:
     """Children started in here ignore Ctrl-C until they are ready to fail their trial properly."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -289,6 +302,8 @@ def _work(job: _Job, pipe: Connection) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, _stop)
     try:
+        for module in job.modules:  # what a user registered is known here too
+            importlib.import_module(module)
         _load_runtime()
         task = job.recipe.task.build(job.panel)
         teacher = shared_teacher(job.recipe, task, job.out, progress=False)
@@ -315,7 +330,7 @@ def _work(job: _Job, pipe: Connection) -> None:
             pipe.send(("TsdistillError", f"A worker failed: {type(error).__name__}: {error}"))
             raise
     finally:
-        _deafen()
+        _ignore_signals()
 
 
 def _load_runtime() -> None:
@@ -334,11 +349,11 @@ def _load_runtime() -> None:
 def _stop(*_: Any) -> None:
     """Stop once: a second signal must not tear up the marking of the trial as failed."""
     _stopped.set()
-    _deafen()
+    _ignore_signals()
     raise KeyboardInterrupt
 
 
-def _deafen() -> None:
+def _ignore_signals() -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         # Not SIG_IGN: Python would complain of a signal that came in between.
         signal.signal(name, lambda *_: None)

@@ -6,6 +6,7 @@ from tsdistill.spec.addresses import AbsentError, assigned, parse_assignment
 from tsdistill.spec.base import NONE, SCHEMA_VERSION, LineageStep, Member, Spec, digest_of
 from tsdistill.spec.family import Family, user_modules
 from tsdistill.spec.ranges import Among, Range, Shorthand, Tuned, default_ranges
+from tsdistill.spec.targets import Target, target
 
 __all__ = [
     "NONE",
@@ -18,10 +19,12 @@ __all__ = [
     "Range",
     "Shorthand",
     "Spec",
+    "Target",
     "Tuned",
     "assigned",
     "default_ranges",
     "digest_of",
     "parse_assignment",
+    "target",
     "user_modules",
 ]

@@ -104,7 +104,7 @@ def _walk(value: Any, path: FieldPath, before: FieldPath, family: Family[Any] | 
                 raise AbsentError(f"`{address_of(here)}` is for another {family.name} than {family.kind_of(value)!r}.")
             return _walk(value, rest, here)
     if isinstance(value, tuple | list):
-        place = _place(value, first, family, here)
+        place = place_of(value, first, family, here)
         if place is None:
             raise AbsentError(f"`{address_of(before)}` holds no {first!r}.")
         return _walk(value[place], rest, here, family)
@@ -205,7 +205,7 @@ def _changed_items(
     for path, value in changes:
         grouped.setdefault(path[0], []).append((path[1:], value))
     for first, inner in grouped.items():
-        place = _place(held, first, family, (*before, first))
+        place = place_of(held, first, family, (*before, first))
         whole = [value for path, value in inner if not path]
         deeper = [(path, value) for path, value in inner if path]
         if place is None:
@@ -231,7 +231,7 @@ def _changed_items(
     return tuple(item for item in held if item is not None)
 
 
-def _place(items: Sequence[Any], first: str | int, family: Family[Any] | None, here: FieldPath) -> int | None:
+def place_of(items: Sequence[Any], first: str | int, family: Family[Any] | None, here: FieldPath) -> int | None:
     """Which item a part of an address means; None for a kind that is not among them yet."""
     if isinstance(first, int):
         if first >= len(items):

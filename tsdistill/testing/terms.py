@@ -5,15 +5,21 @@ from __future__ import annotations
 import torch
 
 from tsdistill.data.task import Batch
-from tsdistill.losses import BoundLoss, Example, Loss
+from tsdistill.losses import LOSSES, BoundLoss, Example, Loss
+from tsdistill.models import LSTMConfig, ModelConfig, PatchTSTConfig
 from tsdistill.models.activations import Activations
-from tsdistill.models.base import ModelConfig
+from tsdistill.testing.registered import check_member
 from tsdistill.testing.rules import ContractError, has_gradient, near, require, shaken
 from tsdistill.testing.toys import toy_batch, toy_signature
 
+STUDENT, TEACHER = LSTMConfig(widths=(5,), patch=11), PatchTSTConfig(depth=2, width=6, heads=2, patch=7)
+"""Who learns and who teaches where nothing else is said: both show hidden states over several tokens."""
 
-def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
+
+def check_loss(loss: Loss | type[Loss], student: ModelConfig = STUDENT, teacher: ModelConfig = TEACHER) -> None:
     """Hold a loss against its contract with a student and a teacher built for the toy signature.
+
+    Of a class, which has to be registered, every example is checked, and that files and searches can use it.
 
     The value is a finite scalar that does not change when the batch is doubled; the student gets a gradient and the
     teacher none; a teacher term is zero when the student says what the teacher says; the spec survives JSON;
@@ -22,7 +28,16 @@ def check_loss(loss: Loss, student: ModelConfig, teacher: ModelConfig) -> None:
 
     Raises:
         ContractError: a rule is broken.
+
+    Example:
+        >>> from tsdistill.losses import TemporalLoss
+        >>> check_loss(TemporalLoss)
     """
+    if isinstance(loss, type):
+        check_member(LOSSES, loss)
+        for example in loss.examples():
+            check_loss(example, student, teacher)
+        return
     learner, guide = (
         shaken(config.build(toy_signature(), seed)).eval() for seed, config in ((1, student), (2, teacher))
     )

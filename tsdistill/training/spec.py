@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tsdistill.spec import Spec
+from tsdistill.spec import Range, Spec, Tuned
 
 ONE_CYCLE_START = 25
 """The highest learning rate over the first one of a one-cycle schedule."""
@@ -56,7 +56,7 @@ class Training(Spec):
     batch_size: int = Field(default=64, ge=1)
     accumulate: int = Field(default=1, ge=1)
     windows_per_epoch: int | None = Field(default=None, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: Annotated[float, Tuned(Range(5e-4, 1e-2, log=True))] = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1)
