@@ -118,30 +118,32 @@ def _check_keep(keep: str, control: bool) -> None:
 def _kept(student: Forecaster, control: Forecaster, against: dict[str, Any], keep: str) -> Forecaster:
     """The student, or its control where the better one is to be kept and it is; the lineage says so."""
     step = student.lineage[-1]
-    told: dict[str, Any] = {"against_control": against}
+    metrics: dict[str, Any] = {"against_control": against}
     if keep == "better":
-        step, told = step.replace(spec={**step.spec, "keep": keep}), {**told, "kept": against["better"]}
-    if told.get("kept") == "control":
+        step, metrics = step.replace(spec={**step.spec, "keep": keep}), {**metrics, "kept": against["better"]}
+    if metrics.get("kept") == "control":
         # What the student's training measured is not said of the control, which has a step of its own for that.
         model = copy.deepcopy(control)
         model.control = control
-        return model.with_step(step.replace(metrics=told))
-    student.lineage = (*student.lineage[:-1], step.replace(metrics={**step.metrics, **told}))
+        return model.with_step(step.replace(metrics=metrics))
+    student.lineage = (*student.lineage[:-1], step.replace(metrics={**step.metrics, **metrics}))
     return student
 
 
 def _against(student: Forecaster, control: Forecaster, task: Task) -> dict[str, Any]:
     """What validation says of a student and of the same student without a teacher."""
-    ours, theirs = (score(model, task, "validation") for model in (student, control))
-    found = compare_losses(ours.window_losses, theirs.window_losses, horizon=task.horizon, times=ours.times)
-    own, other = float(ours.window_losses.mean()), float(theirs.window_losses.mean())
+    student_scores, control_scores = (score(model, task, "validation") for model in (student, control))
+    comparison = compare_losses(
+        student_scores.window_losses, control_scores.window_losses, horizon=task.horizon, times=student_scores.times
+    )
+    student_mse, control_mse = float(student_scores.window_losses.mean()), float(control_scores.window_losses.mean())
     return {
-        "validation_mse": own,
-        "control_validation_mse": other,
-        "relative": own / other - 1 if other else 0.0,
-        "p_value": found.p_value,
-        "better": "student" if own < other else "control",
-        "significant": found.p_value is not None and found.p_value < SIGNIFICANT,
+        "validation_mse": student_mse,
+        "control_validation_mse": control_mse,
+        "relative": student_mse / control_mse - 1 if control_mse else 0.0,
+        "p_value": comparison.p_value,
+        "better": "student" if student_mse < control_mse else "control",
+        "significant": comparison.p_value is not None and comparison.p_value < SIGNIFICANT,
     }
 
 
@@ -155,7 +157,7 @@ def _learn(
     teacher: Mapping[str, str] | None = None,
 ) -> Forecaster:
     """Train in place and write the lineage, with what it says of the teacher."""
-    found = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress)
+    metrics = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress)
     spec: dict[str, Any] = {"config": model.config.to_dict(), "training": training.to_dict()}
     taught = isinstance(objective, TeacherObjective)
     if isinstance(objective, TeacherObjective):
@@ -166,7 +168,7 @@ def _learn(
         spec=spec,
         seed=training.seed,
         data=task.fingerprint,
-        metrics=found,
+        metrics=metrics,
         versions=versions(),
     )
     return model.eval().with_step(step)

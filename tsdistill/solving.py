@@ -93,14 +93,14 @@ def solve(
     student = _solved(config, sums, loss.alphas or (0.0,), {"losses": str(loss), "teacher": teacher.digest})
     student.control = _solved(config, sums, (0.0,), {})
     last = student.lineage[-1]
-    own, other = (float(each.lineage[-1].metrics["validation_mse"]) for each in (student, student.control))
-    told = {
+    own, other = (float(model.lineage[-1].metrics["validation_mse"]) for model in (student, student.control))
+    against_control = {
         "validation_mse": own,
         "control_validation_mse": other,
         "relative": own / other - 1 if other else 0.0,
         "better": "student" if own < other else "control",
     }
-    student.lineage = (last.replace(metrics={**last.metrics, "against_control": told}),)
+    student.lineage = (last.replace(metrics={**last.metrics, "against_control": against_control}),)
     return student
 
 
@@ -114,21 +114,21 @@ class _Sums:
     parts: list[str] = field(default_factory=list)
     came: set[str] = field(default_factory=set)
 
-    def add(self, task: Task, said: Callable[[Batch], Tensor] | None, individual: bool) -> None:
+    def add(self, task: Task, answer: Callable[[Batch], Tensor] | None, individual: bool) -> None:
         new = {
-            "learnt": Statistics.of(task.train, said, individual=individual),
+            "learnt": Statistics.of(task.train, answer, individual=individual),
             "judged": Statistics.of(task.validation, individual=individual),
         }
-        self.held = {name: each + self.held[name] if name in self.held else each for name, each in new.items()}
+        self.held = {name: sums + self.held[name] if name in self.held else sums for name, sums in new.items()}
         self.parts.append(task.fingerprint)
 
     def write(self, path: Path) -> None:
-        note = {"key": self.key, "parts": self.parts, "n_rows": {n: each.n_rows for n, each in self.held.items()}}
-        state.put(path, note, {name: each.tensors() for name, each in self.held.items()})
+        note = {"key": self.key, "parts": self.parts, "n_rows": {name: sums.n_rows for name, sums in self.held.items()}}
+        state.put(path, note, {name: sums.tensors() for name, sums in self.held.items()})
 
     def read(self, path: Path) -> None:
-        if (found := state.take(path, self.key)) is not None:
-            note, groups = found
+        if (kept_sums := state.take(path, self.key)) is not None:
+            note, groups = kept_sums
             self.held = {name: Statistics(**groups[name], n_rows=n_rows) for name, n_rows in note["n_rows"].items()}
             self.parts = note["parts"]
 
@@ -168,11 +168,11 @@ def _gathered(config: LinearConfig, tasks: Iterable[Task], teacher: Teacher | No
 def _asked(teacher: Teacher, windows: Windows) -> Callable[[Batch], Tensor]:
     """What a teacher says of a batch of some windows, asked in pieces that it can hold."""
 
-    def said(batch: Batch) -> Tensor:
+    def answer(batch: Batch) -> Tensor:
         pieces = batch.index.split(ASKED)
         return torch.cat([teacher.forecast(windows.batch(index)).detach().cpu() for index in pieces])
 
-    return said
+    return answer
 
 
 def _check_alike(first: Signature, other: Signature) -> None:
@@ -184,16 +184,16 @@ def _check_alike(first: Signature, other: Signature) -> None:
         raise ShapeError(f"`tasks` must {rule}. {remedy}")
 
 
-def _solved(config: LinearConfig, sums: _Sums, alphas: tuple[float, ...], how: dict[str, Any]) -> Forecaster:
+def _solved(config: LinearConfig, sums: _Sums, alphas: tuple[float, ...], details: dict[str, Any]) -> Forecaster:
     """A forecaster solved from sums, with its lineage."""
     model = config.build(sums.signature)
     assert isinstance(model, Linear)
-    found = model.solve(sums.held["learnt"], sums.held["judged"], alphas)
+    metrics = model.solve(sums.held["learnt"], sums.held["judged"], alphas)
     step = LineageStep(
         verb="solve",
-        spec={"config": config.to_dict(), **how},
+        spec={"config": config.to_dict(), **details},
         data=digest_of(sorted(sums.parts)),
-        metrics={**found, "n_parts": len(sums.parts)},
+        metrics={**metrics, "n_parts": len(sums.parts)},
         versions=versions(),
     )
     return model.eval().with_step(step)

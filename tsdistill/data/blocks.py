@@ -56,9 +56,9 @@ def moments(read: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.nd
 
 def is_flag(read: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     """Which columns hold nothing but 0 and 1, (column,)."""
-    found: np.ndarray | None = None
+    flags: np.ndarray | None = None
     for block in read():
         here = ((block == 0) | (block == 1)).all(axis=0)
-        found = here if found is None else found & here
-    assert found is not None  # no part of a task is empty
-    return found
+        flags = here if flags is None else flags & here
+    assert flags is not None  # no part of a task is empty
+    return flags

@@ -120,12 +120,12 @@ def _n_read(stamps: pd.DatetimeIndex) -> int:
     return len(stamps) - int(np.asarray(stamps.isna()).sum())
 
 
-def _converted(column: pd.Series, **how: object) -> pd.DatetimeIndex:
+def _converted(column: pd.Series, **options: object) -> pd.DatetimeIndex:
     try:
-        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", **how))  # type: ignore[call-overload]
+        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", **options))  # type: ignore[call-overload]
     except ValueError:
         # Offsets that change over the year: one time line for all of them.
-        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", utc=True, **how))  # type: ignore[call-overload]
+        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", utc=True, **options))  # type: ignore[call-overload]
 
 
 def _dated(rows: Rows) -> tuple[Rows, bool]:

@@ -231,8 +231,8 @@ def raw_inputs(windows: Windows, index: torch.Tensor, scaled: Signature, own: Si
     mean, scale = windows.units(index) if scaled.normalisation == "window" else (scaled.mean, scaled.scale)
 
     def raw(values: torch.Tensor, steps: int, mean: ArrayLike, scale: ArrayLike) -> np.ndarray:
-        found = values[:, -steps:].numpy() * np.asarray(scale) + np.asarray(mean)
-        return found.astype(np.float32)
+        raw_values = values[:, -steps:].numpy() * np.asarray(scale) + np.asarray(mean)
+        return raw_values.astype(np.float32)
 
     inputs = {"context": raw(batch.context, own.context, mean, scale)}
     if own.future and batch.future is not None:
@@ -271,8 +271,8 @@ def _reached(starts: np.ndarray, length: int, n_rows: int) -> Iterator[tuple[int
     begins[starts] = True
     begin = end = 0
     for block in range(0, n_rows, HASHED_ROWS):
-        found = block + np.flatnonzero(begins[block : block + HASHED_ROWS])
-        for run in np.split(found, np.flatnonzero(np.diff(found) > length) + 1) if len(found) else ():
+        rows = block + np.flatnonzero(begins[block : block + HASHED_ROWS])
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) > length) + 1) if len(rows) else ():
             if run[0] > end:
                 if end > begin:
                     yield begin, end

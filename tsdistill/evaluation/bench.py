@@ -30,9 +30,9 @@ if kind == "deployed":
 else:
     from tsdistill.artifacts import load
 model = load(sys.argv[1])
-ours, n_windows = model.signature, int(sys.argv[2])
-steps = {"context": ours.context, "future": ours.context + ours.horizon, "past": ours.context}
-sizes = {"context": len(ours.channels), "future": len(ours.future), "past": len(ours.past)}
+signature, n_windows = model.signature, int(sys.argv[2])
+steps = {"context": signature.context, "future": signature.context + signature.horizon, "past": signature.context}
+sizes = {"context": len(signature.channels), "future": len(signature.future), "past": len(signature.past)}
 model.outputs(**{name: np.zeros((n_windows, steps[name], size), np.float32) for name, size in sizes.items() if size})
 try:  # of this very program; getrusage also remembers the one that started it
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM:")]
@@ -115,8 +115,8 @@ def peak_bytes(folder: str | Path, *, batch: int = 64) -> int:
     command = [sys.executable, "-c", _IN_A_PROCESS_OF_ITS_OWN, str(folder), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise ArtifactError(f"a process of its own must be able to forecast with {folder}, but it failed: {said}")
+        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise ArtifactError(f"a process of its own must be able to forecast with {folder}, but it failed: {reason}")
     return int(done.stdout.split()[-1])
 
 

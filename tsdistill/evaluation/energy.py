@@ -16,14 +16,14 @@ Counters = dict[str, tuple[int, int]]
 
 def counters(folder: Path = POWERCAP) -> Counters:
     """Microjoules used so far, and the value at which counting starts anew, per processor package that tells."""
-    found = {}
+    readings = {}
     for package in sorted(folder.glob("intel-rapl:[0-9]")):  # parts of a package have a second number
         try:
             value, full = ((package / name).read_text() for name in ("energy_uj", "max_energy_range_uj"))
-            found[package.name] = (int(value), int(full))
+            readings[package.name] = (int(value), int(full))
         except (OSError, ValueError):  # only root may read them on most machines
             continue
-    return found
+    return readings
 
 
 def joules(before: Counters, after: Counters) -> float:

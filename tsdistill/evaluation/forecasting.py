@@ -68,9 +68,9 @@ def forecasts(
         >>> forecasts(SeasonalNaiveConfig(period=24).build(task.signature), task.validation, task.signature).shape
         (91, 11, 3)
     """
-    found = [said.forecast for _, said in predictions_of(model, windows, signature, batch_size, order)]
+    batches = [prediction.forecast for _, prediction in predictions_of(model, windows, signature, batch_size, order)]
     shape = (0, windows.horizon, windows.series.shape[1])
-    return np.concatenate(found) if found else np.empty(shape, dtype=np.float32)
+    return np.concatenate(batches) if batches else np.empty(shape, dtype=np.float32)
 
 
 def quantile_levels(model: Model) -> tuple[float, ...]:
@@ -91,25 +91,25 @@ def predictions_of(
     ask = _asker(model, windows, signature)
     n_levels = len(quantile_levels(model))
     for batch in windows.batches(batch_size, order):
-        said = ask(batch)
+        prediction = ask(batch)
         shape = tuple(batch.target.shape)
-        wanted = [("forecast", "(window, step, channel)", said.forecast, shape)]
-        if said.quantiles is not None:
+        wanted = [("forecast", "(window, step, channel)", prediction.forecast, shape)]
+        if prediction.quantiles is not None:
             axes = "(window, step, channel, quantile)"
-            wanted.append(("give quantiles of shape", axes, said.quantiles, (*shape, n_levels)))
-        for verb, axes, found, expected in wanted:
-            if found.shape != expected:
+            wanted.append(("give quantiles of shape", axes, prediction.quantiles, (*shape, n_levels)))
+        for verb, axes, values, expected in wanted:
+            if values.shape != expected:
                 raise ShapeError(
-                    f"{_title(model)} must {verb} {expected} {axes}, got {found.shape}. Check the horizon and the "
+                    f"{_title(model)} must {verb} {expected} {axes}, got {values.shape}. Check the horizon and the "
                     "channels it was made for."
                 )
-            if bad := int((~np.isfinite(found)).reshape(len(found), -1).any(axis=1).sum()):
+            if bad := int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum()):
                 raise DataError(
-                    f"{_title(model)} must forecast finite numbers, got others in {bad} of {len(found)} windows "
+                    f"{_title(model)} must forecast finite numbers, got others in {bad} of {len(values)} windows "
                     f"(positions {int(batch.index[0])} to {int(batch.index[-1])}). It has diverged or overflowed; "
                     "train it again."
                 )
-        yield batch, said
+        yield batch, prediction
 
 
 def _asker(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Prediction]:
@@ -169,11 +169,11 @@ def _rescaled(
 def raw_inputs(batch: Batch, signature: Signature, windows: Windows) -> dict[str, np.ndarray]:
     """Context and covariates of a batch in raw units, by name; `signature` says how the windows are scaled."""
     mean, scale = _units(batch, signature, windows)
-    found = {"context": batch.context.numpy() * scale + mean}
+    inputs = {"context": batch.context.numpy() * scale + mean}
     for name in ("future", "past"):
         if (known := getattr(batch, name)) is not None:
-            found[name] = known.numpy() * _numbers(signature, f"{name}_scale") + _numbers(signature, f"{name}_mean")
-    return found
+            inputs[name] = known.numpy() * _numbers(signature, f"{name}_scale") + _numbers(signature, f"{name}_mean")
+    return inputs
 
 
 def _units(batch: Batch, signature: Signature, windows: Windows) -> tuple[np.ndarray, np.ndarray]:

@@ -146,12 +146,12 @@ def _latencies(rounds: list[dict[str, list[int]]]) -> dict[str, Latency]:
     log = np.log([[max(np.median(times[name]), 1.0) for name in names] for times in rounds])
     together = log.mean(axis=1, keepdims=True)
     paired = np.exp(np.median(log - together, axis=0) + np.median(together)) / 1e6
-    found = {}
+    latencies = {}
     for place, name in enumerate(names):
         taken = np.concatenate([times[name] for times in rounds]) / 1e6
         p50, p95, p99 = np.percentile(taken, (50, 95, 99))
-        found[name] = Latency(float(p50), float(p95), float(p99), float(paired[place]), len(taken))
-    return found
+        latencies[name] = Latency(float(p50), float(p95), float(p99), float(paired[place]), len(taken))
+    return latencies
 
 
 @contextmanager

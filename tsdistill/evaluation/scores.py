@@ -140,8 +140,8 @@ def evaluate(model: Model, task: Task, part: Part = "validation", *, batch_size:
         >>> from tsdistill.testing import toy_task
         >>> from tsdistill.training import train
         >>> task = toy_task()
-        >>> found = evaluate(train(LinearConfig(), task), task)
-        >>> sorted(found)
+        >>> scores = evaluate(train(LinearConfig(), task), task)
+        >>> sorted(scores)
         ['mae', 'mae_raw', 'mase', 'mse', 'mse_raw', 'n_windows']
     """
     return score(model, task, part, batch_size=batch_size).to_dict()
@@ -180,14 +180,14 @@ def score(
     steps = [Total(0.0, 0), Total(0.0, 0)]
     own = quantile_levels(model)
     levels = levels or own
-    for batch, said in predictions_of(model, windows, task.signature, batch_size):
+    for batch, prediction in predictions_of(model, windows, task.signature, batch_size):
         target = batch.target.numpy()
         mask = None if batch.mask is None else batch.mask.numpy()
-        squared, absolute = (metric(said.forecast, target, by=_FINE, mask=mask) for metric in (mse, mae))
+        squared, absolute = (metric(prediction.forecast, target, by=_FINE, mask=mask) for metric in (mse, mae))
         by_window.append((_over(squared, 1), _over(absolute, 1)))
         steps = [total + _over(fine, 0) for total, fine in zip(steps, (squared, absolute), strict=True)]
         if levels:
-            quantiles.append(_quantile_scores(said, batch, windows.units(batch.index), own, levels))
+            quantiles.append(_quantile_scores(prediction, batch, windows.units(batch.index), own, levels))
     items, rows = origins(task, windows)
     return Scores(
         squared=_stacked([squared for squared, _ in by_window]),
@@ -208,7 +208,7 @@ def _chosen(windows: Windows, positions: np.ndarray | None) -> Windows:
 
 
 def _quantile_scores(
-    said: Prediction,
+    prediction: Prediction,
     batch: Batch,
     units: tuple[np.ndarray, np.ndarray],
     own: tuple[float, ...],
@@ -218,17 +218,17 @@ def _quantile_scores(
     mean, scale = units
     scaled, mask = batch.target.numpy(), None if batch.mask is None else batch.mask.numpy()
     by: tuple[Axis, ...] = ("window", "channel")
-    if said.quantiles is None:
-        every = np.repeat(said.forecast[..., None], len(levels), axis=-1)
+    if prediction.quantiles is None:
+        every = np.repeat(prediction.forecast[..., None], len(levels), axis=-1)
     else:
-        every = said.quantiles[..., [own.index(level) for level in levels]]
+        every = prediction.quantiles[..., [own.index(level) for level in levels]]
     loss = wql(every * scale[..., None] + mean[..., None], scaled * scale + mean, levels, by=by, mask=mask)
-    if said.quantiles is None:
+    if prediction.quantiles is None:
         return QuantileScores(levels, loss)
-    crossed = crossing_rate(said.quantiles, by=by, mask=mask) if len(own) > 1 else None
+    crossed = crossing_rate(prediction.quantiles, by=by, mask=mask) if len(own) > 1 else None
     if (pair := outer_pair(own)) is None:
         return QuantileScores(levels, loss, crossed=crossed)
-    low, high = (said.quantiles[..., place] for place in pair)
+    low, high = (prediction.quantiles[..., place] for place in pair)
     nominal = round(own[pair[1]] - own[pair[0]], 6)
     return QuantileScores(levels, loss, nominal, coverage(low, high, scaled, by=by, mask=mask), crossed)
 

@@ -164,5 +164,5 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
     from statsmodels.stats.multitest import multipletests
 
     adjusted = multipletests(list(tested.values()), method="holm")[1]
-    found = dict(zip(tested, (float(p) for p in adjusted), strict=True))
-    return {name: found.get(name) for name in p_values}
+    adjusted_by_name = dict(zip(tested, (float(p) for p in adjusted), strict=True))
+    return {name: adjusted_by_name.get(name) for name in p_values}

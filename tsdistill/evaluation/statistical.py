@@ -74,8 +74,8 @@ class StatisticalForecaster:
     def remark(self) -> str:
         """The season it looks for, and what its fits so far have met, in one line."""
         season = f"season of {self.config.period} steps" if self.config.period > 1 else "no season"
-        said = ", ".join(f"{name} {count}" for name, count in sorted(self.n_warned.items())) or "none with a warning"
-        return f"{season}; {self.n_fits} fits, {said}"
+        warned = ", ".join(f"{name} {count}" for name, count in sorted(self.n_warned.items())) or "none with a warning"
+        return f"{season}; {self.n_fits} fits, {warned}"
 
     def forecast(self, batch: Batch) -> torch.Tensor:
         """Scaled forecasts (batch, horizon, channel) of a batch, window by window and channel by channel.
@@ -119,10 +119,10 @@ class StatisticalForecaster:
             return np.full(horizon, series[-1])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = _FIT[self.config.kind](series, self.config.period, horizon)
+            forecast = _FIT[self.config.kind](series, self.config.period, horizon)
         self.n_fits += 1
         self.n_warned.update({warning.category.__name__ for warning in caught})
-        return found
+        return forecast
 
     def __repr__(self) -> str:
         return f"<StatisticalForecaster {self.config.kind}, {self.remark}>"

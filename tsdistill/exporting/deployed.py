@@ -88,9 +88,9 @@ class Deployed:
 
     def reloaded(self) -> Deployed:
         """The same with a session of its own, which lies elsewhere in memory; loaded now, not by the first call."""
-        found = replace(self)
-        _ = found.predictor
-        return found
+        anew = replace(self)
+        _ = anew.predictor
+        return anew
 
     def predict(
         self,

@@ -105,8 +105,8 @@ def refuse_foreign(model: object) -> None:
 def _golden(inputs: dict[str, np.ndarray], forecaster: Forecaster) -> dict[str, np.ndarray]:
     """A few of the windows, spread over them; what is going to be forecast of them counts as well."""
     n_windows = len(inputs["context"])
-    ours = forecaster.signature
-    n_outputs = ours.horizon * len(ours.channels) * (1 + len(levels_of(forecaster.config)))
+    signature = forecaster.signature
+    n_outputs = signature.horizon * len(signature.channels) * (1 + len(levels_of(forecaster.config)))
     bytes_each = sum(values[0].nbytes for values in inputs.values()) + 4 * n_outputs
     n_golden = int(np.clip(GOLDEN_BYTES // bytes_each, 1, GOLDEN_WINDOWS))
     step = max(n_windows // n_golden, 1)

@@ -45,9 +45,9 @@ def float_operators(graph: bytes) -> dict[str, int]:
     nodes = onnx.load_from_string(graph).graph.node
     restored = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
     # A bias may stay in float or come as 32-bit integers; the first two inputs are what is multiplied.
-    found = Counter(
+    counts = Counter(
         node.op_type
         for node in nodes
         if node.op_type not in MOVES | INTEGERS and not (node.input and restored.issuperset(node.input[:2]))
     )
-    return dict(sorted(found.items()))
+    return dict(sorted(counts.items()))

@@ -41,19 +41,19 @@ def parity_report(
     size, their `max_difference`, `where` that is, `mean_difference` at the largest batch size, and `reach`, how far the
     reference goes from the contexts' mean. Quantiles are compared like further steps of the horizon.
     """
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     worst, where, mean = -1.0, "", 0.0
     reach = 0.0
     for size in BATCHES:
         places = np.linspace(0, len(inputs["context"]) - 1, size).astype(int)
         batch = {name: values[places] for name, values in inputs.items()}
-        ours, theirs = _side_by_side(forecast(**batch)), _side_by_side(reference(**batch))
-        found[str(size)], place = difference(ours, theirs, unit, channels)
-        mean = float(np.mean(np.abs(ours.astype(np.float64) - theirs) / unit))
-        reach = max(reach, float(np.max(np.abs(theirs - batch["context"].mean(axis=(0, 1))) / unit)))
-        if not found[str(size)] <= worst:
-            worst, where = found[str(size)], f"batch {size}, {place}"
-    return {"difference": found, "max_difference": worst, "mean_difference": mean, "where": where, "reach": reach}
+        forecasts, expected = _side_by_side(forecast(**batch)), _side_by_side(reference(**batch))
+        differences[str(size)], place = difference(forecasts, expected, unit, channels)
+        mean = float(np.mean(np.abs(forecasts.astype(np.float64) - expected) / unit))
+        reach = max(reach, float(np.max(np.abs(expected - batch["context"].mean(axis=(0, 1))) / unit)))
+        if not differences[str(size)] <= worst:
+            worst, where = differences[str(size)], f"batch {size}, {place}"
+    return {"difference": differences, "max_difference": worst, "mean_difference": mean, "where": where, "reach": reach}
 
 
 def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -86,11 +86,11 @@ def parity_windows(signature: Signature, task: Task | None) -> tuple[dict[str, n
 
 def check_task(signature: Signature, task: Task) -> None:
     """ShapeError for a task whose windows are not what a forecaster takes."""
-    found = task.signature
-    if (found.channels, found.horizon) != (signature.channels, signature.horizon) or found.context < signature.context:
+    given = task.signature
+    if (given.channels, given.horizon) != (signature.channels, signature.horizon) or given.context < signature.context:
         raise ShapeError(
             f"`task` must have the forecaster's steps and channels ({signature.context} and {signature.horizon} steps "
-            f"of {list(signature.channels)}), got {found.context} and {found.horizon} steps of {list(found.channels)}. "
+            f"of {list(signature.channels)}), got {given.context} and {given.horizon} steps of {list(given.channels)}. "
             "Give the task it was trained on."
         )
 

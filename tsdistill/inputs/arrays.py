@@ -97,11 +97,11 @@ def predict_arrays(
         if given is None or not features:
             wanted = f"([batch,] {steps}, {len(features)}): {', '.join(features)}" if features else "None"
             raise DataError(must(name, f"be {wanted}", None if given is None else "an array", "See the signature"))
-        found = numbers(given, name, features, steps)
-        inputs[name] = found[None] if found.ndim == 2 else found
+        checked = numbers(given, name, features, steps)
+        inputs[name] = checked[None] if checked.ndim == 2 else checked
         if len(inputs[name]) != len(inputs["context"]):
             rule = f"have one entry for each of the {len(inputs['context'])} windows"
-            raise ShapeError(must(name, rule, found.shape, "Give as many as contexts"))
+            raise ShapeError(must(name, rule, checked.shape, "Give as many as contexts"))
     if rolling is not None:
         history = {name: values[0] for name, values in inputs.items()}
         return in_chunks(windows_of(history, signature, rolling), signature, predict, levels)

@@ -134,8 +134,10 @@ def compare(
     n_steps = 2 * (len(models) + len(BASELINES) + len(baselines) + 1 + bool(with_control)) + 2
     with open_bar("compare", n_steps, progress) as bar:
         positions = spread(len(task.windows(part)), n_baseline_windows)
-        rivals = make_baselines(task, baselines)
-        every = _entries(models, task, reference, with_control[-1] if with_control else None, rivals, positions, bar)
+        baseline_models = make_baselines(task, baselines)
+        every = _entries(
+            models, task, reference, with_control[-1] if with_control else None, baseline_models, positions, bar
+        )
         for entry in every:
             entry.silent = entry.name in silent
             entry.remark = silent.get(entry.name, remarks.get(entry.name))
@@ -233,7 +235,7 @@ def _entries(
     task: Task,
     reference: str,
     with_control: str | None,
-    rivals: Mapping[str, Any],
+    baseline_models: Mapping[str, Any],
     positions: np.ndarray | None,
     bar: Any,
 ) -> list[_Entry]:
@@ -264,7 +266,7 @@ def _entries(
             entries.append(deployed(name, "reference" if name == reference else "model", model))
     if with_control is not None:
         entries.append(deployed(f"{with_control} without teacher", "control", models[with_control].control))
-    for name, model in rivals.items():
+    for name, model in baseline_models.items():
         if isinstance(model, StatisticalForecaster):
             bar.advance()
             entries.append(_Entry(name, "baseline", model, "statsmodels", None, positions))
@@ -320,10 +322,10 @@ def _rows(every: list[_Entry], times: Mapping[str, Any], horizon: int) -> tuple[
         if entry.silent:
             rows.append(row)
             continue
-        found, time, test = numbers[entry.title], times.get(entry.title), tests.get(entry.title)
+        scores, time, test = numbers[entry.title], times.get(entry.title), tests.get(entry.title)
         row = row.replace(
-            **{name: found.get(name) for name in METRICS},
-            mse_ratio=_ratio(found["mse"], base.scores.mse_on(_places(entry))),
+            **{name: scores.get(name) for name in METRICS},
+            mse_ratio=_ratio(scores["mse"], base.scores.mse_on(_places(entry))),
             size_ratio=_ratio(entry.size_bytes, base.size_bytes),
             mse_by_step=entry.scores.mse_by_step.tolist(),
             n_windows=None if entry.positions is None else len(entry.positions),
@@ -358,8 +360,10 @@ def _places(entry: _Entry) -> np.ndarray | slice:
 
 def _tested(entry: _Entry, base: _Entry, horizon: int) -> LossComparison | None:
     """The losses of a row less the reference's; None for the same model in another runtime."""
-    mine, theirs = entry.scores.window_losses, base.scores.window_losses
-    if entry.name == base.name and np.allclose(mine, theirs, rtol=SAME * 1e3, atol=SAME * float(theirs.mean())):
+    losses, base_losses = entry.scores.window_losses, base.scores.window_losses
+    if entry.name == base.name and np.allclose(
+        losses, base_losses, rtol=SAME * 1e3, atol=SAME * float(base_losses.mean())
+    ):
         return None
     if entry.positions is None:
         return paired(entry.scores, base.scores, None, horizon)
@@ -375,13 +379,13 @@ def _turned(test: LossComparison) -> LossComparison:
 def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Comparison, ...]:
     """The subject as deployed against the control and the baselines."""
     about = [entry for entry in entries if entry.name == subject][-1]
-    found = []
+    comparisons = []
     for entry in entries:
         base = float(entry.scores.window_losses.mean())
         if entry.role not in ("control", "baseline") or base == 0:
             continue
         test = paired(about.scores, entry.scores, entry.positions, horizon)
-        found.append(
+        comparisons.append(
             Comparison(
                 subject=subject,
                 other=entry.name,
@@ -392,4 +396,4 @@ def _comparisons(entries: list[_Entry], subject: str, horizon: int) -> tuple[Com
                 n_windows=None if entry.positions is None else len(entry.positions),
             )
         )
-    return tuple(found)
+    return tuple(comparisons)

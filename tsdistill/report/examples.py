@@ -25,7 +25,7 @@ def examples(models: Mapping[str, Any], task: Task, part: Part) -> tuple[Example
     mean, scale = windows.units(index)
     batch = windows.batch(index)
     context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
-    found = {
+    forecasts_by_title = {
         title: forecasts(model, windows, task.signature, order=index) * scale + mean for title, model in models.items()
     }
     starts = _stamps(task, part)
@@ -37,7 +37,7 @@ def examples(models: Mapping[str, Any], task: Task, part: Part) -> tuple[Example
             start=starts(place),
             context=_digits(context[number, -shown:, channel]),
             target=_digits(target[number, :, channel]),
-            forecasts={title: _digits(values[number, :, channel]) for title, values in found.items()},
+            forecasts={title: _digits(values[number, :, channel]) for title, values in forecasts_by_title.items()},
         )
         for number, place in enumerate(places)
         for channel in [number * n_channels // len(places)]

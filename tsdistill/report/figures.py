@@ -18,28 +18,28 @@ INK = "ink"
 
 def colours(report: Measurements) -> dict[str, str]:
     """One colour per name, the same in every plot and table; a control has its student's, baselines are grey."""
-    found: dict[str, str] = {}
+    colour_by_name: dict[str, str] = {}
     models, plain = 0, 0
     for row in report.rows:
-        if row.name in found:
+        if row.name in colour_by_name:
             continue
         if row.role == "baseline":
-            found[row.name], plain = GREYS[plain % len(GREYS)], plain + 1
+            colour_by_name[row.name], plain = GREYS[plain % len(GREYS)], plain + 1
         elif row.role == "control":
-            found[row.name] = found.get(row.name.removesuffix(" without teacher"), PALETTE[-1])
+            colour_by_name[row.name] = colour_by_name.get(row.name.removesuffix(" without teacher"), PALETTE[-1])
         else:
-            found[row.name], models = PALETTE[models % len(PALETTE)], models + 1
-    return found
+            colour_by_name[row.name], models = PALETTE[models % len(PALETTE)], models + 1
+    return colour_by_name
 
 
 def figures(report: Measurements) -> dict[str, Any]:
     """Plotly data and layout by the id of the place they go to."""
-    found = {"size": _scatter(report, "size_bytes", "bytes"), "steps": _steps(report)}
+    plots = {"size": _scatter(report, "size_bytes", "bytes"), "steps": _steps(report)}
     if any(row.latency_p50_ms is not None for row in report.rows):
-        found["latency"] = _scatter(report, "latency_p50_ms", "ms, median of one forecast")
+        plots["latency"] = _scatter(report, "latency_p50_ms", "ms, median of one forecast")
     for number, example in enumerate(report.examples):
-        found[f"example-{number}"] = _example(report, example)
-    return found
+        plots[f"example-{number}"] = _example(report, example)
+    return plots
 
 
 def _scatter(report: Measurements, column: str, unit: str) -> dict[str, Any]:

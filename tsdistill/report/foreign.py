@@ -1,4 +1,4 @@
-"""Rows of teachers that are no forecasters of ours: scored where they can forecast, and never exported or timed."""
+"""Rows of foreign teachers: scored where they can forecast, and never exported or timed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def unwrapped(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     """The models with teachers in the place of what only teaching does to them, and what there is to say of that."""
     from tsdistill.teachers import RescaledTeacher, TrustedTeacher
 
-    found, remarks = dict[str, Any](), dict[str, str]()
+    unwrapped_models, remarks = dict[str, Any](), dict[str, str]()
     for name, model in models.items():
         if isinstance(model, TrustedTeacher):
             remarks[name] = "the teacher itself, without the trust that weakened it in training"
             model = model.teacher
-        found[name] = model.forecaster if isinstance(model, RescaledTeacher) else model
-    return found, remarks
+        unwrapped_models[name] = model.forecaster if isinstance(model, RescaledTeacher) else model
+    return unwrapped_models, remarks
 
 
 def silence(model: Any, task: Task, part: Part) -> str | None:

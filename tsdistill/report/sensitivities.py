@@ -20,7 +20,7 @@ TOP = 2.0
 """Errors beyond so many times that of the whole model leave the plot, which would show nothing else with them."""
 
 
-def plot_sensitivity(found: PruningSensitivity, path: str | Path, *, title: str = "PruningSensitivity") -> Path:
+def plot_sensitivity(sensitivity: PruningSensitivity, path: str | Path, *, title: str = "Sensitivity") -> Path:
     """Write one self-contained page with an error curve for every group, and a table of them.
 
     Args:
@@ -50,39 +50,39 @@ def plot_sensitivity(found: PruningSensitivity, path: str | Path, *, title: str 
         .get_template(TEMPLATE)
         .render(
             title=title,
-            headline=f"Validation {found.measure} of the whole model: {words.error(found.error)}",
-            measure=found.measure,
-            shares=[f"{ratio:.0%}" for ratio in found.ratios],
-            rows=[(name, _spare(found, curve), [_growth(found, error) for error in curve])
-                  for name, curve in found.errors.items()],
+            headline=f"Validation {sensitivity.measure} of the whole model: {words.error(sensitivity.error)}",
+            measure=sensitivity.measure,
+            shares=[f"{ratio:.0%}" for ratio in sensitivity.ratios],
+            rows=[(name, _spare(sensitivity, curve), [_growth(sensitivity, error) for error in curve])
+                  for name, curve in sensitivity.errors.items()],
             allowed=f"{ALLOWED:.0%}",
-            figures={"curves": _figure(found)},
-            data=found.to_dict(),
+            figures={"curves": _figure(sensitivity)},
+            data=sensitivity.to_dict(),
             plotly=plotly.offline.get_plotlyjs(),
         )
     )  # fmt: skip
     return put(page, Path(path), "sensitivity")
 
 
-def _growth(found: PruningSensitivity, error: float) -> str:
-    growth = error / found.error - 1
+def _growth(sensitivity: PruningSensitivity, error: float) -> str:
+    growth = error / sensitivity.error - 1
     # No sign before what rounds to nothing, and no tenths of what is several times as much.
     return "0.0%" if abs(growth) < 0.0005 else f"{growth:+.1%}" if growth < 1 else f"{growth:+,.0%}"
 
 
-def _spare(found: PruningSensitivity, curve: tuple[float, ...]) -> str:
+def _spare(sensitivity: PruningSensitivity, curve: tuple[float, ...]) -> str:
     """The largest share cut up to which the error has grown by no more than is allowed."""
     spare = 0.0
-    for ratio, error in sorted(zip(found.ratios, curve, strict=True)):
-        if error > (1 + ALLOWED) * found.error:
+    for ratio, error in sorted(zip(sensitivity.ratios, curve, strict=True)):
+        if error > (1 + ALLOWED) * sensitivity.error:
             break
         spare = ratio
     return f"{spare:.0%}"
 
 
-def _figure(found: PruningSensitivity) -> dict[str, Any]:
+def _figure(sensitivity: PruningSensitivity) -> dict[str, Any]:
     """The curves in the page's colours; groups of one kind that are many differ by their dashes."""
-    traces = found.figure()["data"]
+    traces = sensitivity.figure()["data"]
     for number, trace in enumerate(traces):
         dash = ("solid", "dash", "dot")[number // len(PALETTE) % 3]
         trace |= {
@@ -90,9 +90,9 @@ def _figure(found: PruningSensitivity) -> dict[str, Any]:
             "line": {"color": PALETTE[number % len(PALETTE)], "width": 2, "dash": dash},
             "marker": {"size": 5},
         }
-    layout = plain_layout("share of the group cut", f"validation {found.measure}", {"tickformat": ".0%"})
-    errors = [found.error, *(error for curve in found.errors.values() for error in curve)]
-    low, high = min(errors), min(max(errors), TOP * found.error)
-    room = 0.05 * max(high - low, 0.01 * found.error)
+    layout = plain_layout("share of the group cut", f"validation {sensitivity.measure}", {"tickformat": ".0%"})
+    errors = [sensitivity.error, *(error for curve in sensitivity.errors.values() for error in curve)]
+    low, high = min(errors), min(max(errors), TOP * sensitivity.error)
+    room = 0.05 * max(high - low, 0.01 * sensitivity.error)
     layout["yaxis"]["range"] = [low - room, high + room]
     return {"data": traces, "layout": {**layout, "hovermode": "closest", "showlegend": True}}

@@ -15,7 +15,7 @@ def verdict(report: Measurements) -> tuple[str, ...]:
     paragraphs.append(_against_baselines(report))
     paragraphs.append(_reference_against_baselines(about, base, report))
     paragraphs.append(_runtime(about, base, report))
-    if any(found.p_value is None and found.n_windows is None for found in report.comparisons):
+    if any(comparison.p_value is None and comparison.n_windows is None for comparison in report.comparisons):
         paragraphs.append(
             f"There are too few windows for a significance test: it takes at least "
             f"{max(16, 4 * report.horizon)} of them (4 horizons)."
@@ -57,32 +57,32 @@ def _accuracy(about: Row, base: Row, part: str) -> str:
 def _against_control(report: Measurements) -> str:
     """Whether the teacher made a difference."""
     controls = {row.name: row for row in report.rows if row.role == "control"}
-    for found in report.comparisons:
-        if found.other not in controls:
+    for comparison in report.comparisons:
+        if comparison.other not in controls:
             continue
-        if found.relative == 0:
+        if comparison.relative == 0:
             return (
-                f"{found.subject} forecasts as the same student trained without a teacher does: the teacher has no "
-                "share in it."
+                f"{comparison.subject} forecasts as the same student trained without a teacher does: "
+                "the teacher has no share in it."
             )
         text = (
-            f"Against the same student trained without a teacher (MSE {error(controls[found.other].mse)}), "
-            f"{found.subject} has a {_percent(found.relative)} {'lower' if found.relative < 0 else 'higher'} MSE "
-            f"({_significance(found.p_value)})"
+            f"Against the same student trained without a teacher (MSE {error(controls[comparison.other].mse)}), "
+            f"{comparison.subject} has a {_percent(comparison.relative)} "
+            f"{'lower' if comparison.relative < 0 else 'higher'} MSE ({_significance(comparison.p_value)})"
         )
-        if found.p_value is None:
+        if comparison.p_value is None:
             return f"{text}."
-        if found.p_value >= SIGNIFICANT:
+        if comparison.p_value >= SIGNIFICANT:
             return f"{text}: this does not show that the teacher made a difference."
-        return f"{text}: the teacher {'helped' if found.relative < 0 else 'did harm'}."
+        return f"{text}: the teacher {'helped' if comparison.relative < 0 else 'did harm'}."
     return ""
 
 
 def _against_baselines(report: Measurements) -> str:
     names = {row.name for row in report.rows if row.role == "baseline"}
-    held = [found for found in report.comparisons if found.other in names]
-    won = [_versus(found) for found in held if found.relative < 0]
-    lost = [_versus(found) for found in held if found.relative >= 0]
+    held = [comparison for comparison in report.comparisons if comparison.other in names]
+    won = [_versus(comparison) for comparison in held if comparison.relative < 0]
+    lost = [_versus(comparison) for comparison in held if comparison.relative >= 0]
     sentences = []
     if won:
         sentences.append(f"{report.subject} has a lower MSE than {' and '.join(won)}.")
@@ -94,9 +94,9 @@ def _against_baselines(report: Measurements) -> str:
     return " ".join(sentences)
 
 
-def _versus(found: Comparison) -> str:
-    on = "" if found.n_windows is None else f" on {found.n_windows} windows"
-    return f"{found.other} ({change(1 + found.relative)}{on}; {_significance(found.p_value)})"
+def _versus(comparison: Comparison) -> str:
+    on = "" if comparison.n_windows is None else f" on {comparison.n_windows} windows"
+    return f"{comparison.other} ({change(1 + comparison.relative)}{on}; {_significance(comparison.p_value)})"
 
 
 def _reference_against_baselines(about: Row, base: Row, report: Measurements) -> str:

@@ -85,7 +85,7 @@ def at(teacher: Teacher, device: torch.device | None) -> Teacher:
 
 
 def teacher_info(teacher: Teacher) -> dict[str, str]:
-    """What a lineage says of who taught: the digest, and the class of one that is no forecaster of ours."""
+    """What a lineage says of who taught: the digest, and the class of a foreign teacher."""
     kind = {} if isinstance(teacher, Forecaster) else {"teacher_kind": type(teacher).__name__}
     return {"teacher": teacher.digest, **kind}
 
