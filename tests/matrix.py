@@ -19,7 +19,7 @@ import deployables
 import tsdistill as td
 from tsdistill.models import MODELS
 from tsdistill.models.base import Forecaster, ModelConfig
-from tsdistill.quantization import choice
+from tsdistill.quantization import QAT, Auto, choice
 
 ARCHITECTURES: dict[str, ModelConfig] = {
     "patchtst": td.PatchTSTConfig(depth=2, width=6, heads=2, patch=7, stride=5),
@@ -40,8 +40,8 @@ QUICK = td.Training(max_steps=3, batch_size=16, precision="float32")
 FORMS: dict[str, td.Quantization | None] = {
     "fp32": None,
     **{
-        name: deployables.TAKE_IT.replace(max_error_increase=9.0, **values)
-        for name, values in {**choice.EVERY, "qat": {"method": "qat", "training": QUICK}}.items()
+        name: form.replace(require_gain=False, max_error_increase=9.0)
+        for name, form in {**Auto().variants(), "qat": QAT(training=QUICK)}.items()
     },
 }
 REASONS = {

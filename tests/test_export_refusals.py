@@ -16,8 +16,7 @@ from tsdistill.errors import UnsupportedError
 from tsdistill.exporting import export
 from tsdistill.models import Activations, Forecaster, LinearConfig, MLPConfig, ModelConfig, SparseTSFConfig
 from tsdistill.models.mlp import MLP
-from tsdistill.quantization import Quantization, quantize
-from tsdistill.quantization.choice import EVERY
+from tsdistill.quantization import Auto, Quantization, quantize
 
 
 class Repeat(nn.Module):
@@ -102,7 +101,7 @@ def test_a_student_too_small_for_int8_stays_in_float32_for_its_bytes(name: str) 
     full, n_bytes = found.pop("fp32"), len(deployed.onnx)
     assert (deployed.precision, metrics["chosen"], full["refused"]) == ("fp32", "fp32", [])
     assert full["graph_bytes"] == n_bytes
-    assert set(found) == set(EVERY)
+    assert set(found) == set(Auto().variants())
     made = {form: row for form, row in found.items() if "graph_bytes" in row}
     assert set(found) - set(made) == ({"dynamic"} if config.kind == "sparse-tsf" else set())  # it has a convolution
     for form, row in made.items():

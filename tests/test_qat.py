@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,13 @@ from tsdistill.models import (
     SeasonalNaiveConfig,
     TCNConfig,
 )
-from tsdistill.quantization import Quantization, choice, quantize
+from tsdistill.quantization import QAT, Dynamic, Quantization, Static, WeightOnly, choice, quantize
+from tsdistill.quantization.calibration import ranges_of
 from tsdistill.quantization.dynamic import dynamic_graph
 from tsdistill.quantization.fake_quantized import RoundedLSTM, Rounding, fake_quantize, fold_rounded
-from tsdistill.quantization.qat import deployed_form, rounding_of, train_rounded
-from tsdistill.quantization.static import ranges_of, static_graph
-from tsdistill.quantization.weights import weight_only_graph
+from tsdistill.quantization.qat import train_rounded
+from tsdistill.quantization.static import static_graph
+from tsdistill.quantization.weight_only import weight_only_graph
 from tsdistill.runtime import Predictor
 from tsdistill.testing import toy_batch, toy_signature, toy_task
 from tsdistill.training import Training, TruthObjective, fit, train
@@ -66,8 +68,8 @@ def shaken(config: ModelConfig, size: float = 0.3) -> Forecaster:
 
 
 @functools.cache
-def settled_graph(kind: str, rounding: Rounding) -> tuple[Forecaster, Forecaster, bytes]:
-    """A forecaster, the same faked, and the float graph of what that settles to."""
+def folded_graph(kind: str, rounding: Rounding) -> tuple[Forecaster, Forecaster, bytes]:
+    """A forecaster, the same fake-quantized, and the float graph of what that folds to."""
     model = shaken(MODELS[kind])
     fake = fake_quantize(model, rounding).eval()
     return model, fake, export(fold_rounded(fake, model)).onnx
@@ -76,19 +78,19 @@ def settled_graph(kind: str, rounding: Rounding) -> tuple[Forecaster, Forecaster
 @pytest.mark.parametrize(
     ("kind", "rounding"),
     [
-        ("lstm", Rounding("dynamic", 7)),
-        ("patchtst", Rounding("dynamic", 7, per_channel=False)),
-        ("dlinear", Rounding("dynamic", 7)),
-        ("lstm", Rounding("weight-only", 4, block_size=16)),
-        ("dlinear", Rounding("weight-only", 4, block_size=16)),
-        ("dlinear", Rounding("weight-only", 4, block_size=32)),
-        ("tcn", Rounding("weight-only", 4, block_size=16)),
+        ("lstm", Dynamic().rounding()),
+        ("patchtst", Dynamic(per_channel=False).rounding()),
+        ("dlinear", Dynamic().rounding()),
+        ("lstm", WeightOnly(weight_bits=4, block_size=16).rounding()),
+        ("dlinear", WeightOnly(weight_bits=4, block_size=16).rounding()),
+        ("dlinear", WeightOnly(weight_bits=4, block_size=32).rounding()),
+        ("tcn", WeightOnly(weight_bits=4, block_size=16).rounding()),
     ],
 )
 def test_what_is_deployed_forecasts_what_the_training_saw(kind: str, rounding: Rounding) -> None:
-    model, fake, graph = settled_graph(kind, rounding)
+    model, fake, graph = folded_graph(kind, rounding)
     x = contexts(11, seed=1)
-    if rounding.form == "dynamic":
+    if rounding.rounds_inputs:
         small = dynamic_graph(graph, per_channel=rounding.per_channel, weight_bits=rounding.weight_bits)
     else:
         small = weight_only_graph(graph, weight_bits=4, block_size=rounding.block_size)
@@ -101,7 +103,7 @@ def test_what_is_deployed_forecasts_what_the_training_saw(kind: str, rounding: R
 
 def test_static_forms_differ_by_less_than_what_rounding_moves() -> None:
     # Its ranges are those of float activations, and what a convolution shares with a shortcut is rounded for both.
-    model, fake, graph = settled_graph("tcn", Rounding("static", 7))
+    model, fake, graph = folded_graph("tcn", Static().rounding())
     x = contexts(11, seed=1)
     small = static_graph(graph, ranges_of(graph, {"context": x}))
     deployed = Predictor(small, model.signature).predict(x)
@@ -112,7 +114,7 @@ def test_static_forms_differ_by_less_than_what_rounding_moves() -> None:
 
 
 def test_rounding_without_training_deploys_what_plain_quantization_does() -> None:
-    model, _, graph = settled_graph("lstm", Rounding("dynamic", 7))
+    model, _, graph = folded_graph("lstm", Dynamic().rounding())
     plain, ours = (weights_of(dynamic_graph(each)) for each in (export(model).onnx, graph))
     assert len(plain) > 5
     assert plain.keys() == ours.keys()
@@ -127,8 +129,8 @@ def weights_of(graph: bytes) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_settled_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) -> None:
-    model, rounding = shaken(MODELS[kind]), Rounding("weight-only", 8)
+def test_folded_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) -> None:
+    model, rounding = shaken(MODELS[kind]), WeightOnly().rounding()
     before = model.digest
     plain = fold_rounded(fake_quantize(model, rounding), model)
     rounded = {name for name, _ in rounding.layers(model)}
@@ -150,7 +152,7 @@ def test_settled_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) -
 def test_the_cell_without_rounding_is_the_lstm_of_torch(bidirectional: bool) -> None:
     torch.manual_seed(0)
     theirs = nn.LSTM(7, 5, batch_first=True, bidirectional=bidirectional)
-    ours = RoundedLSTM(theirs, reads_rounded=False)
+    ours = RoundedLSTM(theirs, rounds_inputs=False)
     rows = torch.randn(3, 11, 7, requires_grad=True)
     found, expected = ours(rows), theirs(rows)
     for each, other in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
@@ -168,10 +170,10 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    form = "static" if kind == "tcn" else "dynamic"
+    form = Static(weight_bits=8) if kind == "tcn" else Dynamic(weight_bits=8)
     batch = toy_batch()
     gradients = []
-    for each in (model.train(), fake_quantize(model, Rounding(form, 8)).train()):  # type: ignore[arg-type]
+    for each in (model.train(), fake_quantize(model, form.rounding()).train()):
         loss, _ = TruthObjective()(each, batch)
         found = torch.autograd.grad(loss, list(each.parameters()))
         gradients.append(torch.cat([gradient.flatten() for gradient in sorted(found, key=lambda g: tuple(g.shape))]))
@@ -184,28 +186,29 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
 def test_layers_kept_in_float_round_nothing() -> None:
     model = shaken(MODELS["patchtst"])
     names = tuple(name for name, each in model.named_modules() if isinstance(each, nn.Linear))
-    kept = fake_quantize(model, Rounding("dynamic", 4, keep_float=names[1:]))
+    four_bits = replace(Dynamic().rounding(), weight_bits=4)
+    kept = fake_quantize(model, replace(four_bits, keep_float=names[1:]))
     assert torch.equal(kept.get_parameter(f"{names[1]}.weight"), model.get_parameter(f"{names[1]}.weight"))
     x = contexts(5)
     few, all_of_them = (in_deviations(each.predict(x) - model.predict(x)) for each in
-                        (kept, fake_quantize(model, Rounding("dynamic", 4))))  # fmt: skip
+                        (kept, fake_quantize(model, four_bits)))  # fmt: skip
     assert 0 < few < all_of_them
     with pytest.raises(UnsupportedError, match="nothing to quantize"):
-        fake_quantize(model, Rounding("dynamic", 7, keep_float=names))
+        fake_quantize(model, Dynamic(keep_float=names).rounding())
 
 
 # Training.
 
 
 def error(model: Forecaster, task: Task) -> float:
-    return float(evaluate(model, task, split="validation")["mse"])
+    return float(evaluate(model, task, part="validation")["mse"])
 
 
 @pytest.mark.parametrize("config", [MLPConfig(width=17, depth=1, dropout=0.0), LSTMConfig(widths=(13,), patch=8)])
 def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
     task = toy_task()
-    spec = Quantization(method="qat", weight_bits=4, training=Training(epochs=6, precision="float32"))
-    rounding = Rounding("weight-only", 4)
+    spec = QAT(weight_bits=4, training=Training(epochs=6, precision="float32"))
+    rounding = WeightOnly(weight_bits=4).rounding()
     lost, recovered = [], []
     for seed in (0, 1, 2):
         full = train(config, task, Training(epochs=25, learning_rate=3e-3, precision="float32", seed=seed))
@@ -223,7 +226,7 @@ def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
 
 def test_a_stopped_training_continues_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, checkpoint = toy_task(), tmp_path / "run.safetensors"
-    spec = Quantization(method="qat", training=QUICK)
+    spec = QAT(training=QUICK)
     model = LSTMConfig(widths=(5,), patch=11).build(task.signature)
     whole, _ = train_rounded(model, task, spec)
 
@@ -253,7 +256,7 @@ def aware() -> tuple[Task, Forecaster, Any]:
     model = train(MLPConfig(width=13, depth=1), task, QUICK)
     model.control = copy.deepcopy(model)
     teacher = train(LinearConfig(), task)
-    spec = Quantization(method="qat", training=QUICK.replace(seed=5), require_gain=False, weight_bits=4)
+    spec = QAT(training=QUICK.replace(seed=5), require_gain=False, weight_bits=4)
     before = model.digest
     deployed = quantize(model, task, spec, teacher=teacher)
     assert model.digest == before
@@ -288,9 +291,7 @@ def test_a_control_is_trained_alike_without_the_teacher() -> None:
 def test_training_in_vain_is_refused_with_numbers() -> None:
     task = toy_task()
     model = train(MLPConfig(width=5, depth=1), task, Training(epochs=20, learning_rate=3e-3, precision="float32"))
-    spec = Quantization(
-        method="qat", training=Training(epochs=1, learning_rate=0.3, precision="float32"), max_error_increase=99.0
-    )
+    spec = QAT(training=Training(epochs=1, learning_rate=0.3, precision="float32"), max_error_increase=99.0)
     with pytest.raises(UnsupportedError, match=r"against .* with method='dynamic', which trains nothing"):
         quantize(model, task, spec)
 
@@ -298,7 +299,7 @@ def test_training_in_vain_is_refused_with_numbers() -> None:
 def test_quantiles_are_trained_with_their_own_error() -> None:
     task = toy_task()
     model = LSTMConfig(widths=(5,), patch=11, head=QuantileHead(levels=(0.1, 0.5, 0.9))).build(task.signature)
-    trained, found = train_rounded(model, task, Quantization(method="qat", training=QUICK))
+    trained, found = train_rounded(model, task, QAT(training=QUICK))
     assert found["objective"] == "pinball(model, truth)"
     context = task.validation.batch(torch.arange(7)).context
     quantiles = trained.activations(context).distribution
@@ -309,14 +310,14 @@ def test_quantiles_are_trained_with_their_own_error() -> None:
 @pytest.mark.parametrize(
     ("config", "spec", "form"),
     [
-        (MODELS["tcn"], Quantization(method="qat"), "static"),
-        (MODELS["tcn"], Quantization(method="qat", weight_bits=4), "weight-only"),
-        (MODELS["lstm"], Quantization(method="qat", weight_bits=8), "dynamic"),
-        (MODELS["lstm"], Quantization(method="static"), "static"),
+        (MODELS["tcn"], QAT(), "static"),
+        (MODELS["tcn"], QAT(weight_bits=4), "weight-only"),
+        (MODELS["lstm"], QAT(weight_bits=8), "dynamic"),
+        (MODELS["lstm"], Static(), "static"),
     ],
 )
 def test_the_form_follows_from_layers_and_bits(config: ModelConfig, spec: Quantization, form: str) -> None:
-    found = deployed_form(config.build(task().signature), spec)
+    found = spec.deployed_form(config.build(task().signature))
     assert (found.method, found.bits) == (form, spec.bits)
 
 
@@ -333,15 +334,15 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_exported(
     monkeypatch.delattr(choice, "export")
     for verb in (train_rounded, quantize):
         with pytest.raises(UnsupportedError, match=rf"method='qat' for a .*{words}"):
-            verb(config.build(toy_signature()), toy_task(), Quantization(method="qat"))
+            verb(config.build(toy_signature()), toy_task(), QAT())
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_four_bits_are_trained_with_a_scale_per_output_as_they_are_deployed(per_channel: bool) -> None:
     # Trained with one scale per layer, the weights would be rounded anew when they are deployed.
-    spec = Quantization(method="qat", weight_bits=4, block_size=32, per_channel=per_channel)
+    spec = QAT(weight_bits=4, block_size=32, per_channel=per_channel)
     model = shaken(MODELS["dlinear"])
-    fake = fake_quantize(model, rounding_of(deployed_form(model, spec)))
+    fake = fake_quantize(model, spec.deployed_form(model).rounding())
     deployed = weight_only_graph(export(fold_rounded(fake, model)).onnx, weight_bits=4, block_size=32)
     x = contexts(5)
     assert in_deviations(Predictor(deployed, model.signature).predict(x) - fake.eval().predict(x)) < 1e-4
@@ -349,7 +350,7 @@ def test_four_bits_are_trained_with_a_scale_per_output_as_they_are_deployed(per_
 
 def test_lstms_of_another_kind_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="Stack single layers"):
-        RoundedLSTM(nn.LSTM(3, 5, num_layers=2, batch_first=True), reads_rounded=True)
+        RoundedLSTM(nn.LSTM(3, 5, num_layers=2, batch_first=True), rounds_inputs=True)
 
 
 def test_a_diverging_training_is_an_error() -> None:
@@ -358,7 +359,7 @@ def test_a_diverging_training_is_an_error() -> None:
     with torch.no_grad():
         model.get_parameter("last.bias").fill_(float("nan"))
     with pytest.raises(DivergenceError):
-        train_rounded(model, task, Quantization(method="qat", training=QUICK))
+        train_rounded(model, task, QAT(training=QUICK))
 
 
 def test_a_teacher_of_a_method_that_does_not_train_is_refused() -> None:
@@ -368,7 +369,7 @@ def test_a_teacher_of_a_method_that_does_not_train_is_refused() -> None:
 
 
 def test_a_spec_survives_json_and_toml() -> None:
-    spec = Quantization(method="qat", weight_bits=4, training=QUICK)
+    spec = QAT(weight_bits=4, training=QUICK)
     assert Quantization.from_json(spec.to_json()) == spec == Quantization.from_toml(spec.to_toml())
     assert "training" not in Quantization().to_dict()
 
@@ -377,7 +378,7 @@ def test_the_shell_trains_too(tmp_path: Path) -> None:
     recipe = toy_recipe(toy_csv(tmp_path))
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     save(train(MLPConfig(width=5, depth=1), recipe.task.build(recipe.data.load()), QUICK), tmp_path / "model")
-    options = ["--method", "qat", "--bits", "4", "--epochs", "1", "--max-error-increase", "9", "--take-it", "--quiet"]
+    options = ["--method", "qat", "--bits", "4", "--epochs", "1", "--max-error-increase", "9", "--force", "--quiet"]
     places = ["--recipe", tmp_path / "recipe.toml", "--teacher", tmp_path / "model", "--out", tmp_path / "out"]
     done = CliRunner().invoke(app, ["quantize", *map(str, (tmp_path / "model", *places)), *options, "--json"])
     assert done.exit_code == 0, done.output

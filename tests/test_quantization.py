@@ -24,7 +24,7 @@ from tsdistill.errors import ArtifactError, ConfigError, OrderError, Unsupported
 from tsdistill.evaluation import evaluate
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import LSTMConfig
-from tsdistill.quantization import Quantization, candidate_table, choice, layers, quantize
+from tsdistill.quantization import Auto, Quantization, candidate_table, choice, layers, quantize
 from tsdistill.quantization.dynamic import dynamic_graph
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Candidate, Judge, refuse_what_does_not_pay
@@ -139,7 +139,7 @@ def test_the_lineage_keeps_the_table_of_candidates() -> None:
     assert table["dynamic"]["mse"] == pytest.approx(evaluate(int8("mlp"), task())["mse"])
     assert min(row["latency_ms"]["1"] for row in table.values()) > 0
     assert table["fp32"]["refused"] == ["method='dynamic' was asked for"]
-    assert candidate_table(int8("mlp")).splitlines()[2].endswith("taken")
+    assert candidate_table(int8("mlp")).splitlines()[2].endswith("selected")
     assert candidate_table(exported("mlp")) == ""
 
 
@@ -329,19 +329,19 @@ def test_a_model_without_layers_has_nothing_to_quantize() -> None:
     chosen = quantized("seasonal-naive", Quantization(method="auto"))
     assert chosen.precision == "fp32"
     rows = {row["name"]: row["refused"] for row in chosen.lineage[-1].metrics["candidates"]}
-    assert all("nothing to quantize" in rows[name][0] for name in choice.EVERY)
+    assert all("nothing to quantize" in rows[name][0] for name in Auto().variants())
 
 
 def test_a_layer_that_silently_stays_in_float_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     # What happens to an LSTM when the folding of its gate order is forgotten.
     monkeypatch.setattr(layers, "quant_pre_process", lambda model, path: onnx.save(model, path))
-    layers.folded.cache_clear()
+    layers.constant_folded.cache_clear()
     short = task().signature.replace(context=14)
     wide = export(LSTMConfig(widths=(53,), patch=7, shortcut=False).build(short)).onnx
     with pytest.raises(ArtifactError, match=r"must become INT8.*layers.0 \(LSTM\) left in float"):
         dynamic_graph(wide, per_channel=True)
     monkeypatch.undo()
-    layers.folded.cache_clear()
+    layers.constant_folded.cache_clear()
     quantized_well = dynamic_graph(wide, per_channel=True)
     assert operators(quantized_well)["DynamicQuantizeLSTM"] == 1
     assert len(quantized_well) < len(wide) / 2.5
@@ -350,13 +350,13 @@ def test_a_layer_that_silently_stays_in_float_is_an_error(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("values", "error", "words"),
     [
-        ({"method": "dynamical"}, ConfigError, "`method` must be 'dynamic', 'static', 'weight-only', 'qat' or 'auto'"),
+        ({"method": "dynamical"}, ConfigError, "`method` must be that of a known quantization.*Did you mean `dynamic`"),
         ({"weight_bits": 4}, ConfigError, "`weight_bits` must be 7 or 8 when method='dynamic'"),
         ({"method": "weight-only", "weight_bits": 7}, ConfigError, "`weight_bits` must be 4 or 8"),
         ({"batch_sizes": (1, 1)}, ConfigError, "`batch_sizes` must be different numbers"),
         ({"batch_sizes": ()}, ConfigError, "`batch_sizes`"),
-        ({"n_calibration": 0}, ConfigError, "`n_calibration`"),
-        ({"calibration": "median"}, ConfigError, "`calibration` must be 'min-max'"),
+        ({"method": "static", "n_calibration": 0}, ConfigError, "`n_calibration`"),
+        ({"method": "static", "calibration": "median"}, ConfigError, "`calibration` must be 'min-max'"),
         ({"max_error_increase": -0.1}, ConfigError, "`max_error_increase` must"),
         ({"max_error": 0.1}, ConfigError, "Did you mean `max_error_increase`"),
     ],

@@ -1,4 +1,4 @@
-"""Static and weight-only INT8, layers kept in float, torch's rival: complete, exact, refused where impossible."""
+"""Static and weight-only INT8, layers kept in float, torch INT8: complete, exact, refused where impossible."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from tsdistill.errors import ArtifactError, ConfigError, DataError, OrderError, 
 from tsdistill.evaluation import evaluate
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import LSTMConfig, TCNConfig
-from tsdistill.quantization import Quantization, quantization_sensitivity, rival, sensitivities
+from tsdistill.quantization import Quantization, quantization_sensitivity, sensitivities, torch_int8
+from tsdistill.quantization.calibration import calibration_windows, ranges_of
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Judge
-from tsdistill.quantization.layers import float_layers, folded
+from tsdistill.quantization.layers import constant_folded, float_layers
 from tsdistill.quantization.sensitivities import mixed
-from tsdistill.quantization.static import calibration_windows, ranges_of, static_graph
+from tsdistill.quantization.static import static_graph
 from tsdistill.quantization.torch_int8 import TorchInt8
-from tsdistill.quantization.weights import weight_only_graph
+from tsdistill.quantization.weight_only import weight_only_graph
 
 STATIC = TAKE_IT.replace(method="static")
 WEIGHTS = TAKE_IT.replace(method="weight-only")
@@ -44,7 +45,7 @@ def operators(graph: bytes) -> Counter[str]:
 
 
 def layer_names(graph: bytes) -> set[str]:
-    return {layer.name for layer in float_layers(onnx.load_from_string(folded(graph)))}
+    return {layer.name for layer in float_layers(onnx.load_from_string(constant_folded(graph)))}
 
 
 def one_layer(operator: str, weight: np.ndarray, *shape: int) -> bytes:
@@ -126,7 +127,7 @@ def test_every_layer_takes_integers_in_static_int8(kind: str) -> None:
     assert small.precision == "int8"
 
 
-def test_static_ranges_do_not_depend_on_batch_mates() -> None:
+def test_static_ranges_do_not_depend_on_other_windows() -> None:
     x = contexts(5, seed=2)
     x[4] += 200
     small = quantized("mlp", STATIC)
@@ -212,7 +213,7 @@ def test_calibration_data_that_does_not_fit_is_one_clear_error() -> None:
         Forms(full, alien).deployed(STATIC)
     broken = {"context": np.full((2, deployables.CONTEXT, 3), np.nan, np.float32)}
     with (
-        mock.patch("tsdistill.quantization.static.raw_inputs", return_value=broken),
+        mock.patch("tsdistill.quantization.calibration.raw_inputs", return_value=broken),
         pytest.raises(DataError, match=r"finite, got NaN or infinity in 'context'"),
     ):
         Forms(full, task()).deployed(STATIC)
@@ -437,7 +438,7 @@ def test_a_convolution_is_static_and_not_dynamic() -> None:
     assert layer_names(forms.deployed(STATIC).onnx) == layer_names(forms.deployed(WEIGHTS).onnx) == set()
 
 
-# Torch's rival
+# Torch INT8
 
 
 def test_torch_int8_can_be_scored_and_timed_and_nothing_else() -> None:
@@ -456,7 +457,7 @@ def test_torch_int8_can_be_scored_and_timed_and_nothing_else() -> None:
 
 
 def test_a_torch_without_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rival, "ENGINES", ("none-of-them",))
+    monkeypatch.setattr(torch_int8, "ENGINES", ("none-of-them",))
     with pytest.raises(
         UnsupportedError, match=r"quantize_dynamic and one of the backends none-of-them, got torch .*dynamic"
     ):

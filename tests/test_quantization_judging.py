@@ -1,4 +1,4 @@
-"""What candidates are judged by besides their error: batch mates that move a forecast, and the clock."""
+"""What candidates are judged by besides their error: other windows that move a forecast, and the clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tsdistill.report import compare
 from tsdistill.report.text import footnote
 
 
-def test_batch_mates_move_dynamic_int8_and_isolation_stops_it() -> None:
+def test_other_windows_move_dynamic_int8_and_isolation_stops_it() -> None:
     x = contexts(5, seed=2)
     x[4] += 200  # one window far out widens the range that the whole batch is rounded in
     shared = int8("mlp")
@@ -28,7 +28,7 @@ def test_batch_mates_move_dynamic_int8_and_isolation_stops_it() -> None:
     assert alone.digest != shared.digest
 
 
-def test_batch_mates_that_move_forecasts_too_far_are_refused_and_isolated_ones_taken() -> None:
+def test_batch_effects_that_go_too_far_are_refused_and_isolated_ones_taken() -> None:
     moved = int8("mlp").batch_effect
     assert 0 < moved == int8("mlp").parity["batch_effect"]
     narrow = TAKE_IT.replace(max_batch_effect=moved / 2)
@@ -42,11 +42,11 @@ def test_batch_mates_that_move_forecasts_too_far_are_refused_and_isolated_ones_t
     assert rows["dynamic"]["batch_effect"] == moved
     assert rows["fp32"]["batch_effect"] == 0.0 == rows["static"]["batch_effect"]
     shown = candidate_table(auto).splitlines()
-    assert "mates" in shown[0].split()
+    assert "batch effect" in shown[0]
     assert f"{moved:.2g}" in next(line for line in shown if line.startswith("dynamic")).split()
 
 
-def test_the_report_says_how_far_batch_mates_move_a_forecast() -> None:
+def test_the_report_says_how_far_other_windows_move_a_forecast() -> None:
     report = compare({"it": exported("mlp"), "small": int8("mlp")}, task(), latency=False)
     remarks = {row.name: row.remark for row in report.rows}
     assert f"by up to {int8('mlp').batch_effect:.2g} standard deviations" in (remarks["small"] or "")

@@ -23,9 +23,9 @@ from torch.ao.quantization import HistogramObserver, MinMaxObserver
 from tsdistill.errors import ConfigError
 from tsdistill.quantization import observers
 from tsdistill.quantization.affine import Grid, affine_grid
-from tsdistill.quantization.layers import folded
+from tsdistill.quantization.calibration import calibration_windows, ranges_of
+from tsdistill.quantization.layers import constant_folded
 from tsdistill.quantization.observers import Spread, observe
-from tsdistill.quantization.static import calibration_windows, ranges_of
 
 SHAPES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "normal": lambda rng, n: rng.normal(size=n),
@@ -212,7 +212,7 @@ N_WINDOWS = 37
 @functools.cache
 def seen(kind: str) -> dict[str, Tensor]:
     """Every activation of a forecaster over its calibration windows, by name, without any calibrator."""
-    model, inputs = onnx.load_from_string(folded(exported(kind).onnx)), windows(kind)
+    model, inputs = onnx.load_from_string(constant_folded(exported(kind).onnx)), windows(kind)
     given = {port.name for port in (*model.graph.input, *model.graph.output)}
     model.graph.output.extend(
         helper.make_empty_tensor_value_info(name)

@@ -29,15 +29,16 @@ from tsdistill.models import (
     PatchTSTConfig,
     QuantileHead,
 )
-from tsdistill.quantization import quantize
+from tsdistill.quantization import WeightOnly, quantize
+from tsdistill.quantization.calibration import ranges_of
 from tsdistill.quantization.dynamic import dynamic_graph
-from tsdistill.quantization.fake_quantized import ROUNDED
 from tsdistill.quantization.forms import Forms
-from tsdistill.quantization.layers import float_layers, folded
-from tsdistill.quantization.static import ranges_of, static_graph
-from tsdistill.quantization.weights import weight_only_graph
+from tsdistill.quantization.layers import constant_folded, float_layers
+from tsdistill.quantization.static import static_graph
+from tsdistill.quantization.weight_only import weight_only_graph
 
 BEFORE, CHANNELS = 29, 3
+LAYERS = WeightOnly().rounding().layer_types
 
 
 def stack(weight: np.ndarray) -> bytes:
@@ -129,8 +130,8 @@ def made(option: str) -> tuple[Forecaster, Deployed]:
 )
 def test_what_is_quantized_are_the_layers_with_weights_and_nothing_else(option: str) -> None:
     model, full = made(option)
-    names = {name for name, module in model.named_modules() if isinstance(module, ROUNDED["weight-only"])}
-    assert {layer.name for layer in float_layers(onnx.load_from_string(folded(full.onnx)))} == names
+    names = {name for name, module in model.named_modules() if isinstance(module, LAYERS)}
+    assert {layer.name for layer in float_layers(onnx.load_from_string(constant_folded(full.onnx)))} == names
 
 
 @pytest.mark.slow
@@ -140,7 +141,7 @@ def test_every_form_of_every_option_is_served(option: str, tmp_path: Path) -> No
     task = matrix.task_of(model.config.kind)
     forms = Forms(full, task)
     for form, spec in matrix.FORMS.items():
-        if spec is None or spec.method == "qat" or (form == "static" and model.config.kind == "lstm"):
+        if spec is None or spec.needs_teacher or (form == "static" and model.config.kind == "lstm"):
             continue
         deployed = forms.deployed(spec)
         runtime.load(save(deployed, tmp_path / form))

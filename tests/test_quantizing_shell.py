@@ -38,7 +38,7 @@ def test_auto_shows_every_form_and_leaves_one(folder: Path, tmp_path: Path) -> N
     options = ("--method", "auto", "--batch-size", 1, "--batch-size", 5, "--out", tmp_path / "out")
     done = quantize(folder, *options)
     assert done.exit_code == 0, done.output
-    for name in ("fp32", "dynamic", "ms at 5", "taken"):
+    for name in ("fp32", "dynamic", "ms at 5", "selected"):
         assert name in done.output
     deployed = td.load(tmp_path / "out")
     assert isinstance(deployed, td.Deployed)
@@ -46,7 +46,7 @@ def test_auto_shows_every_form_and_leaves_one(folder: Path, tmp_path: Path) -> N
 
 
 def test_what_is_asked_for_takes_the_place_of_the_recipe(folder: Path, tmp_path: Path) -> None:
-    done = quantize(folder, "--method", "weight-only", "--bits", 4, "--take-it", "--json", "--out", tmp_path / "out")
+    done = quantize(folder, "--method", "weight-only", "--bits", 4, "--force", "--json", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)
     assert (found["precision"], found["chosen"]) == ("int4-weights", "weight-only")

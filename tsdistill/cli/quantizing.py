@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -19,11 +19,11 @@ def quantize(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the deployed model.")] = Path("tsdistill-quantized"),
     method: Annotated[
-        Literal["dynamic", "static", "weight-only", "qat", "auto"] | None,
-        typer.Option(help="Which form; auto measures the first three and takes the best, qat trains before."),
+        str | None,
+        typer.Option(help="Which form, such as dynamic; auto measures several and takes the best, qat trains before."),
     ] = None,
     bits: Annotated[
-        int | None, typer.Option(help="Bits of a weight: 7 or 8; weight-only 8 or 4, qat any of them.")
+        int | None, typer.Option(help="Bits of a weight, such as 7, 8 or 4; what a method can, varies.")
     ] = None,
     max_error_increase: Annotated[
         float | None, typer.Option(help="Share by which the validation MSE may rise: 0.01 is 1 %.")
@@ -42,7 +42,8 @@ def quantize(
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training with qat.")] = None,
     teacher: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved model that teaches with qat.")] = None,
-    take_it: Annotated[bool, typer.Option("--take-it", help="Also when it is not smaller or faster.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also when it is not smaller or faster.")] = False,
+    take_it: Annotated[bool, typer.Option("--take-it", hidden=True, help="What --force was called before.")] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Only show what each layer costs when it alone is quantized.")
     ] = False,
@@ -64,9 +65,10 @@ def quantize(
     """
     from tsdistill.artifacts import load, save
     from tsdistill.evaluation import evaluate
-    from tsdistill.quantization import Quantization, candidate_table, quantization_sensitivity
+    from tsdistill.quantization import Auto, candidate_table, quantization_sensitivity
     from tsdistill.quantization import quantize as deploy
     from tsdistill.recipe import read_recipe
+    from tsdistill.training import Training
 
     model: Any = load(artifact)
     chosen = read_recipe(recipe)
@@ -77,23 +79,26 @@ def quantize(
         "max_latency_increase": max_latency_increase,
         "batch_sizes": tuple(batch_size) if batch_size else None,
         "keep_float": tuple(keep_float) if keep_float else None,
-        "require_gain": False if take_it else None,
+        "require_gain": False if force or take_it else None,
         "isolate": True if isolate else None,
     }
-    base = chosen.quantization or Quantization(method="auto")
-    if method is not None and bits is None and method != base.method:
-        base = base.replace(weight_bits=None)  # the recipe's are another method's
+    if take_it:
+        typer.echo("--take-it is now called --force; the old name goes with the next version.", err=True)
+    spec = (chosen.quantization or Auto()).replace(
+        **{name: value for name, value in asked.items() if value is not None}
+    )
     if epochs is not None:
-        asked["training"] = base.training.replace(epochs=epochs)
-    spec = base.replace(**{name: value for name, value in asked.items() if value is not None})
+        # A method that does not train refuses the field, and says which ones do.
+        training: Training = getattr(spec, "training", Training())
+        spec = spec.replace(training=training.replace(epochs=epochs))
     task = chosen.task.build(chosen.data.load())
     if sensitivity:
-        found = quantization_sensitivity(model, task, spec)
-        typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+        costs = quantization_sensitivity(model, task, spec)
+        typer.echo(json.dumps(costs.to_dict()) if as_json else str(costs))
         return
     training_teacher: Any = load(teacher) if teacher is not None else None
     deployed = deploy(model, task, spec, teacher=training_teacher, progress=False if quiet else None)
-    save(deployed, out, metrics=evaluate(deployed, task, split="validation"))
+    save(deployed, out, metrics=evaluate(deployed, task, part="validation"))
     if as_json:
         typer.echo(json.dumps({"artifact": str(out), "precision": deployed.precision, **deployed.lineage[-1].metrics}))
         return

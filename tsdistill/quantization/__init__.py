@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from tsdistill.quantization.auto import Auto
+from tsdistill.quantization.base import QUANTIZATIONS, AnyQuantization, Quantization
 from tsdistill.quantization.choice import candidate_table, quantize
+from tsdistill.quantization.dynamic import Dynamic
+from tsdistill.quantization.qat import QAT
 from tsdistill.quantization.sensitivities import QuantizationSensitivity, quantization_sensitivity
-from tsdistill.quantization.spec import Quantization
+from tsdistill.quantization.static import Static
+from tsdistill.quantization.weight_only import WeightOnly
+
+QUANTIZATIONS.include(Dynamic, Static, WeightOnly, QAT, Auto)
+
+register = QUANTIZATIONS.register
+"""Make a form of your own one that recipes can name and "auto" tries: `td.quantization.register(MyForm)`, or as a
+decorator. See `Family`."""
 
 __all__ = [
+    "QAT",
+    "QUANTIZATIONS",
+    "AnyQuantization",
+    "Auto",
+    "Dynamic",
     "Quantization",
     "QuantizationSensitivity",
+    "Static",
+    "WeightOnly",
     "candidate_table",
     "quantization_sensitivity",
     "quantize",
+    "register",
 ]

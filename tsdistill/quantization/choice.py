@@ -11,6 +11,7 @@ from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster, versions
+from tsdistill.quantization.base import Quantization
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import (
     FULL,
@@ -18,22 +19,13 @@ from tsdistill.quantization.judging import (
     Judge,
     accuracy_refusals,
     measure,
+    refuse_vain_training,
     refuse_what_does_not_pay,
     table,
 )
-from tsdistill.quantization.qat import deployed_form, refuse_untrainable, refuse_vain_training, train_rounded
 from tsdistill.quantization.sensitivities import mixed
-from tsdistill.quantization.spec import Quantization
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import Teacher, teacher_info
-
-EVERY: dict[str, dict[str, Any]] = {
-    "dynamic": {"method": "dynamic"},
-    "static": {"method": "static"},
-    "weight-only-8": {"method": "weight-only", "weight_bits": 8},
-    "weight-only-4": {"method": "weight-only", "weight_bits": 4},
-}
-"""What "auto" tries, by the names in its table."""
 
 SAME_SIZE = 0.02
 """Part by which bytes may differ and still be as good: of such forms the fastest is taken."""
@@ -102,44 +94,42 @@ def quantize(
     if not isinstance(task, Task):
         remedy = "Its validation windows judge, and its training windows calibrate: pass td.Task(...)"
         raise ConfigError(must("task", "be the forecaster's Task", task, remedy))
-    if teacher is not None and spec.method != "qat":
+    if teacher is not None and not spec.needs_teacher:
         remedy = "Leave it out, or quantize with method='qat', which trains"
         raise ConfigError(must("teacher", f"be None with method={spec.method!r}", type(teacher).__name__, remedy))
-    if spec.method == "qat":
-        refuse_untrainable(forecaster, spec)
+    spec.check_model(forecaster)
     full = export(forecaster, task)
-    forms, judge = Forms(full, task), Judge(full, task)
+    forms = Forms(full, task)
+    judge = Judge(full, task)
     candidates = [Candidate(FULL, model=full, numbers=judge.errors(full))]
-    how: dict[str, Any] = {"cache": cache, "progress": progress}
+    options: dict[str, Any] = {"cache": cache, "progress": progress}
     facts: dict[str, Any] = {}
-    wanted = {name: spec.replace(**values) for name, values in EVERY.items()} if spec.method == "auto" else None
-    asked = deployed_form(forecaster, spec)
-    for name, each in (wanted or {asked.method: asked}).items():
-        # Without the clock the first form that keeps to the budget is taken, and the others need not be made.
-        if wanted is not None and not spec.require_gain and any(not found.refused for found in candidates[1:]):
+    for name, form in spec.variants(forecaster).items():
+        # Without the clock the first form that keeps to the budget is selected, and the others need not be made.
+        if spec.chooses and not spec.require_gain and any(not candidate.refused for candidate in candidates[1:]):
             break
-        candidates.extend(_tried(name, each, forms, judge, loud=wanted is None))
-    if spec.method == "qat":
-        trained, facts["training"] = train_rounded(
-            forecaster, task, spec, teacher=teacher, checkpoint=checkpoint, **how
-        )
-        candidates.extend(_tried("qat", asked, Forms(export(trained, task), task), judge, loud=True))
-    taken = _taken(candidates, task, spec, forecaster.config.kind)
-    metrics = {"chosen": taken.name, "candidates": [each.to_dict() for each in candidates], **facts}
+        candidates.extend(_tried(name, form, forms, judge, strict=not spec.chooses))
+    if spec.needs_teacher:
+        trained, facts["training"] = spec.trained(forecaster, task, teacher=teacher, checkpoint=checkpoint, **options)
+        trained_forms = Forms(export(trained, task), task)
+        form = spec.deployed_form(forecaster)
+        candidates.extend(_tried(spec.method, form, trained_forms, judge, strict=True))
+    selected = _selected(candidates, task, spec, forecaster.config.kind)
+    metrics = {"chosen": selected.name, "candidates": [candidate.to_dict() for candidate in candidates], **facts}
     control = full.control
     if control is not None:
-        if spec.method == "qat" and forecaster.control is not None:
+        if spec.needs_teacher and forecaster.control is not None:
             beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
-            control = export(train_rounded(forecaster.control, task, spec, checkpoint=beside, **how)[0], task)
-        alike = control if taken.spec is None else Forms(control, task).deployed(taken.spec)
-        control = _with_step(alike, task, spec, {"chosen": taken.name})
-    assert taken.model is not None  # what cannot be made is refused
-    return replace(_with_step(taken.model, task, spec, metrics, teacher), control=control)
+            control = export(spec.trained(forecaster.control, task, checkpoint=beside, **options)[0], task)
+        alike = control if selected.spec is None else Forms(control, task).deployed(selected.spec)
+        control = _with_step(alike, task, spec, {"chosen": selected.name})
+    assert selected.model is not None  # what cannot be made is refused
+    return replace(_with_step(selected.model, task, spec, metrics, teacher), control=control)
 
 
 def candidate_table(model: Deployed) -> str:
     """The forms that `quantize` measured before it made a deployed forecaster; empty when it was exported as it is."""
-    step = next((each for each in reversed(model.lineage) if each.verb == "quantize"), None)
+    step = next((step for step in reversed(model.lineage) if step.verb == "quantize"), None)
     rows = step.metrics.get("candidates") if step is not None else None
     # Of a version before these numbers were kept.
     if step is None or not rows or "increase" not in rows[0]:
@@ -147,68 +137,74 @@ def candidate_table(model: Deployed) -> str:
     return table(rows, step.metrics["chosen"])
 
 
-def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, loud: bool) -> list[Candidate]:
+def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, strict: bool) -> list[Candidate]:
     """A form, refused when it cannot be made or is not accurate enough, and then a mixed one if that is.
 
-    `loud` lets errors through, and leaves it at what was asked for.
+    `strict` lets errors through, and leaves it at what was asked for.
     """
-    found = Candidate(name, spec)
+    whole = Candidate(name, spec)
     try:
-        found.model = forms.deployed(spec)
+        whole.model = forms.deployed(spec)
     except UnsupportedError as error:
-        if loud:
+        if strict:
             raise
-        found.refused.append(str(error))
-        return [found]
+        whole.refused.append(str(error))
+        return [whole]
     full = judge.errors(judge.full)
-    found.numbers, found.told = judge.errors(found.model), forms.told(spec)
-    found.refused += accuracy_refusals(found.numbers, full, spec)
-    if loud or not found.refused or spec.method == "weight-only":
-        return [found]
-    less = mixed(forms, judge, spec)
-    if less is None:
-        return [found]
-    model = forms.deployed(less)
-    rest = Candidate(f"{name}-mixed", less, model, judge.errors(model), told=forms.told(less))
-    rest.refused += accuracy_refusals(rest.numbers, full, spec)
-    return [found, rest]
+    whole.numbers = judge.errors(whole.model)
+    whole.details = spec.details(forms)
+    whole.refused += accuracy_refusals(whole.numbers, full, spec)
+    if strict or not whole.refused or not spec.mixes_layers:
+        return [whole]
+    partial = mixed(forms, judge, spec)
+    if partial is None:
+        return [whole]
+    model = forms.deployed(partial)
+    candidate = Candidate(f"{name}-mixed", partial, model, judge.errors(model), details=partial.details(forms))
+    candidate.refused += accuracy_refusals(candidate.numbers, full, spec)
+    return [whole, candidate]
 
 
-def _taken(candidates: list[Candidate], task: Task, spec: Quantization, kind: str) -> Candidate:
+def _selected(candidates: list[Candidate], task: Task, spec: Quantization, kind: str) -> Candidate:
     """The one to deploy; all others have a reason by then."""
-    made = {each.name: each.model for each in candidates if each.model is not None}
+    made = {candidate.name: candidate.model for candidate in candidates if candidate.model is not None}
     numbers = measure(made, task, spec)
-    for each in candidates:
-        each.numbers |= numbers.get(each.name, {})
+    for candidate in candidates:
+        candidate.numbers |= numbers.get(candidate.name, {})
     asked = candidates[-1]
     if spec.require_gain:
-        refuse_what_does_not_pay(candidates, asked.spec if spec.method == "qat" and asked.spec else spec)
-        if spec.method == "qat":
+        refuse_what_does_not_pay(candidates, spec if spec.chooses or asked.spec is None else asked.spec)
+        if spec.needs_teacher:
             refuse_vain_training(asked, candidates[-2])
-    if spec.method != "auto":
+    if not spec.chooses:
         if asked.refused:
             raise UnsupportedError(
                 f"INT8 does not pay for this {kind} forecaster: {'; '.join(asked.refused)}. Use method='auto' to get "
                 "the best form for it, or take this one all the same with require_gain=False (bytes, latency) or a "
                 "larger max_error_increase (accuracy)."
             )
-        for each in candidates[:-1]:
-            each.refused.append(f"method={spec.method!r} was asked for")
+        for candidate in candidates[:-1]:
+            candidate.refused.append(f"method={spec.method!r} was asked for")
         return asked
-    left, reason_of_alike = [each for each in candidates if not each.refused], ""
+    return _best([candidate for candidate in candidates if not candidate.refused], spec)
+
+
+def _best(left: list[Candidate], spec: Quantization) -> Candidate:
+    """The one of those not refused that is deployed; the others get their reason."""
+    alike: list[Candidate] = []
     if spec.require_gain:
-        small = (1 + SAME_SIZE) * min(each.numbers["graph_bytes"] for each in left)
-        alike = [each for each in left if each.numbers["graph_bytes"] <= small]
-        taken = min(alike, key=lambda each: math.prod(each.numbers["latency_ms"].values()))
-        reason = f"{taken.name} is smaller, and no slower than max_latency_increase allows"
-        reason_of_alike = f"{taken.name} is faster, and as small but for {SAME_SIZE:.0%} at most"
+        small = (1 + SAME_SIZE) * min(candidate.numbers["graph_bytes"] for candidate in left)
+        alike = [candidate for candidate in left if candidate.numbers["graph_bytes"] <= small]
+        best = min(alike, key=lambda candidate: math.prod(candidate.numbers["latency_ms"].values()))
+        reason = f"{best.name} is smaller, and no slower than max_latency_increase allows"
     else:
-        taken, alike = left[1] if len(left) > 1 else left[0], []
-        reason = f"{taken.name} keeps to the budget, and require_gain=False asks for no more"
-    for each in left:
-        if each is not taken:
-            each.refused.append(reason_of_alike if each in alike else reason)
-    return taken
+        best = left[1] if len(left) > 1 else left[0]
+        reason = f"{best.name} keeps to the budget, and require_gain=False asks for no more"
+    reason_of_alike = f"{best.name} is faster, and as small but for {SAME_SIZE:.0%} at most"
+    for candidate in left:
+        if candidate is not best:
+            candidate.refused.append(reason_of_alike if candidate in alike else reason)
+    return best
 
 
 def _with_step(
@@ -217,7 +213,7 @@ def _with_step(
     step = LineageStep(
         verb="quantize",
         spec={"quantization": spec.to_dict()} | ({} if teacher is None else teacher_info(teacher)),
-        seed=spec.training.seed if spec.method == "qat" else None,
+        seed=spec.seed,
         data=task.fingerprint,
         metrics=metrics,
         versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},

@@ -1,4 +1,4 @@
-"""Dynamic INT8 of an ONNX graph: LSTM and linear layers multiply 8-bit integers, everything else stays float."""
+"""Dynamic INT8: LSTM and linear layers multiply 8-bit integers, everything else stays float."""
 
 from __future__ import annotations
 
@@ -6,17 +6,90 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
 
 from tsdistill.errors import ArtifactError
 from tsdistill.exporting import quiet
-from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
+from tsdistill.models.layers import ChannelLinear
+from tsdistill.quantization.base import Quantization, bits_among
+from tsdistill.quantization.fake_quantized import Rounding
+from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import scale_every_matrix
+from tsdistill.quantization.source import Source
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""
+
+ABILITY = Ability(
+    ("Gemm", "LSTM", "MatMul"),
+    {"Conv": Inability("convolutions", "which dynamic INT8 makes slower than float32", "static")},
+)
+
+
+class Dynamic(Quantization):
+    """LSTM and linear layers multiply integers; activations are rounded in the range they have in that very batch.
+
+    Use it for LSTMs, transformers and MLPs; convolutions would become slower, and it refuses them. For the fields that
+    all methods have see `Quantization`.
+
+    Args:
+        weight_bits: 7 forecasts the same on every processor. Those without VNNI instructions add products of 8-bit
+            weights in 16 bits, which overflow: take 8 only for machines that are known to have them.
+        per_channel: One weight scale per output instead of one per layer: a little larger, and more exact.
+        isolate: Forecast one window at a time. Activations are scaled over the whole batch, so that other windows move
+            a forecast a little; those of isolated windows cannot, at the price of throughput.
+
+    Example:
+        >>> Dynamic(isolate=True).bits
+        7
+    """
+
+    ability: ClassVar[Ability] = ABILITY
+
+    method: Literal["dynamic"] = "dynamic"
+    weight_bits: Annotated[int, bits_among(7, 8)] = 7
+    per_channel: bool = True
+    isolate: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return self.weight_bits
+
+    @property
+    def is_isolated(self) -> bool:
+        """`isolate`."""
+        return self.isolate
+
+    @classmethod
+    def candidates(cls, budget: Quantization) -> dict[str, Quantization]:
+        """One form, with the bits of the budget."""
+        return {"dynamic": budget.exchanged(cls).replace(weight_bits=budget.bits)}
+
+    def graph(self, source: Source) -> bytes:
+        """The graph with integer products on ranges found while forecasting."""
+        return dynamic_graph(
+            source.graph, per_channel=self.per_channel, weight_bits=self.weight_bits, keep_float=self.keep_float
+        )
+
+    def rounding(self) -> Rounding:
+        """What LSTM and linear layers read, the hidden state of an LSTM at every step, and their weights."""
+        return Rounding(
+            (nn.Linear, ChannelLinear, nn.LSTM),
+            self.weight_bits,
+            per_channel=self.per_channel,
+            keep_float=self.keep_float,
+            rounds_inputs=True,
+        )
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """With each kind of scale, and isolated."""
+        return (cls(), cls(weight_bits=8, per_channel=False), cls(isolate=True))
 
 
 def dynamic_graph(
@@ -38,17 +111,17 @@ def dynamic_graph(
         UnsupportedError: There is no layer to quantize, or a convolution among them.
         ArtifactError: A layer stayed in float, which the quantizer itself does in silence.
     """
-    source = folded(graph)
-    plain = onnx.load_from_string(source)
-    wanted = to_quantize(plain, "dynamic", keep_float)
+    folded = constant_folded(graph)
+    plain = onnx.load_from_string(folded)
+    wanted = to_quantize(plain, "dynamic", ABILITY, keep_float)
     # The quantizer makes a product and a sum of every Gemm before it looks at names.
     kept = [name for layer in keep_float for name in (layer, f"{layer}_MatMul")]
     with tempfile.TemporaryDirectory() as folder, quiet():
-        (Path(folder) / "folded.onnx").write_bytes(source)
+        (Path(folder) / "folded.onnx").write_bytes(folded)
         quantize_dynamic(
             Path(folder) / "folded.onnx",
             Path(folder) / "int8.onnx",
-            op_types_to_quantize=list(ABLE["dynamic"]),
+            op_types_to_quantize=list(ABILITY.operators),
             nodes_to_exclude=kept,
             per_channel=per_channel,
             weight_type=QuantType.QInt8,
@@ -58,11 +131,11 @@ def dynamic_graph(
     if per_channel:
         scale_every_matrix(model, plain, wanted, weight_bits)
     check_complete(model, wanted, kept, "dynamic")
-    found = Counter(node.op_type for node in model.graph.node if node.op_type in BECOMES.values())
+    counts = Counter(node.op_type for node in model.graph.node if node.op_type in BECOMES.values())
     expected = Counter(BECOMES[layer.operator] for layer in wanted)
-    if found != expected:
+    if counts != expected:
         raise ArtifactError(
-            f"every LSTM and linear layer must become INT8, got {dict(found)} instead of {dict(expected)}. Deploy it "
+            f"every LSTM and linear layer must become INT8, got {dict(counts)} instead of {dict(expected)}. Deploy it "
             "in float32 with td.export, and report this with the model's config."
         )
     return finished(model, graph)

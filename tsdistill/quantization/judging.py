@@ -13,7 +13,7 @@ from tsdistill.data.task import Task
 from tsdistill.evaluation import measure_latency
 from tsdistill.evaluation.scores import Scores, score
 from tsdistill.exporting import Deployed, parity_windows
-from tsdistill.quantization.spec import Quantization
+from tsdistill.quantization.base import Quantization
 
 FULL = "fp32"
 """Name of the candidate that everything is held against."""
@@ -31,15 +31,15 @@ CLOCK = 0.02
 
 @dataclass
 class Candidate:
-    """A form that may be deployed, what was measured of it, and why it is not taken.
+    """A form that may be deployed, what was measured of it, and why it is not selected.
 
     Args:
         name: "fp32", "dynamic", "static", "dynamic-mixed", "weight-only-8" and so on.
         spec: What it was made by; None for fp32.
         model: The deployed form; None when it cannot be made.
         numbers: For the lineage.
-        refused: Reasons; empty for the one that is taken.
-        told: How it was made.
+        refused: Reasons; empty for the one that is selected.
+        details: How it was made.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Candidate:
     model: Deployed | None = None
     numbers: dict[str, Any] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
-    told: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """A row of the table in the lineage."""
-        return {"name": self.name, **self.told, **self.numbers, "refused": list(self.refused)}
+        return {"name": self.name, **self.details, **self.numbers, "refused": list(self.refused)}
 
 
 class Judge:
@@ -68,37 +68,38 @@ class Judge:
         if self._scores is None:
             self._scores = self._score(self.full)
         full = self._scores
-        found = full if model is self.full else self._score(model)
+        scores = full if model is self.full else self._score(model)
         names = [f"step {step + 1}" for step in range(model.horizon)]
         names += [f"channel {channel!r}" for channel in model.signature.channels]
-        by_part = [np.concatenate([each.mse_by_step, each.mse_by_channel]) for each in (found, full)]
+        by_part = [np.concatenate([item.mse_by_step, item.mse_by_channel]) for item in (scores, full)]
         increases = _increase(*by_part)
         worst = int(np.argmax(np.nan_to_num(increases, nan=np.inf)))
-        mine, theirs = found.to_dict(), full.to_dict()
-        told = {
-            "mse": mine["mse"],
-            "increase": _increase_of(mine, theirs, "mse"),
+        errors = scores.to_dict()
+        reference = full.to_dict()
+        numbers = {
+            "mse": errors["mse"],
+            "increase": _increase_of(errors, reference, "mse"),
             "worst_increase": float(increases[worst]),
             "worst": names[worst],
             "difference": model.parity["max_difference"],
             "batch_effect": model.batch_effect if model.mixes_windows else 0.0,
         }
-        if "wql" in mine:
-            told |= {"wql": mine["wql"], "wql_increase": _increase_of(mine, theirs, "wql")}
-        return told | {name: mine[name] for name in ("coverage",) if name in mine}
+        if "wql" in errors:
+            numbers |= {"wql": errors["wql"], "wql_increase": _increase_of(errors, reference, "wql")}
+        return numbers | {name: errors[name] for name in ("coverage",) if name in errors}
 
     def _score(self, model: Deployed) -> Scores:
         return score(model, self.task, "validation", positions=self._positions)
 
 
-def _increase_of(found: Mapping[str, float], full: Mapping[str, float], name: str) -> float:
-    return float(_increase(np.asarray(found[name]), np.asarray(full[name])))
+def _increase_of(errors: Mapping[str, float], full: Mapping[str, float], name: str) -> float:
+    return float(_increase(np.asarray(errors[name]), np.asarray(full[name])))
 
 
-def _increase(found: np.ndarray, full: np.ndarray) -> np.ndarray:
-    """Found / full - 1; where float32 makes no error, infinite for any."""
+def _increase(errors: np.ndarray, full: np.ndarray) -> np.ndarray:
+    """Errors / full - 1; where float32 makes no error, infinite for any."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((full == 0) & (found == 0), 0.0, np.where(full == 0, np.inf, found / full - 1))
+        return np.where((full == 0) & (errors == 0), 0.0, np.where(full == 0, np.inf, errors / full - 1))
 
 
 def measure(candidates: Mapping[str, Deployed], task: Task, spec: Quantization) -> dict[str, dict[str, Any]]:
@@ -108,105 +109,120 @@ def measure(candidates: Mapping[str, Deployed], task: Task, spec: Quantization) 
 
     def calls(batch: Mapping[str, np.ndarray]) -> dict[str, Callable[[], object]]:
         """Of sessions of their own."""
-        others = batch.get("future"), batch.get("past")
-        return {name: partial(each.reloaded().predict, batch["context"], *others) for name, each in candidates.items()}
+        covariates = batch.get("future"), batch.get("past")
+        return {
+            name: partial(model.reloaded().predict, batch["context"], *covariates) for name, model in candidates.items()
+        }
 
     table: dict[str, dict[str, Any]] = {
         name: {"graph_bytes": len(model.onnx), "latency_ms": {}} for name, model in candidates.items()
     }
     for size in spec.batch_sizes:
         batch = {name: np.ascontiguousarray(values[np.arange(size) % n_windows]) for name, values in inputs.items()}
-        taken = measure_latency(partial(calls, batch), n_runs=N_RUNS, rebuilds=REBUILDS, max_seconds=MAX_SECONDS)
-        for name, latency in taken.items():
+        latencies = measure_latency(partial(calls, batch), n_runs=N_RUNS, rebuilds=REBUILDS, max_seconds=MAX_SECONDS)
+        for name, latency in latencies.items():
             table[name]["latency_ms"][str(size)] = latency.paired_ms
     return table
 
 
-def accuracy_refusals(found: Mapping[str, Any], full: Mapping[str, Any], spec: Quantization) -> list[str]:
+def accuracy_refusals(numbers: Mapping[str, Any], full: Mapping[str, Any], spec: Quantization) -> list[str]:
     """Why a form is not accurate enough; empty when it is. Not a number is never enough."""
     reasons = []
     for name, increase, title in (("mse", "increase", "MSE"), ("wql", "wql_increase", "weighted quantile loss")):
-        if not found.get(increase, 0.0) <= spec.max_error_increase:
+        if not numbers.get(increase, 0.0) <= spec.max_error_increase:
             reasons.append(
-                f"its validation {title} is {found[name]:.4g} against {full[name]:.4g} in float32, "
-                f"{found[increase]:+.1%} where max_error_increase allows {spec.max_error_increase:+.1%}"
+                f"its validation {title} is {numbers[name]:.4g} against {full[name]:.4g} in float32, "
+                f"{numbers[increase]:+.1%} where max_error_increase allows {spec.max_error_increase:+.1%}"
             )
-    if not found["worst_increase"] <= spec.worst_error_increase:
+    if not numbers["worst_increase"] <= spec.worst_error_increase:
         reasons.append(
-            f"the MSE of {found['worst']} rises by {found['worst_increase']:+.1%} where max_worst_error_increase "
+            f"the MSE of {numbers['worst']} rises by {numbers['worst_increase']:+.1%} where max_worst_error_increase "
             f"allows {spec.worst_error_increase:+.1%}"
         )
-    if not found.get("batch_effect", 0.0) <= spec.max_batch_effect:
+    if not numbers.get("batch_effect", 0.0) <= spec.max_batch_effect:
         reasons.append(
-            f"other windows in its batch move a forecast by up to {found['batch_effect']:.2g} standard deviations "
+            f"other windows in its batch move a forecast by up to {numbers['batch_effect']:.2g} standard deviations "
             f"where max_batch_effect allows {spec.max_batch_effect:.2g}; isolate=True keeps them apart"
         )
     return reasons
 
 
 def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) -> None:
-    """Add to each candidate why it is not taken for its bytes or its time; those refused before have no say."""
-    left = [each for each in candidates if not each.refused]
-    full = next(each for each in left if each.name == FULL)
-    for each in left:
-        mine, theirs = each.numbers["graph_bytes"], full.numbers["graph_bytes"]
-        if each is not full and mine >= theirs:
-            each.refused.append(f"it has {mine:,} bytes against {theirs:,}")
-    fair = [each for each in left if not each.refused or spec.method != "auto"]
+    """Add to each candidate why it is not selected for its bytes or its time; those refused before do not count."""
+    left = [candidate for candidate in candidates if not candidate.refused]
+    full = next(candidate for candidate in left if candidate.name == FULL)
+    for candidate in left:
+        n_bytes, full_bytes = (numbers["graph_bytes"] for numbers in (candidate.numbers, full.numbers))
+        if candidate is not full and n_bytes >= full_bytes:
+            candidate.refused.append(f"it has {n_bytes:,} bytes against {full_bytes:,}")
+    fair = [candidate for candidate in left if not candidate.refused or not spec.chooses]
     sizes = [str(size) for size in spec.batch_sizes]
-    fastest = {size: min(fair, key=lambda each: each.numbers["latency_ms"][size]) for size in sizes}
+    fastest = {size: min(fair, key=lambda candidate: candidate.numbers["latency_ms"][size]) for size in sizes}
 
-    def slowdown(each: Candidate, size: str) -> float:
-        return float(each.numbers["latency_ms"][size] / fastest[size].numbers["latency_ms"][size])
+    def slowdown(candidate: Candidate, size: str) -> float:
+        return float(candidate.numbers["latency_ms"][size] / fastest[size].numbers["latency_ms"][size])
 
-    allowed, told = 1 + spec.max_latency_increase, f"{spec.max_latency_increase:+.0%}"
-    if spec.method == "auto":
-        allowed, told = allowed - CLOCK, f"{told}, less {CLOCK:.0%} that the clock may err by"
+    allowed = 1 + spec.max_latency_increase
+    explanation = f"{spec.max_latency_increase:+.0%}"
+    if spec.chooses:
+        allowed -= CLOCK
+        explanation += f", less {CLOCK:.0%} that the clock may err by"
         # Where no form is among the fastest at every batch size, the one that is least behind is.
-        least = min(max(slowdown(each, size) for size in sizes) for each in fair)
+        least = min(max(slowdown(candidate, size) for size in sizes) for candidate in fair)
         if least > allowed:
-            allowed, told = least, f"{told}, or {least - 1:+.1%} as no form is fast at every batch size"
-    for each in left:
-        if spec.method == "weight-only" or (each is full and spec.method != "auto"):
+            allowed = least
+            explanation += f", or {least - 1:+.1%} as no form is fast at every batch size"
+    for candidate in left:
+        if not spec.held_to_latency or (candidate is full and not spec.chooses):
             continue
         for size in sizes:
-            if slowdown(each, size) > allowed:
+            if slowdown(candidate, size) > allowed:
                 takes = "one window takes" if size == "1" else f"{size} windows take"
-                each.refused.append(
-                    f"{takes} {each.numbers['latency_ms'][size]:.3f} ms against "
+                candidate.refused.append(
+                    f"{takes} {candidate.numbers['latency_ms'][size]:.3f} ms against "
                     f"{fastest[size].numbers['latency_ms'][size]:.3f} ms in {fastest[size].name}, more than "
-                    f"max_latency_increase allows ({told})"
+                    f"max_latency_increase allows ({explanation})"
                 )
+
+
+def refuse_vain_training(trained: Candidate, plain: Candidate) -> None:
+    """Add to a trained form why it is not selected: the same form without the training forecasts as well."""
+    # A quantile head is trained for its quantiles; the error of the median alone may well rise.
+    name, title = ("wql", "weighted quantile loss") if "wql" in trained.numbers else ("mse", "MSE")
+    error = trained.numbers[name]
+    if not error < plain.numbers[name]:
+        trained.refused.append(
+            f"its validation {title} is {error:.4g} against {plain.numbers[name]:.4g} with method={plain.name!r}, "
+            "which trains nothing"
+        )
 
 
 def table(rows: list[dict[str, Any]], chosen: str) -> str:
     """The candidates of a lineage for people, with the reason of each refusal."""
     sizes = list(next((row["latency_ms"] for row in rows if "latency_ms" in row), {}))
-    mixing = any(row.get("batch_effect") for row in rows)
+    effects = [_batch_effect(row) for row in rows]
     header = [
         "form",
         "MSE",
         "change",
         "worst",
-        *(["mates"] if mixing else []),
+        *(["batch effect"] if any(effects) else []),
         "bytes",
         *(f"ms at {size}" for size in sizes),
         "",
     ]
     lines = [header]
-    for row in rows:
-        verdict = "taken" if row["name"] == chosen else "; ".join(row["refused"])
+    for row, effect in zip(rows, effects, strict=True):
+        verdict = "selected" if row["name"] == chosen else "; ".join(row["refused"])
         if "mse" not in row:
             lines.append([row["name"], *[""] * (len(header) - 2), verdict])
             continue
-        alone = row["name"] == FULL
-        change, worst = (
-            ("", "") if alone else (f"{row['increase']:+.2%}", f"{row['worst_increase']:+.2%} {row['worst']}")
-        )
+        worst = f"{row['worst_increase']:+.2%} {row['worst']}"
+        changes = ["", ""] if row["name"] == FULL else [f"{row['increase']:+.2%}", worst]
+        changes += [f"{effect:.2g}" if effect else ""] if any(effects) else []
         times = [f"{row['latency_ms'][size]:.3f}" if "latency_ms" in row else "" for size in sizes]
         n_bytes = f"{row['graph_bytes']:,}" if "graph_bytes" in row else ""
-        mates = [f"{row['batch_effect']:.2g}" if row.get("batch_effect") else ""] if mixing else []
-        lines.append([row["name"], f"{row['mse']:.4f}", change, worst, *mates, n_bytes, *times, verdict])
+        lines.append([row["name"], f"{row['mse']:.4f}", *changes, n_bytes, *times, verdict])
         if row.get("float_layers"):
             lines.append([f"  in float: {', '.join(row['float_layers'])}", *[""] * (len(header) - 1)])
     plain = [line for line in lines if not line[0].startswith("  ")]
@@ -222,3 +238,8 @@ def table(rows: list[dict[str, Any]], chosen: str) -> str:
         ]
         shown.append("  ".join([*cells, line[-1]]).rstrip())
     return "\n".join(shown)
+
+
+def _batch_effect(row: Mapping[str, Any]) -> float:
+    """How far other windows in a batch move a forecast; lineages of version 0.1 have it under another name."""
+    return float(row.get("batch_effect", row.get("batch_mates", 0.0)))

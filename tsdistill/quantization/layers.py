@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -17,18 +17,33 @@ from tsdistill.exporting import labelled, quiet, stripped
 WEIGHTS = {"Conv": (1,), "Gemm": (1,), "LSTM": (1, 2), "MatMul": (1,)}
 """Operators that may hold weights, and which of their inputs these are."""
 
-ABLE = {
-    "dynamic": ("Gemm", "LSTM", "MatMul"),
-    "static": ("Conv", "Gemm", "MatMul"),
-    "weight-only": ("Conv", "Gemm", "LSTM", "MatMul"),
-}
-"""Operators that each method quantizes."""
 
-REASONS = {
-    ("dynamic", "Conv"): ("convolutions", "which dynamic INT8 makes slower than float32", "static"),
-    ("static", "LSTM"): ("LSTM layers", "which ONNX Runtime cannot run on calibrated ranges", "dynamic"),
-}
-"""What a method cannot do, why, and which one can."""
+@dataclass(frozen=True)
+class Inability:
+    """Why a method leaves layers alone.
+
+    Attributes:
+        layers: What they are, in the plural.
+        reason: Goes on after a comma: "which ...".
+        instead: The method that can do them.
+    """
+
+    layers: str
+    reason: str
+    instead: str
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Which layers a method can round.
+
+    Attributes:
+        operators: Operators with weights that it quantizes.
+        reasons: Why not the others, by operator.
+    """
+
+    operators: tuple[str, ...]
+    reasons: Mapping[str, Inability] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Layer:
 
 
 @functools.lru_cache(maxsize=4)
-def folded(graph: bytes) -> bytes:
+def constant_folded(graph: bytes) -> bytes:
     """The graph with everything computed that depends on weights alone.
 
     Above all the order of an LSTM's gates: as long as that is computed in the graph, no quantizer sees the weights,
@@ -63,15 +78,15 @@ def float_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
             # What was rounded does not become float again by being multiplied with its scale.
             if node.op_type != "DequantizeLinear" and constants.intersection(node.input):
                 constants.update(node.output)
-    found = []
+    layers = []
     for node in model.graph.node:
         places = WEIGHTS.get(node.op_type, ())
         if places and all(node.input[place] in constants for place in places):
-            found.append(Layer(node.name, node.op_type, tuple(node.input[place] for place in places)))
-    return tuple(found)
+            layers.append(Layer(node.name, node.op_type, tuple(node.input[place] for place in places)))
+    return tuple(layers)
 
 
-def to_quantize(model: onnx.ModelProto, method: str, keep_float: Sequence[str]) -> tuple[Layer, ...]:
+def to_quantize(model: onnx.ModelProto, method: str, ability: Ability, keep_float: Sequence[str]) -> tuple[Layer, ...]:
     """The layers that a method shall quantize: all but those to keep.
 
     Raises:
@@ -86,25 +101,27 @@ def to_quantize(model: onnx.ModelProto, method: str, keep_float: Sequence[str]) 
             raise ConfigError(must("keep_float", rule, tuple(keep_float), f"{name!r} is none. {nearest(name, names)}"))
     wanted = tuple(layer for layer in layers if layer.name not in keep_float)
     if not wanted:
-        why = "without layers that have weights" if not layers else "of which every layer is kept in float"
+        reason = "without layers that have weights" if not layers else "of which every layer is kept in float"
         raise UnsupportedError(
-            f"`method` must fit the model, got method={method!r} for one {why}: there is nothing to quantize. Use "
+            f"`method` must fit the model, got method={method!r} for one {reason}: there is nothing to quantize. Use "
             "td.export, or method='auto', which keeps float32."
         )
-    unable = [layer for layer in wanted if layer.operator not in ABLE[method]]
+    unable = [layer for layer in wanted if layer.operator not in ability.operators]
     if unable:
-        what, why, other = REASONS[method, unable[0].operator]
+        operator = unable[0].operator
+        unknown = Inability(f"layers of type {operator}", "which this method does not round", "weight-only")
+        inability = ability.reasons.get(operator, unknown)
         kept = tuple(sorted({*keep_float, *(layer.name for layer in unable)}))
         raise UnsupportedError(
-            f"`method` must fit the model, got method={method!r} for one with {what} "
-            f"({', '.join(layer.name for layer in unable)}), {why}. Use method={other!r}, or leave them in float with "
-            f"keep_float={kept!r}."
+            f"`method` must fit the model, got method={method!r} for one with {inability.layers} "
+            f"({', '.join(layer.name for layer in unable)}), {inability.reason}. Use method={inability.instead!r}, or "
+            f"leave them in float with keep_float={kept!r}."
         )
     return wanted
 
 
 def check_complete(model: onnx.ModelProto, wanted: Sequence[Layer], kept: Sequence[str], method: str) -> None:
-    """ArtifactError when a layer that should be quantized is in float, which quantizers leave it in without a word."""
+    """ArtifactError when a layer that should be quantized is in float, which quantizers do not report."""
     left = [layer for layer in float_layers(model) if layer.name not in kept]
     if left:
         raise ArtifactError(

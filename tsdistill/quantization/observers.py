@@ -53,7 +53,7 @@ def observe(values: Tensor, observer: Observer = "min-max", *, bits: int = 8, sy
 
     Example:
         >>> far = torch.cat([torch.linspace(-1, 1, 10_000), torch.tensor([50.0])])
-        >>> [round(float(observe(far, how, symmetric=True).scale * 127), 1) for how in ("min-max", "percentile")]
+        >>> [round(float(observe(far, name, symmetric=True).scale * 127), 1) for name in ("min-max", "percentile")]
         [50.0, 1.0]
     """
     if observer not in _REACHES:

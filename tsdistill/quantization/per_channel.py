@@ -19,7 +19,7 @@ def scale_every_matrix(model: onnx.ModelProto, source: onnx.ModelProto, wanted: 
     """Give weights (channel, before, after) of a quantized graph a scale for every channel and output, in place.
 
     The quantizer gives them one for every `after` (dynamic) or `before` (static), with which ONNX Runtime does not
-    multiply stacks: its integer kernels take scales of (channel, 1, after). To the standard these are one block of all
+    multiply them: its integer kernels take scales of (channel, 1, after). To the standard these are one block of all
     `before`.
 
     Args:
@@ -29,26 +29,26 @@ def scale_every_matrix(model: onnx.ModelProto, source: onnx.ModelProto, wanted: 
         bits: Of a weight, 7 or 8.
     """
     names = {layer.weights[0] for layer in wanted if layer.operator == "MatMul"}
-    stacks = {
+    matrices = {
         tensor.name: tensor for tensor in source.graph.initializer if tensor.name in names and len(tensor.dims) == 3
     }
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name, tensor in stacks.items():
+    for name, tensor in matrices.items():
         weight = torch.from_numpy(numpy_helper.to_array(tensor).copy())
         grid = symmetric_grid(weight.abs().amax(dim=1, keepdim=True), bits=bits)
-        made = {"quantized": grid.quantize(weight).to(torch.int8), "scale": grid.scale}
-        made["zero_point"] = torch.zeros_like(grid.scale, dtype=torch.int8)
-        for what, values in made.items():
-            tensors[f"{name}_{what}"].CopyFrom(numpy_helper.from_array(values.numpy(), f"{name}_{what}"))
+        parts = {"quantized": grid.quantize(weight).to(torch.int8), "scale": grid.scale}
+        parts["zero_point"] = torch.zeros_like(grid.scale, dtype=torch.int8)
+        for part, values in parts.items():
+            tensors[f"{name}_{part}"].CopyFrom(numpy_helper.from_array(values.numpy(), f"{name}_{part}"))
         for node in model.graph.node:
             if node.op_type == "DequantizeLinear" and node.input[0] == f"{name}_quantized":
                 del node.attribute[:]
                 along = {"axis": 1, "block_size": weight.shape[1]}
-                node.attribute.extend(helper.make_attribute(*each) for each in along.items())
+                node.attribute.extend(helper.make_attribute(*item) for item in along.items())
                 allow_blocks(model)
 
 
 def allow_blocks(model: onnx.ModelProto) -> None:
     """Raise the operator set of a graph, in place, to one that knows scales per block."""
-    standard = next(each for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    standard = next(opset for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     standard.version = max(standard.version, BLOCKS_SINCE)

@@ -3,58 +3,124 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-from torch import nn
+from pydantic import Field
 
 from tsdistill.data.task import Task
 from tsdistill.errors import UnsupportedError
+from tsdistill.losses import AnyLoss, OutputLoss
 from tsdistill.models.base import Forecaster
-from tsdistill.quantization.fake_quantized import Rounding, fake_quantize, fold_rounded
-from tsdistill.quantization.judging import Candidate
-from tsdistill.quantization.spec import Quantization
-from tsdistill.spec import digest_of
+from tsdistill.quantization.base import Quantization, bits_among
+from tsdistill.quantization.dynamic import Dynamic
+from tsdistill.quantization.fake_quantized import fake_quantize, fold_rounded
+from tsdistill.quantization.observers import Observer
+from tsdistill.quantization.static import Static, convolves
+from tsdistill.quantization.weight_only import BlockSize, WeightOnly
+from tsdistill.spec import Tuned, digest_of
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
-from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
+from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
 from tsdistill.training.steps import device_of
 
 
-def deployed_form(forecaster: Forecaster, spec: Quantization) -> Quantization:
-    """The spec of the form that a forecaster trained with `spec` is deployed in; of another method the spec itself.
+class QAT(Quantization):
+    """The forecaster is trained on while it rounds, and then deployed in one of the other forms.
 
-    With 4 bits weights alone are rounded, with 7 or 8 what layers read as well: in calibrated ranges where there are
-    convolutions, which nothing else makes faster, and in those of the batch elsewhere.
+    With 4 bits weights alone are rounded (`WeightOnly`), with 7 or 8 what layers read as well: in calibrated ranges
+    where there are convolutions (`Static`), and in those of the batch elsewhere (`Dynamic`). Use it where that form
+    without training costs too much accuracy; it is refused where training gained nothing. For the fields that all
+    methods have see `Quantization`.
+
+    Args:
+        weight_bits: 7, 8 or 4.
+        training: How it trains, from the forecaster's own weights: short, and at a low rate.
+        losses: What it imitates when there is a teacher.
+        per_channel: Of the dynamic or static form.
+        block_size: Of the weight-only form.
+        n_calibration: Of the static form.
+        calibration: Of the static form.
+        isolate: Of the dynamic form.
+
+    Example:
+        >>> QAT(weight_bits=4).needs_teacher
+        True
     """
-    if spec.method != "qat":
-        return spec
-    if spec.bits == 4:
-        return spec.replace(method="weight-only")
-    convolves = any(
-        isinstance(each, nn.Conv1d) and name not in spec.keep_float for name, each in forecaster.named_modules()
-    )
-    return spec.replace(method="static" if convolves else "dynamic")
 
+    method: Literal["qat"] = "qat"
+    weight_bits: Annotated[int, bits_among(4, 7, 8), Tuned(4, 7)] = 7
+    training: Training = Training(epochs=3, learning_rate=5e-4, precision="float32")
+    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)
+    per_channel: bool = True
+    block_size: BlockSize = 32
+    n_calibration: int = Field(default=128, ge=1)
+    calibration: Observer = "min-max"
+    isolate: bool = False
 
-def rounding_of(form: Quantization) -> Rounding:
-    """What the form that `deployed_form` gives rounds; weight-only forms have a scale per output whatever was asked."""
-    per_channel = form.per_channel or form.method == "weight-only"
-    return Rounding(form.method, form.bits, per_channel, form.block_size, form.keep_float)
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return self.weight_bits
 
+    @property
+    def needs_teacher(self) -> bool:
+        """It trains."""
+        return True
 
-def refuse_untrainable(forecaster: Forecaster, spec: Quantization) -> None:
-    """UnsupportedError for a forecaster that cannot be trained while it rounds."""
-    rounding_of(deployed_form(forecaster, spec)).layers(forecaster)
-    if forecaster.closed_form:
-        raise UnsupportedError(
-            f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one, which is solved in "
-            "closed form and not trained by steps. Use method='dynamic'."
+    @property
+    def seed(self) -> int | None:
+        """That of its training."""
+        return self.training.seed
+
+    def with_seed(self, seed: int) -> Self:
+        """The same, its training drawn from another seed."""
+        return self.replace(training=self.training.replace(seed=seed))
+
+    @classmethod
+    def candidates(cls, budget: Quantization) -> dict[str, Quantization]:
+        """None: "auto" does not train."""
+        return {}
+
+    def deployed_form(self, forecaster: Forecaster) -> Quantization:
+        """The spec of the form that the trained forecaster is deployed in."""
+        cls: type[Quantization] = Static if convolves(forecaster, self.keep_float) else Dynamic
+        form: Quantization = self.exchanged(WeightOnly if self.weight_bits == 4 else cls)
+        return form.replace(weight_bits=self.weight_bits)
+
+    def check_model(self, forecaster: Forecaster) -> None:
+        """UnsupportedError for a forecaster that cannot be trained while it rounds."""
+        self.deployed_form(forecaster).rounding().layers(forecaster)
+        if forecaster.closed_form:
+            raise UnsupportedError(
+                f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one, which is solved "
+                "in closed form and not trained by steps. Use method='dynamic'."
+            )
+
+    def trained(
+        self,
+        forecaster: Forecaster,
+        task: Task,
+        *,
+        teacher: Teacher | None = None,
+        cache: Path | None = None,
+        checkpoint: Path | None = None,
+        progress: bool | None = None,
+    ) -> tuple[Forecaster, dict[str, Any]]:
+        """See `train_rounded`."""
+        return train_rounded(
+            forecaster, task, self, teacher=teacher, cache=cache, checkpoint=checkpoint, progress=progress
         )
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """With each number of bits."""
+        quick = Training(max_steps=2, batch_size=16, precision="float32")
+        return tuple(cls(weight_bits=bits, training=quick) for bits in (7, 8, 4))
 
 
 def train_rounded(
     forecaster: Forecaster,
     task: Task,
-    spec: Quantization,
+    spec: QAT,
     *,
     teacher: Teacher | None = None,
     cache: Path | None = None,
@@ -87,27 +153,15 @@ def train_rounded(
     dynamic INT8 does, instead of over a running mean of ranges; weights lose no outliers; there is no batch
     normalisation to fold.
     """
-    refuse_untrainable(forecaster, spec)
+    spec.check_model(forecaster)
     objective: Objective = TruthObjective()
     if teacher is not None:
         check_teacher(teacher, task)
         cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=device_of(spec.training))
         objective = TeacherObjective(spec.losses, cached_teacher)
-    rounding = rounding_of(deployed_form(forecaster, spec))
+    rounding = spec.deployed_form(forecaster).rounding()
     # A checkpoint of the same forecaster trained without rounding is one of another run.
     objective.digest = digest_of([objective.digest, repr(rounding)])
     model = fake_quantize(forecaster, rounding)
-    found = fit(model, task, spec.training, objective, checkpoint=checkpoint, progress=progress)
-    return fold_rounded(model, forecaster), found
-
-
-def refuse_vain_training(trained: Candidate, plain: Candidate) -> None:
-    """Add to a trained form why it is not taken: the same form without the training forecasts as well."""
-    # A quantile head is trained for its quantiles; the error of the median alone may well rise.
-    name, title = ("wql", "weighted quantile loss") if "wql" in trained.numbers else ("mse", "MSE")
-    mine, theirs = trained.numbers[name], plain.numbers[name]
-    if not mine < theirs:
-        trained.refused.append(
-            f"its validation {title} is {mine:.4g} against {theirs:.4g} with method={plain.name!r}, which trains "
-            "nothing"
-        )
+    record = fit(model, task, spec.training, objective, checkpoint=checkpoint, progress=progress)
+    return fold_rounded(model, forecaster), record

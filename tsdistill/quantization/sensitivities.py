@@ -9,11 +9,10 @@ from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.exporting import export, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
+from tsdistill.quantization.base import WORST, Quantization
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Judge, accuracy_refusals
-from tsdistill.quantization.layers import ABLE, Layer
-from tsdistill.quantization.qat import deployed_form
-from tsdistill.quantization.spec import WORST, Quantization
+from tsdistill.quantization.layers import Layer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,12 +67,12 @@ class QuantizationSensitivity:
         return pd.DataFrame(self.to_dict()["layers"], columns=[item.name for item in fields(LayerSensitivity)])
 
     def __str__(self) -> str:
-        width = max(len("layer"), *(len(each.layer) for each in self.layers))
+        width = max(len("layer"), *(len(row.layer) for row in self.layers))
         lines = [f"{'layer':{width}}  operator   weights     MSE   worst"]
-        for each in self.layers:
+        for row in self.layers:
             lines.append(
-                f"{each.layer:{width}}  {each.operator:8} {each.n_weights:>9,} {each.increase:+7.2%} "
-                f"{each.worst_increase:+7.2%} {each.worst}"
+                f"{row.layer:{width}}  {row.operator:8} {row.n_weights:>9,} {row.increase:+7.2%} "
+                f"{row.worst_increase:+7.2%} {row.worst}"
             )
         return "\n".join([*lines, f"validation MSE in float32: {self.mse:.4f}; {self.method}, one layer at a time"])
 
@@ -106,8 +105,8 @@ def quantization_sensitivity(
         >>> from tsdistill.models import MLPConfig
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
-        >>> found = quantization_sensitivity(MLPConfig(width=8, depth=1).build(task.signature), task)
-        >>> sorted(each.layer for each in found.layers)
+        >>> sensitivity = quantization_sensitivity(MLPConfig(width=8, depth=1).build(task.signature), task)
+        >>> sorted(row.layer for row in sensitivity.layers)
         ['blocks.0.contract', 'blocks.0.expand', 'embed', 'last', 'shortcut']
     """
     refuse_deployed(forecaster, "quantize")
@@ -115,20 +114,15 @@ def quantization_sensitivity(
     spec = Quantization() if quantization is None else quantization
     if not isinstance(spec, Quantization):
         raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))
-    spec = deployed_form(forecaster, spec)
+    spec = spec.deployed_form(forecaster)
     full = export(forecaster, task)
-    forms, judge = Forms(full, task), Judge(full, task)
-    if spec.method == "auto":
-        convolves = any(layer.operator == "Conv" for layer in forms.layers)
-        spec = spec.replace(method="static" if convolves else "dynamic")
-    return measured(forms, judge, spec)
+    return measured(Forms(full, task), Judge(full, task), spec)
 
 
 def measured(forms: Forms, judge: Judge, spec: Quantization) -> QuantizationSensitivity:
     """The same of a forecaster that is exported already."""
-    able = [
-        layer for layer in forms.layers if layer.operator in ABLE[spec.method] and layer.name not in spec.keep_float
-    ]
+    operators = spec.ability.operators
+    able = [layer for layer in forms.layers if layer.operator in operators and layer.name not in spec.keep_float]
     if not able:
         forms.deployed(spec)  # raises what is wrong with it
         raise UnsupportedError(
@@ -138,27 +132,31 @@ def measured(forms: Forms, judge: Judge, spec: Quantization) -> QuantizationSens
 
     def alone(layer: Layer) -> LayerSensitivity:
         others = tuple(name for name in names if name != layer.name)
-        found = judge.errors(forms.deployed(spec.replace(keep_float=others)))
-        kept = {name: found[name] for name in ("increase", "worst_increase", "worst", "difference")}
+        errors = judge.errors(forms.deployed(spec.replace(keep_float=others)))
+        kept = {name: errors[name] for name in ("increase", "worst_increase", "worst", "difference")}
         return LayerSensitivity(layer.name, layer.operator, forms.n_weights[layer.name], **kept)
 
-    found = sorted((alone(layer) for layer in able), key=_burden, reverse=True)
-    return QuantizationSensitivity(spec.method, judge.errors(forms.full)["mse"], tuple(found))
+    rows = sorted((alone(layer) for layer in able), key=_cost, reverse=True)
+    return QuantizationSensitivity(spec.method, judge.errors(forms.full)["mse"], tuple(rows))
 
 
 def mixed(forms: Forms, judge: Judge, spec: Quantization) -> Quantization | None:
     """The same spec with as few layers in float as the budget needs, the costliest first; None when it needs all."""
-    order = [each.layer for each in measured(forms, judge, spec).layers]
+    order = [row.layer for row in measured(forms, judge, spec).layers]
     full = judge.errors(forms.full)
 
-    def bears(n_kept: int) -> bool:
-        found = judge.errors(forms.deployed(_keeping(spec, order[:n_kept])))
-        return not accuracy_refusals(found, full, spec)
+    def fits(n_kept: int) -> bool:
+        errors = judge.errors(forms.deployed(_keeping(spec, order[:n_kept])))
+        return not accuracy_refusals(errors, full, spec)
 
-    low, high = 1, len(order)  # of which `high` is sure to do: it leaves nothing to round
+    low = 1
+    high = len(order)  # sure to do: it leaves nothing to round
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if bears(middle) else (middle + 1, high)
+        if fits(middle):
+            high = middle
+        else:
+            low = middle + 1
     return _keeping(spec, order[:low]) if low < len(order) else None
 
 
@@ -166,7 +164,7 @@ def _keeping(spec: Quantization, names: list[str]) -> Quantization:
     return spec.replace(keep_float=(*spec.keep_float, *names))
 
 
-def _burden(each: LayerSensitivity) -> float:
+def _cost(row: LayerSensitivity) -> float:
     """The larger of what it costs on the whole and at its worst, on one scale."""
-    found = max(each.increase, each.worst_increase / WORST)
-    return found if found == found else float("inf")
+    cost = max(row.increase, row.worst_increase / WORST)
+    return cost if cost == cost else float("inf")

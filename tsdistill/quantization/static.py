@@ -1,102 +1,110 @@
-"""Static INT8 of an ONNX graph: convolutions and linear layers multiply 8-bit integers in ranges found beforehand."""
+"""Static INT8: convolutions and linear layers multiply 8-bit integers in ranges found beforehand."""
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 import onnx
-import torch
-from onnxruntime.quantization import CalibrationMethod, QuantType, create_calibrator
-from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from pydantic import Field
+from torch import nn
 
-from tsdistill.data.task import Signature, Task
-from tsdistill.data.windows import raw_inputs
-from tsdistill.errors import ArtifactError, ConfigError, DataError, must
-from tsdistill.exporting import check_task, quiet
-from tsdistill.quantization.layers import ABLE, check_complete, finished, folded, to_quantize
-from tsdistill.quantization.observers import Observer, Spread
+from tsdistill.errors import ArtifactError
+from tsdistill.exporting import quiet
+from tsdistill.models.base import Forecaster
+from tsdistill.models.layers import ChannelLinear
+from tsdistill.quantization.base import Quantization, bits_among
+from tsdistill.quantization.calibration import CALIBRATED, Ranges, digest_of_windows
+from tsdistill.quantization.fake_quantized import Rounding
+from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
+from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.per_channel import scale_every_matrix
+from tsdistill.quantization.source import Source
 
-Ranges = Any
-"""What the quantizer's calibrator found: lowest and highest value of every activation that a layer takes or gives."""
-
-
-def calibration_windows(signature: Signature, task: Task, n_windows: int) -> dict[str, np.ndarray]:
-    """Raw float32 inputs of training windows, spread over the training part.
-
-    Raises:
-        ConfigError: There is no task.
-        ShapeError: The task's steps or channels are not the forecaster's.
-        DataError: A window holds something that is not finite.
-    """
-    if not isinstance(task, Task):
-        raise ConfigError(must("task", "be a Task, whose training windows give the ranges", task, "Pass td.Task(...)"))
-    check_task(signature, task)
-    windows = task.train
-    index = torch.linspace(0, len(windows) - 1, min(n_windows, len(windows))).long()
-    inputs = raw_inputs(windows, index, task.signature, signature)
-    for name, values in inputs.items():
-        if not np.isfinite(values).all():
-            raise DataError(
-                f"calibration windows must be finite, got NaN or infinity in {name!r}. Fill the gaps first."
-            )
-    return inputs
+ABILITY = Ability(
+    CALIBRATED,
+    {"LSTM": Inability("LSTM layers", "which ONNX Runtime cannot run on calibrated ranges", "dynamic")},
+)
 
 
-def ranges_of(graph: bytes, inputs: Mapping[str, np.ndarray], calibration: Observer = "min-max") -> Ranges:
-    """The range of every activation around layers that static INT8 can do, over some inputs.
+class Static(Quantization):
+    """Convolutions and linear layers multiply integers; activations are rounded in the range they had in training data.
+
+    Use it for convolutions, which nothing else makes faster, and for transformers and MLPs; not for LSTMs. Windows of a
+    batch never influence one another. For the fields that all methods have see `Quantization`.
 
     Args:
-        graph: An fp32 ONNX file.
-        inputs: Raw float32 arrays (window, ...) by the names of the graph's inputs.
-        calibration: "min-max", "percentile", "entropy" or "mse".
+        weight_bits: 7 forecasts the same on every processor. Those without VNNI instructions add products of 8-bit
+            weights in 16 bits, which overflow: take 8 only for machines that are known to have them.
+        per_channel: One weight scale per output instead of one per layer: a little larger, and more exact.
+        n_calibration: Training windows, spread over time, that ranges are found on.
+        calibration: Range of an activation: all it was seen to have ("min-max"), without the rarest values
+            ("percentile"), the one that keeps most of its distribution ("entropy"), or the one in which rounding and
+            clamping together make the smallest squared error ("mse").
+
+    Example:
+        >>> Static(calibration="mse").bits
+        7
     """
-    with _calibrator(graph, CalibrationMethod.MinMax) as calibrator:
-        calibrator.collect_data(_Windows(inputs))
-        ranges: Ranges = calibrator.compute_data()
-    return ranges if calibration == "min-max" else _shorter(ranges, graph, inputs, calibration)
 
+    ability: ClassVar[Ability] = ABILITY
 
-def _shorter(ranges: Ranges, graph: bytes, inputs: Mapping[str, np.ndarray], calibration: Observer) -> Ranges:
-    """The parts of whole ranges that an observer takes.
+    method: Literal["static"] = "static"
+    weight_bits: Annotated[int, bits_among(7, 8)] = 7
+    per_channel: bool = True
+    n_calibration: int = Field(default=128, ge=1)
+    calibration: Observer = "min-max"
 
-    ONNX Runtime has calibrators for "percentile" and "entropy", too. They hold the activations of all windows at once,
-    and for entropy they look at so few bins that it always takes the whole range. Here a second pass counts between the
-    ends that a first one found, a window at a time.
-    """
-    spreads = {name: Spread(*(float(np.ravel(end)[0]) for end in found.range_value)) for name, found in ranges.items()}
-    # Of this calibrator only the session is used: it gives the activations themselves.
-    with _calibrator(graph, CalibrationMethod.Percentile) as calibrator:
-        session, windows = calibrator.infer_session, _Windows(inputs)
-        names = [output.name for output in session.get_outputs()]
-        while (window := windows.get_next()) is not None:
-            for name, values in zip(names, session.run(None, window), strict=True):
-                if name in spreads:
-                    spreads[name].add(torch.tensor(values))
-    for name, spread in spreads.items():
-        lowest, highest = (np.array([float(end)], np.float32) for end in spread.best_range(calibration))
-        ranges[name] = TensorData(lowest=lowest, highest=highest)
-    return ranges
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return self.weight_bits
 
+    @classmethod
+    def candidates(cls, budget: Quantization) -> dict[str, Quantization]:
+        """One form, with the bits of the budget."""
+        return {"static": budget.exchanged(cls).replace(weight_bits=budget.bits)}
 
-@contextmanager
-def _calibrator(graph: bytes, method: CalibrationMethod) -> Iterator[Any]:
-    """ONNX Runtime's calibrator for the activations around layers that static INT8 can do."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        (Path(folder) / "folded.onnx").write_bytes(folded(graph))
-        yield create_calibrator(
-            Path(folder) / "folded.onnx",
-            list(ABLE["static"]),
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=method,
+    def graph(self, source: Source) -> bytes:
+        """The graph with integer products on calibrated ranges."""
+        # Refused before calibration takes its time.
+        to_quantize(onnx.load_from_string(constant_folded(source.graph)), self.method, ABILITY, self.keep_float)
+        return static_graph(
+            source.graph,
+            source.ranges(self.n_calibration, self.calibration),
+            per_channel=self.per_channel,
+            weight_bits=self.weight_bits,
+            keep_float=self.keep_float,
         )
+
+    def details(self, source: Source) -> dict[str, Any]:
+        """With the digest of the windows that gave the ranges."""
+        windows = source.calibration_windows(self.n_calibration)
+        return {**super().details(source), "calibration_windows": digest_of_windows(windows)}
+
+    def rounding(self) -> Rounding:
+        """What convolutions and linear layers read, their weights, and what convolutions give."""
+        return Rounding(
+            (nn.Linear, ChannelLinear, nn.Conv1d),
+            self.weight_bits,
+            per_channel=self.per_channel,
+            keep_float=self.keep_float,
+            rounds_inputs=True,
+            rounds_outputs_of=(nn.Conv1d,),
+        )
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """With each way to calibrate."""
+        return (cls(), cls(weight_bits=8, per_channel=False), cls(calibration="mse", n_calibration=31))
+
+
+def convolves(forecaster: Forecaster, keep_float: Sequence[str] = ()) -> bool:
+    """Whether a forecaster has convolutions to round, which static INT8 alone makes faster."""
+    modules = forecaster.named_modules()
+    return any(isinstance(module, nn.Conv1d) and name not in keep_float for name, module in modules)
 
 
 def static_graph(
@@ -122,8 +130,8 @@ def static_graph(
         UnsupportedError: There is no layer to quantize, or an LSTM among them.
         ArtifactError: A layer stayed in float.
     """
-    plain = onnx.load_from_string(folded(graph))
-    wanted = to_quantize(plain, "static", keep_float)
+    plain = onnx.load_from_string(constant_folded(graph))
+    wanted = to_quantize(plain, "static", ABILITY, keep_float)
     with quiet():
         quantizer = QDQQuantizer(
             onnx.shape_inference.infer_shapes(plain),
@@ -134,7 +142,7 @@ def static_graph(
             ranges,
             [layer.name for layer in wanted],
             [],
-            list(ABLE["static"]),
+            list(ABILITY.operators),
             {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )
         quantizer.quantize_model()
@@ -151,24 +159,3 @@ def static_graph(
             f"{', '.join(half)}. Deploy it in float32 with td.export, and report this with the model's config."
         )
     return finished(model, graph)
-
-
-def digest_of_windows(inputs: Mapping[str, np.ndarray]) -> str:
-    """Sixteen hex digits of the calibration windows, for the lineage."""
-    digest = hashlib.sha256()
-    for name in sorted(inputs):
-        digest.update(name.encode() + np.ascontiguousarray(inputs[name]).tobytes())
-    return digest.hexdigest()[:16]
-
-
-class _Windows:
-    """One window at a time, so that the calibrator sees equal shapes only."""
-
-    def __init__(self, inputs: Mapping[str, np.ndarray]) -> None:
-        self._inputs, self._next = inputs, 0
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        row, self._next = self._next, self._next + 1
-        if row >= len(self._inputs["context"]):
-            return None
-        return {name: values[row : row + 1] for name, values in self._inputs.items()}

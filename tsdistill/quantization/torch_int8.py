@@ -41,8 +41,8 @@ class TorchInt8:
         >>> from tsdistill.models import MLPConfig
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
-        >>> rival = TorchInt8(MLPConfig(width=8).build(task.signature))
-        >>> evaluate(rival, task)["n_windows"]
+        >>> torch_int8 = TorchInt8(MLPConfig(width=8).build(task.signature))
+        >>> evaluate(torch_int8, task)["n_windows"]
         91.0
 
     Source: `torch.ao.quantization.quantize_dynamic`, PyTorch; its deprecation: pytorch/ao issue 2259.
@@ -51,7 +51,6 @@ class TorchInt8:
     def __init__(self, forecaster: Forecaster) -> None:
         refuse_deployed(forecaster, "quantize")
         model = copy.deepcopy(forecaster).cpu().eval()
-        model.control = None
         layers = (nn.Linear, nn.LSTM)
         if not any(isinstance(module, layers) for module in model.modules()):
             raise UnsupportedError(
@@ -62,19 +61,19 @@ class TorchInt8:
         self.engine = _engine()
         torch.backends.quantized.engine = self.engine
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is deprecated, which is why it is a rival and no backend
+            warnings.simplefilter("ignore")  # that it is deprecated, which is why it is no backend
             self._model: Any = torch.ao.quantization.quantize_dynamic(model, set(layers), dtype=torch.qint8)
 
     def forecast(self, batch: Batch) -> Tensor:
         """Scaled forecasts of a scaled batch, like a teacher's."""
         with torch.inference_mode():
-            found: Tensor = self._model(batch.context, batch.future, batch.past)
-            return found
+            forecast: Tensor = self._model(batch.context, batch.future, batch.past)
+            return forecast
 
     def predict(self, x: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None) -> np.ndarray:
         """Raw-unit forecasts, as `Forecaster.predict` gives them."""
-        found: np.ndarray = self._model.predict(x, future, past)
-        return found
+        forecast: np.ndarray = self._model.predict(x, future, past)
+        return forecast
 
     @property
     def size_bytes(self) -> int:
@@ -92,15 +91,15 @@ def _bytes_of(state: Any) -> int:
 
 def _engine() -> str:
     """The fastest INT8 backend of this torch."""
-    there = torch.backends.quantized.supported_engines
-    found = next((engine for engine in ENGINES if engine in there), None)
+    supported = torch.backends.quantized.supported_engines
+    fastest = next((engine for engine in ENGINES if engine in supported), None)
     try:
         exists = hasattr(torch.ao.quantization, "quantize_dynamic")
     except (AttributeError, ImportError):  # a later torch, without it
         exists = False
-    if found is None or not exists:
+    if fastest is None or not exists:
         raise UnsupportedError(
             f"torch must have quantize_dynamic and one of the backends {', '.join(ENGINES)}, got torch "
-            f"{torch.__version__} with {', '.join(there)}. Use td.quantize(..., td.Quantization(method='dynamic'))."
+            f"{torch.__version__} with {', '.join(supported)}. Use td.quantize(..., td.Quantization(method='dynamic'))."
         )
-    return found
+    return fastest

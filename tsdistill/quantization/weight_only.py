@@ -1,21 +1,93 @@
-"""Weight-only INT8 and INT4 of an ONNX graph: weights are stored in few bits and multiplied in float."""
+"""Weight-only INT8 and INT4: weights are stored in few bits and multiplied in float."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
-from tsdistill.quantization.layers import check_complete, finished, folded, to_quantize
+from tsdistill.models.layers import ChannelLinear
+from tsdistill.quantization.base import Quantization, bits_among
+from tsdistill.quantization.fake_quantized import Rounding
+from tsdistill.quantization.layers import Ability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import allow_blocks
+from tsdistill.quantization.source import Source
+from tsdistill.spec import Tuned
+
+ABILITY = Ability(("Conv", "Gemm", "LSTM", "MatMul"))
+
+BlockSize = Literal[16, 32, 64, 128]
+"""Weights that may share a scale in 4 bits."""
 
 OUTPUTS = {"Conv": 0, "Gemm": 0, "LSTM": 1, "MatMul": -1}
 """Axis of a layer's outputs in its weights; -1 is the last."""
 
 SUMMED = {"Conv": 1, "Gemm": 1, "LSTM": 2, "MatMul": -2}
 """Axis that a layer sums over, along which 4-bit weights are cut into blocks; -2 is the last but one."""
+
+
+class WeightOnly(Quantization):
+    """Weights of all layers are stored in 8 or 4 bits; products are in float, so that forecasts take no less time.
+
+    Use it where the file or the memory counts, whatever the architecture. It is not held to `max_latency_increase`.
+    Weights always have a scale per output. For the fields that all methods have see `Quantization`.
+
+    Args:
+        weight_bits: 8 or 4.
+        block_size: Weights that share a scale in 4 bits.
+
+    Example:
+        >>> WeightOnly(weight_bits=4).precision
+        'int4-weights'
+    """
+
+    ability: ClassVar[Ability] = ABILITY
+    held_to_latency: ClassVar[bool] = False
+    mixes_layers: ClassVar[bool] = False
+
+    method: Literal["weight-only"] = "weight-only"
+    weight_bits: Annotated[int, bits_among(4, 8), Tuned(4, 8)] = 8
+    block_size: BlockSize = 32
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight."""
+        return self.weight_bits
+
+    @property
+    def precision(self) -> str:
+        """Named by the bits: "int8-weights" or "int4-weights"."""
+        return f"int{self.weight_bits}-weights"
+
+    @classmethod
+    def candidates(cls, budget: Quantization) -> dict[str, Quantization]:
+        """Both numbers of bits."""
+        form: WeightOnly = budget.exchanged(cls)
+        return {f"weight-only-{bits}": form.replace(weight_bits=bits) for bits in (8, 4)}
+
+    def graph(self, source: Source) -> bytes:
+        """The graph with weights in few bits."""
+        return weight_only_graph(
+            source.graph, weight_bits=self.weight_bits, block_size=self.block_size, keep_float=self.keep_float
+        )
+
+    def rounding(self) -> Rounding:
+        """Weights alone."""
+        return Rounding(
+            (nn.Linear, ChannelLinear, nn.LSTM, nn.Conv1d),
+            self.weight_bits,
+            block_size=self.block_size,
+            keep_float=self.keep_float,
+        )
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """With both numbers of bits."""
+        return (cls(), cls(weight_bits=4, block_size=16))
 
 
 def weight_only_graph(
@@ -40,15 +112,15 @@ def weight_only_graph(
         UnsupportedError: There is no layer to quantize.
         ArtifactError: A layer stayed in float.
     """
-    model = onnx.load_from_string(folded(graph))
-    wanted = to_quantize(model, "weight-only", keep_float)
+    model = onnx.load_from_string(constant_folded(graph))
+    wanted = to_quantize(model, "weight-only", ABILITY, keep_float)
     arrays = {tensor.name: tensor for tensor in model.graph.initializer}
     names = {layer.name for layer in wanted}
     made: dict[tuple[str, str], str] = {}
     nodes, tensors = [], []
     for node in model.graph.node:
         if node.name in names:
-            layer = next(each for each in wanted if each.name == node.name)
+            layer = next(layer for layer in wanted if layer.name == node.name)
             for place, name in enumerate(node.input):
                 if name not in layer.weights or name not in arrays:
                     continue
@@ -74,7 +146,7 @@ def weight_only_graph(
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend([*kept, *tensors])
-    if weight_bits == 4 or any(each.name == "block_size" for node in nodes for each in node.attribute):
+    if weight_bits == 4 or any(attribute.name == "block_size" for node in nodes for attribute in node.attribute):
         allow_blocks(model)
     check_complete(model, wanted, keep_float, "weight-only")
     return finished(model, graph)
@@ -88,13 +160,13 @@ def _rounded(
     # A block never spans the taps of a filter: short sums would have as many scales as weights. Only blocks have
     # scales for both directions of an LSTM, and for every map of individual ones: with 8 bits a block is a whole sum.
     two_ways = operator == "LSTM" and len(weight) == 2
-    stacked = operator == "MatMul" and weight.ndim == 3
-    if bits == 8 and stacked:
+    per_channel = operator == "MatMul" and weight.ndim == 3
+    if bits == 8 and per_channel:
         block_size = weight.shape[SUMMED[operator]]
-    if not stacked and (bits == 8 or (weight.shape[SUMMED[operator]] <= block_size and not two_ways)):
+    if not per_channel and (bits == 8 or (weight.shape[SUMMED[operator]] <= block_size and not two_ways)):
         axis = OUTPUTS[operator] % weight.ndim
-        scale = _scale(np.abs(weight).max(axis=tuple(each for each in range(weight.ndim) if each != axis)), top)
-        wide = scale.reshape([-1 if each == axis else 1 for each in range(weight.ndim)])
+        scale = _scale(np.abs(weight).max(axis=tuple(other for other in range(weight.ndim) if other != axis)), top)
+        wide = scale.reshape([-1 if other == axis else 1 for other in range(weight.ndim)])
         return np.round(weight / wide).astype(np.int8), scale, {"axis": axis}
     axis = SUMMED[operator] % weight.ndim
     n_blocks = -(-weight.shape[axis] // block_size)
