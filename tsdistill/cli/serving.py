@@ -69,7 +69,7 @@ def verify(
     """Check every digest of an artifact and replay its golden windows on this machine."""
     from tsdistill import manifest, runtime
 
-    if manifest.read(artifact)[0].kind == "deployed":
+    if manifest.read(artifact)[0].deployment is not None:
         found = runtime.verify(artifact)
     else:
         from tsdistill.artifacts import verify as verify_trainable
@@ -87,7 +87,7 @@ def _load(artifact: Path) -> Any:
     """A deployed model through the runtime, without torch; a trainable one through td.load."""
     from tsdistill import manifest, runtime
 
-    if manifest.read(artifact)[0].kind == "deployed":
+    if manifest.read(artifact)[0].deployment is not None:
         return runtime.load(artifact)
     from tsdistill.artifacts import load
 

@@ -37,8 +37,8 @@ def default_space(recipe: Recipe) -> Ranges:
             continue
         kinds.append(MODELS.kind_of(architecture))
         ranges |= {f"student.model.{kinds[-1]}.{name}": among for name, among in sizes.items()}
-    for number, loss in enumerate(recipe.student.losses):
-        if loss.kind not in [other.kind for other in recipe.student.losses[:number]]:
+    for loss in recipe.student.losses:
+        if sum(isinstance(other, type(loss)) for other in recipe.student.losses) == 1:  # else an address means several
             fields = default_ranges(type(loss)).items()
             drawn = {name: among for name, among in fields if isinstance(getattr(loss, name), int | float)}
             ranges |= {f"student.losses.{loss.kind}.{name}": among for name, among in drawn.items()}
