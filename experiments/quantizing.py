@@ -40,9 +40,7 @@ import tsdistill as td
 from tsdistill.evaluation import measure_latency
 from tsdistill.evaluation.scores import score
 from tsdistill.models import MODELS
-from tsdistill.quantization.choice import EVERY
 from tsdistill.quantization.forms import Forms
-from tsdistill.quantization.qat import deployed_form
 from tsdistill.quantization.torch_int8 import TorchInt8
 from tsdistill.report.machine import machine
 from tsdistill.spec import digest_of
@@ -55,6 +53,13 @@ RESULTS = [
 ]  # fmt: skip
 LATENCY = ["cpu", "model", "channels", "windows", "form", "taken", "bytes", "p50_ms", "paired_ms", "n_calls", "key"]
 PLACE = ["cpu", "model", "channels", "windows", "form"]
+EVERY: dict[str, dict[str, Any]] = {
+    "dynamic": {"method": "dynamic"},
+    "static": {"method": "static"},
+    "weight-only-8": {"method": "weight-only", "weight_bits": 8},
+    "weight-only-4": {"method": "weight-only", "weight_bits": 4},
+}
+"""Forms without training, by the names that "auto" gives them."""
 FORMS = {**EVERY, "qat": {"method": "qat"}, "qat-4": {"method": "qat", "weight_bits": 4}}
 SERVED = ["model", "seed", "form", "difference", "batch_effect", "increase_alone", "increase_together", "key"]
 CONTROLS = {
@@ -64,9 +69,9 @@ CONTROLS = {
 }
 """What the forms of "qat" are to be held against: trained on for as long without rounding, in float32, and quantized
 into the form that "qat" is deployed in."""
-RIVAL = "torch int8"
+TORCH_INT8 = "torch int8"
 """Torch's own dynamic INT8, run by torch; its bytes are those of the weights."""
-TAKE_IT = {"require_gain": False, "max_error_increase": 99.0}
+FORCED = {"require_gain": False, "max_error_increase": 99.0}
 
 
 def main() -> None:
@@ -173,7 +178,7 @@ class Bench:
             else:
                 found = exact if form == "fp32" else score(deployed, task, "test", positions=positions).to_dict()
                 row |= {
-                    "bytes": deployed.size_bytes if form == RIVAL else len(deployed.onnx),
+                    "bytes": deployed.size_bytes if form == TORCH_INT8 else len(deployed.onnx),
                     "seconds": seconds, "mse": found["mse"], "increase": found["mse"] / exact["mse"] - 1,
                     **{name: found.get(name, NAN) for name in ("coverage", "nominal_coverage", "crossing_rate")},
                 }  # fmt: skip
@@ -183,16 +188,16 @@ class Bench:
 
     def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed | TorchInt8:
         """One form, whatever it gains."""
-        if form == RIVAL:
+        if form == TORCH_INT8:
             return TorchInt8(model)
         if form in CONTROLS:
             full = td.export(self.trained_on(model, task), task)
             if form == "trained on":
                 return full
-            spec = deployed_form(model, td.Quantization.from_dict({**TAKE_IT, **CONTROLS[form]}))
+            spec = td.Quantization.from_dict({**FORCED, **CONTROLS[form]}).deployed_form(model)
             return Forms(full, task).deployed(spec)
-        spec = td.Quantization.from_dict({**TAKE_IT, **FORMS[form]})
-        if spec.method != "qat":
+        spec = td.Quantization.from_dict({**FORCED, **FORMS[form]})
+        if not spec.needs_teacher:
             return forms.deployed(spec)
         return td.quantize(model, task, spec.replace(training=self.training("rounded")), progress=False)
 
@@ -282,7 +287,7 @@ class Bench:
         found: dict[str, Any] = {"fp32": full}
         for name, values in EVERY.items():
             with contextlib.suppress(td.UnsupportedError):
-                found[name] = forms.deployed(td.Quantization.from_dict({**TAKE_IT, **values}))
+                found[name] = forms.deployed(td.Quantization.from_dict({**FORCED, **values}))
         found["torch"] = model
         with contextlib.suppress(td.UnsupportedError):
             found["torch int8"] = TorchInt8(model)
@@ -291,7 +296,7 @@ class Bench:
 
 def forms_of(entry: dict[str, Any]) -> list[str]:
     """Every form, and what those of "qat" are held against where the entry asks for it."""
-    return ["fp32", *(CONTROLS if entry.get("control") else {}), *FORMS, RIVAL]
+    return ["fp32", *(CONTROLS if entry.get("control") else {}), *FORMS, TORCH_INT8]
 
 
 def processor() -> str:

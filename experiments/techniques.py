@@ -27,11 +27,11 @@ from typing import Any
 import pandas as pd
 import torch
 from accuracy import Results
+from quantizing import EVERY
 
 import tsdistill as td
 from tsdistill.models import MODELS
 from tsdistill.quantization import candidate_table
-from tsdistill.quantization.choice import EVERY
 from tsdistill.report.machine import machine
 from tsdistill.spec import digest_of
 from tsdistill.training import TruthObjective, fit

@@ -113,7 +113,7 @@ def reads_old_covariates(self: Forecaster, future: Tensor, past: Tensor) -> tupl
 
 
 FORECASTERS: list[tuple[str, Forecaster, str]] = [
-    ("batch", broken(LSTM, LSTM_CONFIG, activations=peeks_at_its_batch), "batch mates"),
+    ("batch", broken(LSTM, LSTM_CONFIG, activations=peeks_at_its_batch), "others of its batch"),
     ("axes", broken(LSTM, LSTM_CONFIG, activations=swaps_axes), "forecast has shape"),
     ("forward", broken(LSTM, LSTM_CONFIG, forward=forward_differs), "differs from forward"),
     ("start", broken(LSTM, LSTM_CONFIG, recent=reads_the_start), "used from its end"),
@@ -123,7 +123,7 @@ FORECASTERS: list[tuple[str, Forecaster, str]] = [
     ("mean", broken(LSTM, BINNED_CONFIG, activations=says_no_mean), "not the mean over bins"),
     ("past", broken(MLP, MLP_CONFIG, BOTH, activations=ignores_the_past), "does not react to sun of `past`"),
     ("future", broken(MLP, MLP_CONFIG, BOTH, activations=ignores_the_horizon), "does not react to time-of-day.sin"),
-    ("mates", broken(MLP, MLP_CONFIG, BOTH, activations=averages_covariates), "batch mates"),
+    ("batch of covariates", broken(MLP, MLP_CONFIG, BOTH, activations=averages_covariates), "others of its batch"),
     ("old", broken(MLP, MLP_CONFIG, BOTH, covariates=reads_old_covariates), "used from its end"),
 ]
 

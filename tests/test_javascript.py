@@ -90,7 +90,7 @@ def test_node_forecasts_one_window_at_a_time_where_the_artifact_says_so(place: P
     code, found = node(place, save(alone, place / "artifact"))
     assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
     moved = np.abs(int8("mlp").predict(alone.golden["context"]) - alone.golden["forecast"]) / alone.parity["unit"]
-    assert found["max_difference"] < 1e-2 < moved.max()  # what batch mates would do
+    assert found["max_difference"] < 1e-2 < moved.max()  # what other windows would do
 
 
 def test_node_tells_when_forecasts_differ(place: Path) -> None:

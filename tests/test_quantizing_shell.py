@@ -50,10 +50,16 @@ def test_what_is_asked_for_takes_the_place_of_the_recipe(folder: Path, tmp_path:
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)
     assert (found["precision"], found["chosen"]) == ("int4-weights", "weight-only")
-    kept = quantize(
-        folder, "--method", "static", "--keep-float", "embed", "--take-it", "--json", "--out", tmp_path / "b"
-    )
+    kept = quantize(folder, "--method", "static", "--keep-float", "embed", "--force", "--json", "--out", tmp_path / "b")
     assert json.loads(kept.output)["candidates"][1]["float_layers"] == ["embed"]
+
+
+def test_the_old_name_of_force_works_and_says_what_it_is_called_now(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = quantize(folder, "--method", "weight-only", "--take-it", "--out", out, model="tiny", recipe="strict.toml")
+    assert done.exit_code == 0, done.output
+    assert "--take-it is now called --force" in done.stderr
+    assert "--take-it" not in CliRunner().invoke(app, ["quantize", "--help"]).output
 
 
 def test_sensitivity_is_shown_and_nothing_is_written(folder: Path, tmp_path: Path) -> None:
@@ -66,6 +72,19 @@ def test_sensitivity_is_shown_and_nothing_is_written(folder: Path, tmp_path: Pat
 REFUSED: dict[str, tuple[tuple[object, ...], dict[str, str], type[Exception], str]] = {
     "a layer that is none": (("--method", "static", "--keep-float", "nose"), {}, ConfigError, "nose"),
     "bits that are none": (("--bits", 5), {}, ConfigError, "`weight_bits` must"),
+    "a method that is none": (("--method", "statik"), {}, ConfigError, "Did you mean `static`"),
+    "an option of another method": (
+        ("--method", "static", "--isolate"),
+        {},
+        ConfigError,
+        "`isolate` must be left out with method='static'.*It is a field of method='dynamic', 'qat' and 'auto'",
+    ),
+    "epochs without training": (
+        ("--method", "dynamic", "--epochs", 2),
+        {},
+        ConfigError,
+        "`training` must be left out with method='dynamic'",
+    ),
     "larger than float32": (
         ("--method", "static"),
         {"model": "tiny", "recipe": "strict.toml"},

@@ -52,7 +52,7 @@ class Deployment:
 
     Args:
         precision: "fp32", "int8", or "int8-weights" or "int4-weights" (weight-only).
-        isolate: Run one window at a time, so that batch mates cannot move a forecast.
+        isolate: Run one window at a time, so that no other moves a forecast.
         n_parameters: Weights of the trained model the graph was made from.
         parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.
         float_operators: Operators that compute in floating point, and how many of each; absent in older artifacts.

@@ -54,7 +54,7 @@ class Predictor:
         model: The ONNX file's content.
         signature: Steps, channels and frequency.
         precision: "fp32", "int8", "int8-weights" or "int4-weights", as the graph was made.
-        isolate: Run one window at a time. Dynamic INT8 scales activations over the whole batch, so that batch mates
+        isolate: Run one window at a time. Dynamic INT8 scales activations over the whole batch, so that other windows
             move a forecast a little; those of isolated windows cannot.
         threads: Threads that one prediction may use.
         levels: Quantile levels of the graph's second output; empty when it has none.

@@ -116,8 +116,8 @@ def evaluate(model: Model, task: Task, part: Part = "validation", *, batch_size:
     same).
 
     Use it with "validation" to choose between models and with "test" once, at the end. A deployed model is scored
-    through the runtime that serves it; in INT8 one window at a time, as it was timed, because batch mates would move
-    its scale. A model trained with another scaling is scored on its own scale and brought back.
+    through the runtime that serves it; in INT8 one window at a time, as it was timed, because others of a batch would
+    move its scale. A model trained with another scaling is scored on its own scale and brought back.
 
     Args:
         model: A forecaster, a deployed one or a teacher.

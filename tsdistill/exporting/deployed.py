@@ -67,7 +67,7 @@ class Deployed:
 
     @property
     def mixes_windows(self) -> bool:
-        """Whether batch mates move a forecast, as they do in dynamic INT8 that is not isolated."""
+        """Whether other windows of its batch move a forecast, as they do in dynamic INT8 that is not isolated."""
         return self.precision == "int8" and not self._batch_effect(1.0) <= TOLERANCE
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from tsdistill.errors import ConfigError, DataError, ShapeError, must
 
 CHUNK = 64
-"""Most windows run at once: bounds memory, and with dynamic INT8 the number of batch mates."""
+"""Most windows run at once: bounds memory, and with dynamic INT8 how many windows share a batch."""
 
 
 class Known(Protocol):

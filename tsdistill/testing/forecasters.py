@@ -16,11 +16,11 @@ from tsdistill.testing.toys import BATCH, CHANNELS, HORIZON, toy_batch
 def check_forecaster(model: ModelConfig | Forecaster) -> None:
     """Hold a forecaster (or the one a config builds for the toy signature) against the forecaster's contract.
 
-    Shapes and axes; forward equals activations; a window's forecast does not depend on its batch mates nor on how long
-    the context before it is; fused and explicit attention agree; attention rows sum to 1; the same seed builds the same
-    weights; the config survives JSON and TOML; every width group tiles its axes; quantiles do not cross and
+    Shapes and axes; forward equals activations; a window's forecast does not depend on others of its batch nor on
+    how long the context before it is; fused and explicit attention agree; attention rows sum to 1; the same seed builds
+    the same weights; the config survives JSON and TOML; every width group tiles its axes; quantiles do not cross and
     the forecast is their median, that of bins their mean. A config that takes covariates is checked with and without
-    them: a forecast must react to every feature of its window, and to none of its batch mates'.
+    them: a forecast must react to every feature of its window, and to none of other windows'.
 
     Raises:
         ContractError: a rule is broken.
@@ -45,7 +45,7 @@ def _check_one(model: Forecaster) -> None:
             near(weights.sum(-1), torch.ones(weights.shape[:-1]), f"rows of attention[{depth}] do not sum to 1")
         _check_distribution(model, inside)
         alone = torch.cat([model(*(_row(each, row) for each in (context, future, past))) for row in range(BATCH)])
-        near(alone, forecast, "a window's forecast depends on its batch mates")
+        near(alone, forecast, "a window's forecast depends on others of its batch")
         longer = (_led_by_nines(each) for each in (context, future, past))
         near(model(*longer), forecast, "a longer context must be used from its end")
         _check_reactions(model, batch, forecast)
@@ -67,7 +67,7 @@ def _led_by_nines(values: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _check_reactions(model: Forecaster, batch: Batch, forecast: torch.Tensor) -> None:
-    """Every covariate moves the forecast of its window; that it moves no other's, the batch mates have shown."""
+    """Every covariate moves the forecast of its window; that it moves no other's was shown before."""
     for side in ("future", "past"):
         for place, feature in enumerate(getattr(model.signature, side)):
             given = {name: getattr(batch, name) for name in ("future", "past")}
