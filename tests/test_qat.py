@@ -249,6 +249,17 @@ def test_a_stopped_training_continues_to_the_same_weights(tmp_path: Path, monkey
         train_rounded(model, task, spec.replace(weight_bits=8), checkpoint=checkpoint)
 
 
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    task = toy_task()
+    model = train(MLPConfig(width=5, depth=1), task, QUICK)
+    model.control = copy.deepcopy(model)
+    spec = QAT(training=QUICK.replace(max_steps=2), require_gain=False, max_error_increase=9.0)
+    paths = {"cache": str(tmp_path / "cache"), "checkpoint": str(tmp_path / "run.safetensors")}
+    deployed = quantize(model, task, spec, teacher=train(LinearConfig(), task), progress=False, **paths)  # type: ignore[arg-type]
+    assert deployed.control is not None
+    assert {path.name for path in tmp_path.iterdir()} >= {"cache", "run.safetensors", "control-run.safetensors"}
+
+
 @functools.cache
 def aware() -> tuple[Task, Forecaster, Any]:
     """A forecaster with a control, trained by a teacher and deployed."""

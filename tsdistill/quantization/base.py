@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from torch import nn
 
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, Problem, UnsupportedError, listed, must
@@ -19,6 +20,9 @@ from tsdistill.teachers import Teacher
 
 WORST = 5.0
 """The worst step and channel may lose this many times what the mean may."""
+
+MODULES: Mapping[str, type[nn.Module]] = {"LSTM": nn.LSTM, "Conv": nn.Conv1d}
+"""The modules that become operators which not every method can round."""
 
 DEFAULTS_OF_0_1: Mapping[str, Any] = {
     "per_channel": True,
@@ -210,6 +214,14 @@ class Quantization(Member):
         """The forms that are made of a forecaster without training, by name."""
         form = self.deployed_form(forecaster)
         return {form.method: form}
+
+    def inability(self, forecaster: Forecaster) -> str | None:
+        """Why the method cannot round all layers of a forecaster, told from its modules; None where it can."""
+        for operator, inability in self.ability.reasons.items():
+            layers = [name for name, module in forecaster.named_modules() if isinstance(module, MODULES[operator])]
+            if set(layers) - set(self.keep_float):
+                return f"it has {inability.layers}, {inability.reason}: use {inability.instead!r} or 'auto'"
+        return None
 
     def check_model(self, forecaster: Forecaster) -> None:
         """UnsupportedError for a forecaster that the method cannot do, as far as that can be told before its export."""

@@ -28,7 +28,7 @@ from tsdistill.spec import LineageStep
 from tsdistill.teachers import Teacher, teacher_info
 
 SAME_SIZE = 0.02
-"""Part by which bytes may differ and still be as good: of such forms the fastest is taken."""
+"""Part by which bytes may differ and still be as good: of such forms the fastest is selected."""
 
 
 def quantize(
@@ -37,8 +37,8 @@ def quantize(
     quantization: Quantization | None = None,
     *,
     teacher: Teacher | None = None,
-    cache: Path | None = None,
-    checkpoint: Path | None = None,
+    cache: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Deployed:
     """Deploy a forecaster in INT8 where that pays, and refuse with numbers where it does not.
@@ -97,6 +97,8 @@ def quantize(
     if teacher is not None and not spec.needs_teacher:
         remedy = "Leave it out, or quantize with method='qat', which trains"
         raise ConfigError(must("teacher", f"be None with method={spec.method!r}", type(teacher).__name__, remedy))
+    cache = None if cache is None else Path(cache)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     spec.check_model(forecaster)
     full = export(forecaster, task)
     forms = Forms(full, task)

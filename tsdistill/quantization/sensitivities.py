@@ -1,4 +1,4 @@
-"""How much a forecaster minds one layer being quantized, and which layers to leave in float for a budget."""
+"""What quantizing one layer alone costs, and which layers to leave in float for a budget."""
 
 from __future__ import annotations
 
