@@ -86,6 +86,11 @@ def test_what_nothing_can_be_drawn_from_is_refused(vary: dict[str, Any], words: 
         ({KIND: "linear"}, base(model=LSTMConfig(head=QuantileHead())), ["a quantile head", "'lstm'"]),
         ({"pruning.ratio": 0.5}, base(pruning=Pruning(max_bytes=9)), ["must stay out where the recipe prunes"]),
         (
+            {KIND: ("mlp", "lstm"), "quantization.method": ("static", "auto")},
+            base(),
+            ["'lstm' student", "use 'dynamic'"],
+        ),
+        (
             {"student.losses.temporal.weight": 0.1},
             base(task=TaskSpec(context=64, horizon=1)),
             ["be 0 with a horizon of 1", "needs 2 steps"],

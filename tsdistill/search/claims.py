@@ -21,11 +21,11 @@ from typing import ClassVar, Protocol, Self
 
 import optuna
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState, create_trial
 
 from tsdistill.errors import ArtifactError, OrderError, UnsupportedError
+from tsdistill.files import Busy, Lock, lock
 from tsdistill.search.storage import advisory_key, engine_of, journal_of, reached
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -143,7 +143,7 @@ class _FileLocks:
 
     def __init__(self, folder: Path, scope: str) -> None:
         self._folder, self._scope = folder, scope
-        self._held: dict[str, FileLock] = {}
+        self._held: dict[str, Lock] = {}
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -152,12 +152,10 @@ class _FileLocks:
             ) from None
 
     def take(self, name: str) -> bool:
-        lock = FileLock(self._path(name))
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            self._held[name] = lock(self._path(name), timeout=0)
+        except Busy:
             return False
-        self._held[name] = lock
         return True
 
     def give(self, name: str) -> None:

@@ -99,6 +99,15 @@ def _problem(config: ModelConfig, shape: _Shape) -> str | None:
     return None if isinstance(model, Forecaster) else model
 
 
+def unroundable(recipe: Recipe) -> str | None:
+    """Why the recipe's quantization cannot round its student; None where it can."""
+    model = _built(recipe.student.model, _Shape.of(recipe))
+    if recipe.quantization is None or isinstance(model, str):
+        return None
+    problem = recipe.quantization.inability(model)
+    return None if problem is None else f"a {recipe.student.model.kind!r} student cannot be rounded so: {problem}."
+
+
 def is_prunable(recipe: Recipe) -> bool:
     """Whether the recipe's student has units that its pruning, or pruning as such, could take out."""
     pruning, model = recipe.pruning or Pruning(), _built(recipe.student.model, _Shape.of(recipe))

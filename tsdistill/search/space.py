@@ -14,7 +14,7 @@ from tsdistill.losses import OutputLoss
 from tsdistill.models import MODELS
 from tsdistill.recipe import Recipe
 from tsdistill.search import older
-from tsdistill.search.defaults import Ranges, default_space, horizon_problems, is_prunable, unbuildable
+from tsdistill.search.defaults import Ranges, default_space, horizon_problems, is_prunable, unbuildable, unroundable
 from tsdistill.spec import AbsentError, Among, Range, Spec, digest_of, target
 
 KIND = "student.model.kind"
@@ -235,7 +235,9 @@ def _problems_of(address: str, among: Range | tuple[Any, ...], starts: list[Reci
             except ConfigError as error:
                 problems += list(error.problems) or [Problem((), f"In {address}: {error}")]
                 continue
-            if address.startswith(MODEL) and (problem := unbuildable(changed)) is not None:
+            problem = unbuildable(changed) if address.startswith(MODEL) else None
+            problem = unroundable(changed) if address.startswith("quantization.") else problem
+            if problem is not None:
                 problems.append(Problem((), f"In {address}: {problem}"))
     if not applied:
         return [Problem((), f"`{address}` must be a field of a student that can be drawn. Add its kind to `{KIND}`.")]

@@ -13,7 +13,6 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from filelock import FileLock
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
@@ -23,6 +22,7 @@ from optuna.trial import FrozenTrial
 # One way to censor what a driver says, for the data sources and for the storages.
 from tsdistill.data.sources import CONNECT_SECONDS, censored, shown
 from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, UnsupportedError, must
+from tsdistill.files import Lock, lock
 from tsdistill.spec import digest_of
 
 JOURNAL = "journal:"
@@ -48,13 +48,14 @@ class JournalLock(JournalFileSymlinkLock):
 
     def __init__(self, path: Path) -> None:
         journal = os.path.abspath(path)
-        self._held = FileLock(f"{journal}.held")
+        self._kernel_lock = Path(f"{journal}.held")
+        self._held: Lock
         self._link = Path(f"{journal}.lock")
         super().__init__(journal, grace_period=None)
 
     def acquire(self) -> bool:
         """Wait for both locks."""
-        self._held.acquire()
+        self._held = lock(self._kernel_lock)
         try:
             self._clear_away()
             return super().acquire()

@@ -19,14 +19,14 @@ from typing import Any
 
 import optuna
 import torch
-from filelock import FileLock, Timeout
 from optuna.trial import TrialState
 
 from tsdistill import errors
 from tsdistill.data import Panel, Task
 from tsdistill.errors import ConfigError, TsdistillError, must
+from tsdistill.files import Busy, lock, write_atomic
 from tsdistill.progress import open_bar
-from tsdistill.recipe import Recipe, Workspace, from_anywhere, make_teacher, write_text
+from tsdistill.recipe import Recipe, Workspace, from_anywhere, make_teacher
 from tsdistill.search.objective import check_question, question
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, serves_one_process
@@ -171,7 +171,7 @@ def run(
             )
             _watch(study, job, workers, progress, say)
     best, path = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes)), folder / "best.toml"
-    write_text(path, best.to_toml())
+    write_atomic(path, best.to_toml())
     return SearchResult(study, best, path)
 
 
@@ -204,16 +204,14 @@ def shared_teacher(
         >>> teacher = shared_teacher(recipe, task, "out")     # doctest: +SKIP
     """
     workspace = Workspace(folder, say=say)
-    lock = FileLock(workspace.folder / "teacher.lock")
+    path = workspace.folder / "teacher.lock"
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        held = lock(path, timeout=0)
+    except Busy:
         (say or (lambda line: None))("another process trains the teacher; waiting for it")
-        lock.acquire()
-    try:
+        held = lock(path)
+    with held:
         return make_teacher(recipe, task, workspace, progress)
-    finally:
-        lock.release()
 
 
 def _watch(
