@@ -17,11 +17,12 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from test_search import GUIDE, PASSWORD, SMALL, toy_recipe
 
 import tsdistill as td
+from tests.test_search import GUIDE, PASSWORD, SMALL, toy_recipe
+from tsdistill.models import MODELS
 from tsdistill.recipe import Recipe
-from tsdistill.search import create_study
+from tsdistill.search import Space, create_study, run
 from tsdistill.search.claims import ABANDONED
 
 pytestmark = pytest.mark.slow
@@ -176,3 +177,15 @@ def test_the_python_of_the_guide_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert Recipe.from_toml(done.stdout).student.model.kind == "mlp"
+
+
+def test_a_search_over_every_architecture_has_no_failed_trial(tmp_path: Path) -> None:
+    """The default space over two toy tasks: one without covariates, and one with the clock that a CycleNet reads."""
+    plain = toy_recipe(tmp_path)
+    clock = plain.replace(name="clock", task=plain.task.replace(covariates=td.Covariates(calendar=("time-of-day",))))
+    kinds = set()
+    for recipe, n_trials in ((plain, 30), (clock, 8)):
+        result = run(recipe, tmp_path / recipe.name, n_trials=n_trials, progress=False)
+        assert result.counts == {"n_finished": n_trials, "n_failed": 0}
+        kinds |= set(Space().ranges(recipe)["student.model.kind"])  # type: ignore[arg-type]
+    assert kinds == set(MODELS.kinds)
