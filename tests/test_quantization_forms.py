@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import deployables
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, quantized, task
 from onnx import TensorProto, helper, numpy_helper
 
+from tests import deployables
+from tests.deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, quantized, task
 from tsdistill import runtime
 from tsdistill.artifacts import load, save
 from tsdistill.data.panel import Panel
@@ -171,12 +171,12 @@ def test_calibration_reads_the_training_part_only() -> None:
     noisy = Task(Panel.from_frame(table, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
     assert not np.array_equal(noisy.validation.series, task().validation.series)
     full = exported("mlp")
-    graphs = [Forms(full, each)._graph(STATIC) for each in (task(), noisy)]
+    graphs = [STATIC.graph(Forms(full, data)) for data in (task(), noisy)]
     assert graphs[0] == graphs[1]
     # And it does read that.
     table.loc[: first - 40, "load"] *= 3
     wide = Task(Panel.from_frame(table, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
-    assert Forms(full, wide)._graph(STATIC) != graphs[0]
+    assert STATIC.graph(Forms(full, wide)) != graphs[0]
 
 
 def test_calibration_windows_are_as_many_as_asked_and_spread() -> None:
@@ -353,7 +353,7 @@ def test_one_layer_at_a_time_is_quantized(monkeypatch: pytest.MonkeyPatch) -> No
     assert list(found.to_frame()["layer"]) == [row["layer"] for row in found.to_dict()["layers"]]
 
 
-def test_a_layer_that_does_not_bear_it_comes_first() -> None:
+def test_the_costliest_layer_comes_first() -> None:
     # Weights of very different sizes under one scale: the small ones are rounded away.
     model = deployables.fresh("mlp")
     with torch.no_grad():
