@@ -18,12 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import deployables
 import numpy as np
 import pytest
 import torch
-from deployables import KINDS, contexts, exported, forecaster, fresh, int8
 
+from tests import deployables
+from tests.deployables import KINDS, contexts, exported, forecaster, fresh, int8
 from tsdistill import artifacts, runtime
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import load, save, size_bytes, verify
@@ -407,15 +407,15 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, moment: int, *, exchange: bool) ->
     real_exchange = artifacts._exchange
 
     def stopping(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*args: Any, **how: Any) -> Any:
+        def step(*args: Any, **options: Any) -> Any:
             if len(steps) == moment:
                 raise Killed(name)
             steps.append(name)
-            return function(*args, **how)
+            return function(*args, **options)
 
         return step
 
-    for module, name in ((os, "rename"), (os, "fsync"), (Path, "mkdir"), (artifacts, "_write"), (shutil, "rmtree")):
+    for module, name in ((os, "rename"), (os, "fsync"), (Path, "mkdir"), (artifacts, "write_new"), (shutil, "rmtree")):
         monkeypatch.setattr(module, name, stopping(name, getattr(module, name)))
     swap = real_exchange if exchange else lambda one, other: False
     monkeypatch.setattr(artifacts, "_exchange", stopping("_exchange", swap))

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 
 from tests.test_cli import shell
-from tsdistill import cli
+from tsdistill import cli, files
 from tsdistill.data import Task
 from tsdistill.errors import ArtifactError, ConfigError
 from tsdistill.models import Forecaster, MLPConfig
@@ -114,12 +113,11 @@ def test_the_longest_unused_goes_first(tmp_path: Path, limits: dict, left: list[
 def test_an_entry_that_is_asked_for_in_the_meantime_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lay(tmp_path, 1, days=9)
 
-    class Late(FileLock):
-        def acquire(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            os.utime(tmp_path / f"{key(1)}.forecast.npy")
-            return super().acquire(*args, **kwargs)
+    def lock_late(path: Path, *, timeout: float) -> files.Lock:
+        os.utime(tmp_path / f"{key(1)}.forecast.npy")
+        return files.lock(path, timeout=timeout)
 
-    monkeypatch.setattr(keeping, "FileLock", Late)
+    monkeypatch.setattr(keeping, "lock", lock_late)
     done = clean(tmp_path, unused_for=timedelta(days=3))
     assert (done.removed, len(done.kept), len(cached(tmp_path))) == ((), 1, 1)
 
@@ -168,8 +166,10 @@ def test_nothing_but_the_caches_own_files_is_touched(tmp_path: Path) -> None:
 
 
 def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
-    for number, days in ((1, 2), (2, 0.5), (3, 2)):
-        path = tmp_path / f"{key(number)}.forecast.abcd_123.part"
+    # As version 0.1 named them, and as they are named now.
+    old, new = "forecast.abcd_123.part", f"forecast.npy.{'0123456789abcdef'}.part"
+    for number, days, end in ((1, 2, old), (2, 0.5, old), (3, 2, new)):
+        path = tmp_path / f"{key(number)}.{end}"
         path.write_bytes(bytes(101))
         os.utime(path, (time.time() - days * DAY,) * 2)
         (tmp_path / f"{key(number)}.lock").touch()

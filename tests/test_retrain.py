@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-import retraining
 import sqlalchemy as sa
-from retraining import FIRST, SECOND, SPOILT, job
 
+from tests import retraining
+from tests.retraining import FIRST, SECOND, SPOILT, job
 from tsdistill import cli, runtime
 from tsdistill.data import Panel, Task
 from tsdistill.distillation import distill
@@ -38,12 +38,12 @@ from tsdistill.retrain.gate import rule
 from tsdistill.retrain.judging import Served, judge
 from tsdistill.training import train
 
-COOK = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
+PIPELINE = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
 TEACHER_BUILDER = importlib.import_module("tsdistill.recipe.teacher_builder")
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "retrain.md"
 
 
-class Nights(NamedTuple):
+class RetrainRuns(NamedTuple):
     """A folder with data and a store, and what five jobs in a row decided."""
 
     folder: Path
@@ -59,16 +59,16 @@ class Nights(NamedTuple):
 def _no_controls() -> Iterator[None]:
     """A student without a teacher beside each one would only cost time here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(COOK, "distill", functools.partial(distill, control=False))
+        patch.setattr(PIPELINE, "distill", functools.partial(distill, control=False))
         yield
 
 
 @pytest.fixture(scope="module")
-def after(tmp_path_factory: pytest.TempPathFactory) -> Nights:
-    folder = tmp_path_factory.mktemp("nights")
+def after(tmp_path_factory: pytest.TempPathFactory) -> RetrainRuns:
+    folder = tmp_path_factory.mktemp("retrain")
     retraining.write_csv(folder / "fresh.csv")
     good, spoilt = job(folder), job(folder, student=SPOILT)
-    return Nights(
+    return RetrainRuns(
         folder,
         run_job(spoilt, as_of=FIRST),
         run_job(good, as_of=FIRST),
@@ -81,14 +81,14 @@ def after(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 
 @pytest.fixture
-def copy(after: Nights, tmp_path: Path) -> Path:
-    """The folder after those nights, to be changed."""
+def copy(after: RetrainRuns, tmp_path: Path) -> Path:
+    """The folder after those runs, to be changed."""
     shutil.copytree(after.folder / "store", tmp_path / "store", symlinks=True)
     return tmp_path
 
 
-def same_job(after: Nights, place: Path, **changes: Any) -> Job:
-    """The good job with another store; its finished stages are found there."""
+def same_job(after: RetrainRuns, place: Path, **changes: Any) -> Job:
+    """The good job with another store; its finished stages are kept there."""
     return job(after.folder, store=str(place / "store"), **changes)
 
 
@@ -99,7 +99,7 @@ def served_digest(store: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ decisions
 @pytest.mark.parametrize(
-    ("night", "decision", "words"),
+    ("run", "decision", "words"),
     [
         ("spoilt_first", "rejected-first", ["does not beat the seasonal naive forecast's"]),
         ("first", "promoted", ["No model was served yet", "% below the seasonal naive forecast's"]),
@@ -109,28 +109,28 @@ def served_digest(store: Path) -> str:
         ("backwards", "kept", ["The incumbent has seen these windows", "until 2024-01-14T06:00:00+00:00"]),
     ],
 )
-def test_every_night_ends_in_a_decision_with_its_reason(
-    after: Nights, night: str, decision: str, words: list[str]
+def test_every_run_ends_in_a_decision_with_its_reason(
+    after: RetrainRuns, run: str, decision: str, words: list[str]
 ) -> None:
-    verdict = getattr(after, night)
+    verdict = getattr(after, run)
     assert verdict.decision == decision
     for word in words:
         assert word in str(verdict)
     assert "\n" not in str(verdict)
 
 
-def test_what_is_served_is_the_candidate_of_the_last_promotion(after: Nights) -> None:
+def test_what_is_served_is_the_candidate_of_the_last_promotion(after: RetrainRuns) -> None:
     store = Store(after.folder / "store")
     digest = after.second.scores["candidate"].model
     assert served_digest(store.folder) == digest
-    model, said = store.load(str(after.second.current))
+    model, details = store.load(str(after.second.current))
     assert model.digest == digest
-    assert said["seen_until"] == after.second.seen_until == "2024-01-14T06:00:00+00:00"
-    assert said["judged_until"] == after.second.as_of == "2024-01-16T11:00:00+00:00"
+    assert details["seen_until"] == after.second.seen_until == "2024-01-14T06:00:00+00:00"
+    assert details["judged_until"] == after.second.as_of == "2024-01-16T11:00:00+00:00"
     assert runtime.load(store.previous).signature.horizon == 7
 
 
-def test_everybody_is_scored_on_the_same_windows(after: Nights) -> None:
+def test_all_models_are_scored_on_the_same_windows(after: RetrainRuns) -> None:
     """Through td.evaluate on a task made by hand: judging begins where the split says, in the candidate's scale."""
     verdict = after.second
     panel = job(after.folder).load(SECOND)
@@ -145,7 +145,7 @@ def test_everybody_is_scored_on_the_same_windows(after: Nights) -> None:
     assert verdict.scores["incumbent"].model == after.first.scores["candidate"].model
 
 
-def test_training_and_selection_do_not_see_the_judging_windows(after: Nights, tmp_path: Path) -> None:
+def test_training_and_selection_do_not_see_the_judging_windows(after: RetrainRuns, tmp_path: Path) -> None:
     df = retraining.frame()
     held_out = df["ds"] >= pd.Timestamp(str(after.first.judged_from))
     df.loc[held_out, ["load", "wind"]] = np.random.default_rng(7).normal(size=(int(held_out.sum()), 2)) * 1e3
@@ -156,24 +156,22 @@ def test_training_and_selection_do_not_see_the_judging_windows(after: Nights, tm
     assert verdict.scores["candidate"].mse != after.first.scores["candidate"].mse
 
 
-def test_every_verdict_is_in_the_history_and_in_its_run(after: Nights) -> None:
+def test_every_verdict_is_in_the_history_and_in_its_run(after: RetrainRuns) -> None:
     store = after.folder / "store"
     assert Store(store).history() == after[1:]
     assert Verdict.from_file(store / "last-verdict.json") == after.backwards
-    assert (
-        Verdict.from_file(store / str(after.first.run) / "verdict.json").decision == "kept"
-    )  # of the last night there
+    assert Verdict.from_file(store / str(after.first.run) / "verdict.json").decision == "kept"  # of the last run there
     assert Verdict.from_file(store / str(after.spoilt_first.run) / "verdict.json") == after.spoilt_first
     assert (store / str(after.first.run) / "recipe.toml").is_file()
 
 
-def test_a_finished_run_is_not_trained_again(after: Nights, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_trained_again(after: RetrainRuns, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TEACHER_BUILDER, "train", None)
-    monkeypatch.setattr(COOK, "distill", None)
+    monkeypatch.setattr(PIPELINE, "distill", None)
     assert run_job(same_job(after, copy), as_of=SECOND).decision == "kept"
 
 
-def test_data_that_ends_early_is_remarked(after: Nights, copy: Path) -> None:
+def test_data_that_ends_early_is_remarked(after: RetrainRuns, copy: Path) -> None:
     """As of a day without new rows: nothing is trained, and the verdict says how old the data is."""
     cut = retraining.frame().loc[lambda df: df["ds"] <= pd.Timestamp(SECOND, tz="UTC")]
     retraining.write_csv(copy / "fresh.csv", cut)
@@ -210,8 +208,8 @@ def losses(p_value: float | None, high: float | None) -> LossComparison:
 def test_the_gate(
     gate: Gate, candidate: float, incumbent: float | None, comparison: Any, decision: str, word: str
 ) -> None:
-    found = rule(gate, candidate=candidate, naive=2.0, incumbent=incumbent, comparison=comparison, first=False)
-    assert (found.decision, word in found.reason) == (decision, True), found.reason
+    ruling = rule(gate, candidate=candidate, naive=2.0, incumbent=incumbent, comparison=comparison, first=False)
+    assert (ruling.decision, word in ruling.reason) == (decision, True), ruling.reason
 
 
 def test_nothing_is_kept_where_nothing_is_served() -> None:
@@ -228,7 +226,7 @@ class Bench(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def bench(after: Nights) -> Bench:
+def bench(after: RetrainRuns) -> Bench:
     panel = job(after.folder).load(SECOND)
     cut = job(after.folder).cut(panel)
     task = Task(panel, context=29, horizon=7, split=cut.split)
@@ -254,22 +252,22 @@ def shaped(model: Deployed, **changes: Any) -> Deployed:
     ],
 )
 def test_an_incumbent_of_another_shape_is_kept(bench: Bench, change: dict[str, Any], word: str) -> None:
-    found = judge(Gate(), bench.task, bench.cut, bench.model, served(shaped(bench.model, **change)))
-    assert found["decision"] == "kept"
-    assert word in found["reason"]
-    assert "another store" in found["reason"]
-    assert set(found["scores"]) == {"candidate", "seasonal naive"}
+    ruling = judge(Gate(), bench.task, bench.cut, bench.model, served(shaped(bench.model, **change)))
+    assert ruling["decision"] == "kept"
+    assert word in ruling["reason"]
+    assert "another store" in ruling["reason"]
+    assert set(ruling["scores"]) == {"candidate", "seasonal naive"}
 
 
 def test_an_incumbent_with_a_longer_context_is_scored_on_the_same_windows(bench: Bench) -> None:
     longer = Task(bench.task.panel, context=47, horizon=7, split=bench.task.split)
     incumbent = export(train(LinearConfig(), longer), longer)
-    found = judge(Gate(), bench.task, bench.cut, bench.model, served(incumbent))
+    ruling = judge(Gate(), bench.task, bench.cut, bench.model, served(incumbent))
     alone = judge(Gate(), bench.task, bench.cut, bench.model, Served())
-    assert found["n_windows"] == alone["n_windows"] == len(bench.task.test)
-    assert found["scores"]["candidate"].mse == pytest.approx(alone["scores"]["candidate"].mse, rel=1e-12)
-    assert found["scores"]["incumbent"].mse != found["scores"]["candidate"].mse
-    assert found["p_value"] is not None
+    assert ruling["n_windows"] == alone["n_windows"] == len(bench.task.test)
+    assert ruling["scores"]["candidate"].mse == pytest.approx(alone["scores"]["candidate"].mse, rel=1e-12)
+    assert ruling["scores"]["incumbent"].mse != ruling["scores"]["candidate"].mse
+    assert ruling["p_value"] is not None
 
 
 def other(model: Deployed) -> Deployed:
@@ -278,7 +276,7 @@ def other(model: Deployed) -> Deployed:
 
 
 @pytest.mark.parametrize(
-    ("said", "decision", "word"),
+    ("details", "decision", "word"),
     [
         ({}, "promoted", "equal to the incumbent's"),
         ({"seen_until": None}, "kept", "does not say until when it has seen data"),
@@ -288,28 +286,28 @@ def other(model: Deployed) -> Deployed:
     ],
 )
 def test_an_incumbent_that_may_have_seen_the_windows_is_kept(
-    bench: Bench, said: dict[str, Any], decision: str, word: str
+    bench: Bench, details: dict[str, Any], decision: str, word: str
 ) -> None:
-    found = judge(Gate(), bench.task, bench.cut, other(bench.model), served(bench.model, **said))
-    assert (found["decision"], word in found["reason"]) == (decision, True), found["reason"]
+    ruling = judge(Gate(), bench.task, bench.cut, other(bench.model), served(bench.model, **details))
+    assert (ruling["decision"], word in ruling["reason"]) == (decision, True), ruling["reason"]
 
 
 @pytest.mark.parametrize(("until", "n_notes"), [("2024-01-14T06:00:00+00:00", 0), ("2024-01-14T07:00:00+00:00", 1)])
 def test_windows_that_judged_the_incumbent_before_are_remarked(bench: Bench, until: str, n_notes: int) -> None:
-    found = judge(Gate(), bench.task, bench.cut, other(bench.model), served(bench.model, judged_until=until))
-    assert len([note for note in found["notes"] if "favours it a little" in note]) == n_notes
+    ruling = judge(Gate(), bench.task, bench.cut, other(bench.model), served(bench.model, judged_until=until))
+    assert len([note for note in ruling["notes"] if "favours it a little" in note]) == n_notes
 
 
 def test_an_incumbent_that_forecasts_no_numbers_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = other(bench.model)
     monkeypatch.setattr(broken.predictor, "run", lambda context: np.full((len(context), 7, 2), np.nan, np.float32))
-    found = judge(Gate(), bench.task, bench.cut, bench.model, served(broken))
-    assert found["decision"] == "promoted"
-    assert "There was no usable incumbent" in found["reason"]
-    assert "The incumbent cannot be used" in found["notes"][0]
+    ruling = judge(Gate(), bench.task, bench.cut, bench.model, served(broken))
+    assert ruling["decision"] == "promoted"
+    assert "There was no usable incumbent" in ruling["reason"]
+    assert "The incumbent cannot be used" in ruling["notes"][0]
 
 
-def test_a_damaged_incumbent_is_replaced_and_not_gone_back_to(after: Nights, copy: Path) -> None:
+def test_a_damaged_incumbent_is_replaced_and_not_gone_back_to(after: RetrainRuns, copy: Path) -> None:
     graph = copy / "store" / "current" / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
     before = os.readlink(copy / "store/.live/previous")
@@ -321,7 +319,7 @@ def test_a_damaged_incumbent_is_replaced_and_not_gone_back_to(after: Nights, cop
 
 
 # ----------------------------------------------------------------------------------------------------------- roll back
-def test_rolling_back_swaps_and_swaps_again(after: Nights, copy: Path) -> None:
+def test_rolling_back_swaps_and_swaps_again(after: RetrainRuns, copy: Path) -> None:
     store = copy / "store"
     verdict = rollback(store)
     assert (verdict.decision, served_digest(store)) == ("rolled-back", after.first.scores["candidate"].model)
@@ -331,7 +329,7 @@ def test_rolling_back_swaps_and_swaps_again(after: Nights, copy: Path) -> None:
     assert served_digest(store) == after.second.scores["candidate"].model
 
 
-def test_a_model_rolled_back_by_hand_is_not_promoted_again(after: Nights, copy: Path) -> None:
+def test_a_model_rolled_back_by_hand_is_not_promoted_again(after: RetrainRuns, copy: Path) -> None:
     rollback(copy / "store")
     verdict = run_job(same_job(after, copy, gate=Gate(margin=0.5)), as_of=SECOND)
     assert (verdict.decision, "rolled back by hand" in verdict.reason) == ("kept", True)
@@ -339,15 +337,15 @@ def test_a_model_rolled_back_by_hand_is_not_promoted_again(after: Nights, copy: 
 
 
 def test_a_job_does_not_promote_over_a_model_it_has_not_judged(
-    after: Nights, copy: Path, monkeypatch: pytest.MonkeyPatch
+    after: RetrainRuns, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody rolls back while the job is judging, a model passes its gate, and is not promoted all the same."""
     store, fine = copy / "store", judge
 
     def meanwhile(*args: Any) -> dict[str, Any]:
-        found = fine(*args)
+        ruling = fine(*args)
         rollback(store)
-        return {**found, "decision": "promoted"}
+        return {**ruling, "decision": "promoted"}
 
     monkeypatch.setattr("tsdistill.retrain.runner.judge", meanwhile)
     verdict = run_job(same_job(after, copy), as_of=SECOND)
@@ -356,7 +354,7 @@ def test_a_job_does_not_promote_over_a_model_it_has_not_judged(
     assert Store(store).history()[-1] == verdict
 
 
-def test_there_must_be_something_to_go_back_to(after: Nights, copy: Path, tmp_path: Path) -> None:
+def test_there_must_be_something_to_go_back_to(after: RetrainRuns, copy: Path, tmp_path: Path) -> None:
     Store(tmp_path / "new", create=True)
     with pytest.raises(OrderError, match="has no previous model to go back to"):
         rollback(tmp_path / "new")
@@ -379,7 +377,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("error", [Stop(), OSError(errno.ENOSPC, "No space left on device")], ids=["kill", "full disk"])
 def test_stopped_at_any_step_the_store_serves_the_old_model_or_the_new_one(
-    after: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    after: RetrainRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     """A promotion is cut off before its first, second, third ... call of the system, until one gets through."""
     model, _ = Store(after.folder / "store").load("current")
@@ -388,16 +386,16 @@ def test_stopped_at_any_step_the_store_serves_the_old_model_or_the_new_one(
     n_steps, outcomes = 0, set()
     while True:
         store = Store(tmp_path / str(n_steps) / "store", create=True)
-        for each, name, over in ((new, f"0-{new.digest}", None), (old, f"1-{old.digest}", f"models/0-{new.digest}")):
-            store.promote(each, name, over=over, metrics={}, verdict=verdict)
+        for model, name, over in ((new, f"0-{new.digest}", None), (old, f"1-{old.digest}", f"models/0-{new.digest}")):
+            store.promote(model, name, over=over, metrics={}, verdict=verdict)
         left = n_steps
 
-        def cut_off(real: Any, *args: Any, **how: Any) -> Any:
+        def cut_off(real: Any, *args: Any, **options: Any) -> Any:
             nonlocal left
             left -= 1
             if left < 0:
                 raise error
-            return real(*args, **how)
+            return real(*args, **options)
 
         over, finished = f"models/1-{old.digest}", False
         with monkeypatch.context() as patch:
@@ -417,7 +415,7 @@ def test_stopped_at_any_step_the_store_serves_the_old_model_or_the_new_one(
         with store.locked():  # the next job mends: what is served and what the history says agree
             pass
         assert store.history()[-1].current == os.readlink(store.folder / ".live/current").removeprefix("../../")
-        assert not list(store.folder.glob(".live.new-*"))
+        assert not [*store.folder.glob(".live.new-*"), *store.folder.glob("*.part")]
         assert not list(store.folder.glob(".generations/.new-*"))
         if finished:
             break
@@ -426,7 +424,7 @@ def test_stopped_at_any_step_the_store_serves_the_old_model_or_the_new_one(
     assert outcomes == {("1", "0"), ("2", "1")}
 
 
-def test_old_runs_models_and_generations_are_removed(after: Nights, copy: Path) -> None:
+def test_old_runs_models_and_generations_are_removed(after: RetrainRuns, copy: Path) -> None:
     store = Store(copy / "store")
     for _ in range(5):
         store.roll_back()
@@ -443,7 +441,7 @@ def test_old_runs_models_and_generations_are_removed(after: Nights, copy: Path) 
         assert runtime.load(path).signature.context == 29
 
 
-def test_a_torn_line_in_the_history_does_not_tear_the_next(tmp_path: Path, after: Nights) -> None:
+def test_a_torn_line_in_the_history_does_not_tear_the_next(tmp_path: Path, after: RetrainRuns) -> None:
     store = Store(tmp_path / "store", create=True)
     (store.folder / "history.jsonl").write_text('{"decision": "ke')
     store.record(after.first)
@@ -461,7 +459,7 @@ def test_a_store_takes_no_folder_of_others(tmp_path: Path, other: str) -> None:
         Store(place, create=True)
 
 
-def test_of_two_jobs_one_runs(after: Nights, copy: Path) -> None:
+def test_of_two_jobs_one_runs(after: RetrainRuns, copy: Path) -> None:
     """Another process holds the lock; killed with -9, it does not hold it any more."""
     code = (
         f"import fcntl, time\nf = open({str(copy / 'store' / '.lock')!r}, 'a')\n"
@@ -536,11 +534,11 @@ def test_paths_of_a_job_are_relative_to_its_file(tmp_path: Path, monkeypatch: py
     (tmp_path / "my.toml").write_text('[data]\ndataset = "nyc-weather"\n[task]\nhorizon = 11\n')
     text = 'store = "../s"\nrecipe = "../my.toml"\n' + DATA
     monkeypatch.chdir("/")
-    found = Job.from_file(written_job(tmp_path / "deep", text))
-    assert Path(found.store).resolve() == tmp_path / "s"
-    assert found.data == found.recipe.data == Source(path=str(tmp_path / "deep" / "fresh.csv"))
-    assert found.recipe.task.horizon == 11
-    assert Job.from_toml(found.to_toml()) == found
+    read = Job.from_file(written_job(tmp_path / "deep", text))
+    assert Path(read.store).resolve() == tmp_path / "s"
+    assert read.data == read.recipe.data == Source(path=str(tmp_path / "deep" / "fresh.csv"))
+    assert read.recipe.task.horizon == 11
+    assert Job.from_toml(read.to_toml()) == read
 
 
 @pytest.mark.parametrize(
@@ -558,7 +556,7 @@ def test_paths_of_a_job_are_relative_to_its_file(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_data_that_cannot_be_used_ends_in_a_verdict_and_an_error(
-    after: Nights, tmp_path: Path, as_of: str | None, changes: dict[str, Any], words: list[str]
+    after: RetrainRuns, tmp_path: Path, as_of: str | None, changes: dict[str, Any], words: list[str]
 ) -> None:
     if "data" in changes:
         path = str(changes["data"].path).format(csv=after.folder / "fresh.csv")
@@ -572,18 +570,20 @@ def test_data_that_cannot_be_used_ends_in_a_verdict_and_an_error(
         assert word in str(caught.value)
 
 
-def test_data_without_stamps_is_refused(after: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_without_stamps_is_refused(after: RetrainRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Panel.from_frame(retraining.frame()[["load", "wind"]], time=None)
     monkeypatch.setattr(Source, "load", lambda self: bare)
     with pytest.raises(DataError, match="needs data with time stamps"):
         run_job(same_job(after, tmp_path))
 
 
-def test_what_a_disk_refuses_is_an_artifact_error(after: Nights, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_disk_refuses_is_an_artifact_error(
+    after: RetrainRuns, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tsdistill.recipe.workspace.os.replace", full)
+    monkeypatch.setattr("tsdistill.files.os.replace", full)
     with pytest.raises(ArtifactError, match=r"No space left on device\. Make room"):
         run_job(same_job(after, copy), as_of=SECOND)
     assert served_digest(copy / "store") == after.second.scores["candidate"].model
@@ -601,8 +601,8 @@ def shell(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return 0
 
 
-def test_a_nightly_job_prints_one_line(
-    after: Nights, copy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_job_prints_one_line(
+    after: RetrainRuns, copy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = copy / "job.json"
     path.write_text(same_job(after, copy).to_json())
@@ -620,7 +620,7 @@ def test_a_nightly_job_prints_one_line(
 
 
 def test_an_error_is_one_paragraph_and_an_exit_code(
-    after: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    after: RetrainRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "job.json"
     path.write_text(same_job(after, tmp_path).to_json())
@@ -660,9 +660,9 @@ def test_a_database_that_is_down_gives_one_clear_error_without_the_password(
     assert out == ""
     assert len(err.splitlines()) == 1
     assert "Cannot read from postgresql+psycopg://127.0.0.1:9/load" in err
-    told = everything_in(tmp_path / "store") + err.encode()
+    output = everything_in(tmp_path / "store") + err.encode()
     for form in (PASSWORD, "tr0ub", "%2F3"):
-        assert form.encode() not in told
+        assert form.encode() not in output
     assert Store(tmp_path / "store").history()[0].error == "DataError"
 
 
@@ -694,8 +694,8 @@ def test_a_job_from_a_database_leaves_its_password_nowhere(
     with pytest.raises(DataError) as caught:
         run_job(made, as_of=SECOND)
     written = made.to_toml()
-    told = "".join([*capfd.readouterr(), caplog.text, str(caught.value), repr(made), written])
-    assert password not in told
+    output = "".join([*capfd.readouterr(), caplog.text, str(caught.value), repr(made), written])
+    assert password not in output
     assert password.encode() not in everything_in(tmp_path / "store")
     (tmp_path / "job.toml").write_text(written)
     if form == "user:password":

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-import retraining
 
+from tests import retraining
 from tsdistill import runtime
 from tsdistill.retrain import Gate, Store
 
@@ -59,7 +59,7 @@ def start(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def killed(process: subprocess.Popen[str], seconds: float, *, n_jobs: int = 0) -> tuple[str, str]:
-    """What a process said until it was killed, some seconds after it had finished some jobs."""
+    """The output of a process until it was killed, some seconds after it had finished some jobs."""
     assert process.stdout is not None
     for _ in range(n_jobs):
         assert process.stdout.readline() in ("promoted\n", "kept\n")

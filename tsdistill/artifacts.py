@@ -20,6 +20,7 @@ from tsdistill import runtime
 from tsdistill.data.task import Signature
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed
 from tsdistill.exporting import Deployed
+from tsdistill.files import flush_folder, write_new
 from tsdistill.formats import parse_json
 from tsdistill.manifest import Manifest
 from tsdistill.models import MODELS, Forecaster
@@ -72,10 +73,10 @@ def save(model: Forecaster | Deployed, folder: str | Path, *, metrics: Mapping[s
         _refuse_foreign(target)
         with _scratch(target) as scratch:
             for name, content in files.items():
-                _write(scratch / name, content)
+                write_new(scratch / name, content)
             # The manifest last: a folder without one is no artifact.
-            _write(scratch / manifests.NAME, manifest.to_bytes())
-            _flush(scratch)
+            write_new(scratch / manifests.NAME, manifest.to_bytes())
+            flush_folder(scratch)
             _put_in_place(scratch, target)
     except ArtifactError:
         raise
@@ -119,28 +120,28 @@ def load(folder: str | Path) -> Forecaster | Deployed:
                 shapes = config.build(signature).state_dict()
     except ConfigError as error:
         raise ArtifactError(f"{folder} was made by another version of tsdistill: {error}") from error
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # what torch says of sizes that cannot be
-        what = str(error).splitlines()[0]
-        raise ArtifactError(f"{folder} holds no forecaster that could be built: {what}. Save it again.") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch's errors for impossible sizes
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{folder} holds no forecaster that could be built: {reason}. Save it again.") from error
     if manifest.deployment is None:
         weights = _fitting(shapes, contents[manifests.WEIGHTS], folder)
         model = config.build(signature)
         model.load_state_dict(weights)
         model.lineage = lineage
         return model.eval()
-    found = manifest.deployment
+    deployment = manifest.deployment
     deployed = Deployed(
         onnx=contents[manifests.MODEL],
         config=config,
         signature=signature,
-        precision=found.precision,
+        precision=deployment.precision,
         lineage=lineage,
-        n_parameters=found.n_parameters,
+        n_parameters=deployment.n_parameters,
         golden=runtime.golden_windows(contents[manifests.GOLDEN], signature, levels_of(config)),
-        parity=found.parity,
-        isolate=found.isolate,
+        parity=deployment.parity,
+        isolate=deployment.isolate,
     )
-    deployed.predictor  # noqa: B018 - a graph that cannot be loaded is found here, not at the first forecast
+    deployed.predictor  # noqa: B018 - a graph that cannot be loaded is an error here, not at the first forecast
     return deployed
 
 
@@ -225,27 +226,27 @@ def _packed(model: Forecaster | Deployed, metrics: Mapping[str, Any] | None) -> 
     return manifest, files
 
 
-def _fitting(wanted: Mapping[str, torch.Tensor], content: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
+def _fitting(expected: Mapping[str, torch.Tensor], content: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a file of weights; every one that does not fit the model is listed in one error."""
     from safetensors.torch import load as unpack
 
-    found: dict[str, torch.Tensor] = unpack(content)
-    problems = [f"tensor {name!r} is missing" for name in wanted.keys() - found.keys()]
-    problems += [f"tensor {name!r} is not the model's" for name in found.keys() - wanted.keys()]
-    for name in wanted.keys() & found.keys():
-        ours, theirs = wanted[name], found[name]
-        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+    weights: dict[str, torch.Tensor] = unpack(content)
+    problems = [f"tensor {name!r} is missing" for name in expected.keys() - weights.keys()]
+    problems += [f"tensor {name!r} is not the model's" for name in weights.keys() - expected.keys()]
+    for name in expected.keys() & weights.keys():
+        parameter, weight = expected[name], weights[name]
+        if (parameter.shape, parameter.dtype) != (weight.shape, weight.dtype):
             problems.append(
-                f"tensor {name!r} must be {ours.dtype} of shape {tuple(ours.shape)}, got {theirs.dtype} of shape "
-                f"{tuple(theirs.shape)}"
+                f"tensor {name!r} must be {parameter.dtype} of shape {tuple(parameter.shape)}, got {weight.dtype} of "
+                f"shape {tuple(weight.shape)}"
             )
     if problems:
         raise ArtifactError(listed([f"{problem}." for problem in sorted(problems)], f"the weights in {folder}"))
-    return found
+    return weights
 
 
 def _refuse_foreign(target: Path) -> None:
-    """ArtifactError when the target holds anything but an artifact of ours."""
+    """ArtifactError when the target holds anything but an artifact."""
     if not os.path.lexists(target):
         return
     if not target.is_dir():
@@ -255,10 +256,10 @@ def _refuse_foreign(target: Path) -> None:
         return
     try:
         values = parse_json((target / manifests.NAME).read_bytes())
-        ours = set(values["files"]) | {manifests.NAME} if values["kind"] in manifests.KINDS else set()
+        listed_names = set(values["files"]) | {manifests.NAME} if values["kind"] in manifests.KINDS else set()
     except (OSError, ValueError, KeyError, TypeError):
-        ours = set()
-    if others := sorted(names - ours):
+        listed_names = set()
+    if others := sorted(names - listed_names):
         raise ArtifactError(
             f"`folder` must be new, empty or an artifact, but {target} holds other things: {', '.join(others[:5])}"
             f"{', ...' if len(others) > 5 else ''}. Choose another folder, or delete this one yourself."
@@ -303,7 +304,7 @@ def _put_in_place(scratch: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             os.rename(target, old)
-    _flush(target.parent)
+    flush_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -345,24 +346,6 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
         except OSError:  # held by another save, or a file system without locks
             free = False
         yield free
-    finally:
-        os.close(handle)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
 

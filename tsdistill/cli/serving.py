@@ -57,9 +57,9 @@ def predict(
     if out is None:
         typer.echo(forecast.to_csv(index=False), nl=False)
         return
-    from tsdistill.recipe import write_text
+    from tsdistill.files import write_atomic
 
-    write_text(out, forecast.to_csv(index=False))
+    write_atomic(out, forecast.to_csv(index=False))
 
 
 def verify(

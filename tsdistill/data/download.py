@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tsdistill.errors import DataError
+from tsdistill.files import AtomicWriter
 
 CHUNK = 1 << 16
 PATIENCE_SECONDS = 30
@@ -33,25 +32,16 @@ def download(
     Raises:
         DataError: the address cannot be reached, the connection broke off, or the folder cannot be written.
     """
-    partial: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            _fetch(url, file.write, target.name, sys.stderr.isatty() if progress is None else progress)
-            file.flush()
-            os.fsync(file.fileno())
-        content = check(Path(partial).read_bytes())
-        os.replace(partial, target)
-        partial = None
+        with AtomicWriter(target) as writer:
+            _fetch(url, writer.file.write, target.name, sys.stderr.isatty() if progress is None else progress)
+            writer.file.flush()
+            content = check(writer.partial.read_bytes())
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is an open answer as well as an error
         raise DataError(f"Cannot download {url}: {str(error).rstrip('.') or type(error).__name__}. {remedy}") from None
-    finally:
-        if partial is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
     return content
 
 

@@ -17,7 +17,7 @@ from tsdistill.recipe.teacher import (
     TeacherSpec,
 )
 from tsdistill.recipe.teacher_builder import make_teacher
-from tsdistill.recipe.workspace import Workspace, write_text
+from tsdistill.recipe.workspace import Workspace
 
 register = TEACHERS.register
 """Make a teacher spec of your own one that recipes can name. See `Family`."""
@@ -49,5 +49,4 @@ __all__ = [
     "read_recipe",
     "register",
     "run",
-    "write_text",
 ]

@@ -12,12 +12,13 @@ from tsdistill.data import Task
 from tsdistill.distillation import distill
 from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
+from tsdistill.files import write_atomic
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import Pruning, prune
 from tsdistill.quantization import quantize
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
-from tsdistill.recipe.workspace import Model, Workspace, write_text
+from tsdistill.recipe.workspace import Model, Workspace
 from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
@@ -91,7 +92,7 @@ def run(
     """
     workspace = Workspace(out, cache=cache, say=say)
     with workspace.locked():
-        write_text(workspace.folder / "recipe.toml", from_anywhere(recipe).to_toml())
+        write_atomic(workspace.folder / "recipe.toml", from_anywhere(recipe).to_toml())
         task = recipe.task.build(recipe.data.load())
         for name in recipe.baselines:
             statistical(name, task)  # refused, if at all, before anything is trained
@@ -258,9 +259,9 @@ def make_report(
     # Gone before anything is replaced: a mark must never stand beside a report it was not made for.
     mark.unlink(missing_ok=True)
     report = compare(models, task, baselines=baselines, progress=progress)
-    write_text(path, report.to_json())
+    write_atomic(path, report.to_json())
     report.to_html(page)
-    write_text(mark, key)
+    write_atomic(mark, key)
     workspace.log(stage="report")
     return report
 

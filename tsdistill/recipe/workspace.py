@@ -5,18 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tsdistill.artifacts import load, save
 from tsdistill.errors import ArtifactError, OrderError
 from tsdistill.exporting import Deployed
+from tsdistill.files import Busy, append_line, lock, write_atomic
 from tsdistill.models import Forecaster, versions
 from tsdistill.spec import digest_of
 
@@ -46,15 +43,12 @@ class Workspace:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder; a second run on it is refused instead of writing between the lines."""
-        lock = FileLock(self.folder / ".lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            held = lock(self.folder / ".lock", timeout=0)
+        except Busy:
             raise OrderError(f"Another run is writing to {self.folder}. Wait for it, or name another folder.") from None
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
     def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path | None], Model]) -> Model:
         """What `make(checkpoint)` gives, made now or taken from an earlier run with the same inputs.
@@ -75,7 +69,7 @@ class Workspace:
         save(model, home)
         if model.control is not None:
             save(model.control, _control(home))
-        write_text(mark, f"{key}{' with control' if model.control is not None else ''}\n")
+        write_atomic(mark, f"{key}{' with control' if model.control is not None else ''}\n")
         for left in checkpoint.parent.glob(f"*{name}-{key}*"):
             left.unlink()
         seconds = time.perf_counter() - began
@@ -105,23 +99,7 @@ class Workspace:
     def log(self, **event: Any) -> None:
         """Add a line to log.jsonl."""
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event})
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside the target and rename, so that a reader sees the old text or the new one."""
-    # Not a tempfile: those are for their owner's eyes only, and a report is for whoever may read the folder.
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(beside, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+        append_line(self.folder / "log.jsonl", line)
 
 
 def _control(home: Path) -> Path:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tsdistill.errors import ArtifactError
+from tsdistill.files import write_atomic
 from tsdistill.report import words
 from tsdistill.report.figures import colours, figures
 from tsdistill.report.records import Measurements, Row
@@ -28,7 +27,7 @@ def put(page: str, path: Path, what: str) -> Path:
     """Write a page where nobody ever sees half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, page.encode())
+        write_atomic(path, page)
     except OSError as error:
         raise ArtifactError(
             f"Cannot write the {what} to {path}: {error.strerror or error}. Name a file in a folder you may write to."
@@ -113,21 +112,3 @@ def _nested(report: Measurements) -> list[tuple[str, str]]:
         )
         for name, value in tables.items()
     ]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that no reader ever sees half a file."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files for their owner alone; a report is for whoever may read the folder.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(beside, 0o666 & ~umask)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

@@ -78,7 +78,7 @@ class Verdict(Spec):
         decision: "promoted" (the candidate is served), "kept" (the incumbent stays), "rejected-first" (no model is
             served yet and the candidate is not good enough), "failed" (see `error`) or "rolled-back" (by hand).
         reason: Why, in words and numbers.
-        notes: What a reader of the numbers should know besides.
+        notes: Remarks on the numbers.
         time: When it was written (UTC).
         as_of: Newest row of the data.
         seen_until: Newest row that the candidate's training and selection saw.
@@ -93,7 +93,7 @@ class Verdict(Spec):
         job: Digest of the job.
         run: Folder of the run, relative to the store.
         current: Folder of the served model afterwards, relative to the store.
-        seconds: What the job took.
+        seconds: Duration of the job.
         error: Kind of error of a failed job.
 
     Example:
@@ -171,24 +171,24 @@ def rule(
         return Ruling(
             "promoted", f"{begins}; the candidate's MSE {candidate:.4g} is {_apart(candidate, naive)} {against_naive}."
         )
-    told = f"The candidate's MSE {candidate:.4g} is {_apart(candidate, incumbent)} the incumbent's {incumbent:.4g}"
-    told += f" ({_significance(comparison)}; seasonal naive {naive:.4g})"
-    wanted = incumbent * (1 - gate.min_improvement)
-    if candidate <= wanted * (1 + SAME):
+    numbers = f"The candidate's MSE {candidate:.4g} is {_apart(candidate, incumbent)} the incumbent's {incumbent:.4g}"
+    numbers += f" ({_significance(comparison)}; seasonal naive {naive:.4g})"
+    highest = incumbent * (1 - gate.min_improvement)
+    if candidate <= highest * (1 + SAME):
         p_value = comparison.p_value if comparison is not None else None
         if gate.max_p_value is None or (p_value is not None and p_value <= gate.max_p_value):
-            return Ruling("promoted", f"{told}.")
-        return Ruling("kept", f"{told}: not beyond chance, which the gate asks for (p <= {gate.max_p_value:g}).")
+            return Ruling("promoted", f"{numbers}.")
+        return Ruling("kept", f"{numbers}: not beyond chance, which the gate asks for (p <= {gate.max_p_value:g}).")
     if gate.margin is not None:
         high = comparison.high if comparison is not None else None
         allowed = gate.margin * incumbent
         if high is not None and high < allowed:
-            return Ruling("promoted", f"{told}: at most {high:.2g} worse, within the margin of {allowed:.2g}.")
-        shown = "cannot be tested on so few windows" if high is None else f"could be {high:.2g} worse"
-        return Ruling("kept", f"{told}: it {shown}, and the margin is {allowed:.2g}.")
+            return Ruling("promoted", f"{numbers}: at most {high:.2g} worse, within the margin of {allowed:.2g}.")
+        disadvantage = "cannot be tested on so few windows" if high is None else f"could be {high:.2g} worse"
+        return Ruling("kept", f"{numbers}: it {disadvantage}, and the margin is {allowed:.2g}.")
     if candidate <= incumbent:
-        return Ruling("kept", f"{told}: the gate asks for {100 * gate.min_improvement:.3g} % below.")
-    return Ruling("kept", f"{told}.")
+        return Ruling("kept", f"{numbers}: the gate asks for {100 * gate.min_improvement:.3g} % below.")
+    return Ruling("kept", f"{numbers}.")
 
 
 def _apart(value: float, reference: float) -> str:

@@ -1,4 +1,4 @@
-"""A retraining job as data: where fresh data comes from, what is cooked, how it is judged, where it is served."""
+"""A retraining job as data: where fresh data comes from, the recipe, how it is judged, where it is served."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Job(Spec):
     `task.split` are replaced: the job says where data comes from, and cuts it so that the newest `judge` steps are seen
     by neither training nor selection.
 
-    Use it for a model that is served and has to follow its data. To cook a recipe once, use `tsdistill.run`.
+    Use it for a model that is served and has to follow its data. To run a recipe once, use `tsdistill.run`.
 
     Args:
         store: Folder of the served model, the one before it, the runs and the history.
         data: Where the fresh data is read from; it needs time stamps.
-        recipe: What to cook: a recipe, or the path of its TOML or JSON file; by default the recipe of `tsdistill run`.
+        recipe: A recipe, or the path of its TOML or JSON file; by default the recipe of `tsdistill run`.
         judge: Newest steps held out to judge by; 8 horizons by default.
         validation: Steps before them used for selection (early stopping, INT8 or not); by default a tenth of the rows,
             at least `judge`.
@@ -175,7 +175,7 @@ class Job(Spec):
 
 
 class Cut(NamedTuple):
-    """How fresh data is cut: the split, and the stamps that say who has seen what.
+    """How fresh data is cut: the split, and the stamps that say which rows were seen by what.
 
     Args:
         split: Training, validation, and the judging windows as the test part.

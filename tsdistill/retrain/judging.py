@@ -23,14 +23,14 @@ class Served:
     Args:
         folder: Its folder, relative to the store; None when nothing is served yet.
         model: The incumbent; None when there is none or it is damaged.
-        said: What its artifact says of its own retraining.
+        details: Of its own retraining, from its manifest.
         problem: Why it cannot be used.
         rolled_back: Digest of the model that was last taken back by hand.
     """
 
     folder: str | None = None
     model: Deployed | None = None
-    said: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
     rolled_back: str | None = None
 
@@ -38,11 +38,13 @@ class Served:
 def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served) -> dict[str, Any]:
     """Decision, reason and numbers, as fields of a `Verdict`.
 
-    Everybody is scored on every window of the task's test part, in the task's scale. An incumbent with a longer context
+    All are scored on every window of the task's test part, in the task's scale. An incumbent with a longer context
     gets it from the rows before; one that cannot be scored on these windows is kept, or not counted if it is damaged.
     """
-    incumbent, notes = served.model, [served.problem] if served.problem else []
-    judged, obstacle = task, None
+    incumbent = served.model
+    notes = [served.problem] if served.problem else []
+    judged = task
+    obstacle = None
     if incumbent is not None:
         judged, obstacle = _common_task(task, incumbent)
         if obstacle is not None:
@@ -55,13 +57,13 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
             scores["incumbent"] = score(incumbent, judged, "test")
         except DataError as error:
             notes.append(f"The incumbent cannot be used: {error}")
-        until = served.said.get("judged_until")
+        until = served.details.get("judged_until")
         if obstacle is None and until is not None and moment(until) >= moment(cut.judged_from):
             notes.append(
                 "Some of these windows also judged the incumbent when it was promoted, which favours it a little."
             )
     comparison = _compared(scores, task.horizon)
-    errors = {name: found.to_dict() for name, found in scores.items()}
+    errors = {name: measured.to_dict() for name, measured in scores.items()}
     ruling = rule(
         gate,
         candidate=errors["candidate"]["mse"],
@@ -73,13 +75,13 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
     )
     known = {"candidate": _known(candidate, cut.seen_until), NAIVE: {}}
     if incumbent is not None:
-        known["incumbent"] = _known(incumbent, served.said.get("seen_until"))
+        known["incumbent"] = _known(incumbent, served.details.get("seen_until"))
     return {
         "decision": ruling.decision,
         "reason": ruling.reason,
         "notes": tuple(notes),
         "n_windows": len(judged.test),
-        "scores": {name: Score(mse=found["mse"], mae=found["mae"], **known[name]) for name, found in errors.items()},
+        "scores": {name: Score(mse=values["mse"], mae=values["mae"], **known[name]) for name, values in errors.items()},
         "difference": comparison.mean_difference if comparison else None,
         "low": comparison.low if comparison else None,
         "high": comparison.high if comparison else None,
@@ -89,7 +91,8 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
 
 def _common_task(task: Task, incumbent: Deployed) -> tuple[Task, str | None]:
     """A task both can be scored on, with the same windows and scale; or why there is none."""
-    signature, remedy = incumbent.signature, "To serve forecasts of another shape, give the job another store."
+    signature = incumbent.signature
+    remedy = "To serve forecasts of another shape, give the job another store."
     if signature.frequency != task.panel.frequency:
         problem = f"it forecasts steps of {signature.frequency}, the data has steps of {task.panel.frequency}"
         return task, f"The incumbent cannot be compared: {problem}. {remedy}"
@@ -112,22 +115,23 @@ def _same(candidate: Deployed, incumbent: Deployed, served: Served) -> str | Non
 
 def _unfair(served: Served, cut: Cut) -> str | None:
     """Why the judging windows are no fair test of the incumbent."""
-    seen = served.said.get("seen_until")
+    seen = served.details.get("seen_until")
     if seen is None:
         return "The incumbent does not say until when it has seen data, so these windows may be no test of it."
     if moment(seen) < moment(cut.judged_from):
         return None
     return (
         f"The incumbent has seen these windows: it was trained and selected on data until {seen}, judging begins at "
-        f"{cut.judged_from}. Nothing fair can be said. Run with newer data (or a later --as-of), or with another store."
+        f"{cut.judged_from}. No fair comparison is possible. Run with newer data (or a later --as-of), or with another "
+        "store."
     )
 
 
 def _compared(scores: Mapping[str, Scores], horizon: int) -> LossComparison | None:
     if "incumbent" not in scores:
         return None
-    ours, theirs = scores["candidate"], scores["incumbent"]
-    return compare_losses(ours.window_losses, theirs.window_losses, horizon=horizon, times=ours.times)
+    candidate, incumbent = scores["candidate"], scores["incumbent"]
+    return compare_losses(candidate.window_losses, incumbent.window_losses, horizon=horizon, times=candidate.times)
 
 
 def _known(model: Deployed, seen_until: str | None) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from tsdistill.data import Panel, Task
 from tsdistill.data.split import in_zone
 from tsdistill.errors import ArtifactError, TsdistillError
 from tsdistill.exporting import Deployed
+from tsdistill.files import write_atomic
 from tsdistill.models import versions
-from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_teacher, write_text
+from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_teacher
 from tsdistill.retrain.gate import Verdict
 from tsdistill.retrain.job import Cut, Job
 from tsdistill.retrain.judging import Served, judge
@@ -39,7 +40,7 @@ def run_job(
 
     The newest `job.judge` steps are held out from training and selection. Candidate, incumbent and seasonal naive
     forecast are scored on all their windows, in the candidate task's scale, and the job's gate decides. A promotion is
-    one atomic step; the model served before is kept as `previous`. Whatever happens, a verdict is written to the store.
+    one atomic step; the model served before is kept as `previous`. A verdict is written to the store in every case.
 
     The incumbent is kept, and the verdict says why, when a comparison would be unfair or impossible: it was trained or
     selected on the judging windows (`as_of` going backwards), it forecasts other steps or channels, the candidate is
@@ -73,13 +74,13 @@ def run_job(
     began = time.perf_counter()
     store = Store(job.store, create=True)
     with _disk_errors(store), store.locked():
-        night = _RetrainRun(job, store, began, progress, say)
+        run = _RetrainRun(job, store, began, progress, say)
         try:
-            verdict = night.verdict(as_of)
+            verdict = run.verdict(as_of)
         except Exception as error:
-            # A full disk takes no verdict either; the error itself goes to the caller.
+            # On a full disk the verdict cannot be written either; the error itself goes to the caller.
             with suppress(OSError):
-                store.record(night.failed(error))
+                store.record(run.failed(error))
             raise
         store.tidy(job.keep_runs)
     return verdict
@@ -113,7 +114,7 @@ def rollback(store: str | Path) -> Verdict:
 
 @dataclass
 class _RetrainRun:
-    """One job at work; it keeps what is known so far, so that a failure can tell as much."""
+    """One run of a job; it keeps what is known so far, so that the verdict of a failure holds it too."""
 
     job: Job
     store: Store
@@ -125,35 +126,37 @@ class _RetrainRun:
     data: str | None = None
 
     def verdict(self, as_of: Any) -> Verdict:
-        """Cook, judge, promote, record."""
+        """Run the recipe, judge, promote, record."""
         panel = self.job.load(as_of)
         self.cut = cut = self.job.cut(panel)
         recipe = self.job.recipe if self.job.seed is None else self.job.recipe.with_seed(self.job.seed)
         recipe = recipe.replace(task=recipe.task.replace(split=cut.split))
         task = recipe.task.build(panel)
         self.data = task.fingerprint
-        candidate = self._cook(recipe, task, cut)
+        candidate = self._candidate(recipe, task, cut)
         served = self._served()
-        found = judge(self.job.gate, task, cut, candidate, served)
-        found["notes"] += _behind(panel, as_of)
-        verdict = self._told(current=served.folder, **found)
+        ruling = judge(self.job.gate, task, cut, candidate, served)
+        ruling["notes"] += _behind(panel, as_of)
+        verdict = self._verdict_with(current=served.folder, **ruling)
         if verdict.decision == "promoted":
             return self._promote(candidate, served, cut, verdict)
         self.store.record(verdict)
         return verdict
 
     def failed(self, error: Exception) -> Verdict:
-        """The verdict of a job that could not come to one."""
+        """The verdict of a job that failed."""
         reason = str(error) if isinstance(error, TsdistillError) else f"{type(error).__name__}: {error}"
-        return self._told(decision="failed", reason=reason, error=type(error).__name__, current=self.store.served())
+        return self._verdict_with(
+            decision="failed", reason=reason, error=type(error).__name__, current=self.store.served()
+        )
 
-    def _cook(self, recipe: Recipe, task: Task, cut: Cut) -> Deployed:
+    def _candidate(self, recipe: Recipe, task: Task, cut: Cut) -> Deployed:
         """The recipe's last model; a job that was killed finds its finished stages by data, recipe and version."""
         key = digest_of([recipe.to_dict(), task.fingerprint, task.test.fingerprint, versions()["tsdistill"]])
         self.run = f"runs/{_compact(cut.as_of)}-{key[:8]}"
         workspace = Workspace(self.store.folder / self.run, say=self.say)
         with workspace.locked():
-            write_text(workspace.folder / "recipe.toml", recipe.to_toml())
+            write_atomic(workspace.folder / "recipe.toml", recipe.to_toml())
             teacher = make_teacher(recipe, task, workspace, self.progress)
             models: dict[str, Any] = {"teacher": teacher}
             models |= make_models(recipe, task, teacher, workspace, progress=self.progress)
@@ -169,14 +172,14 @@ class _RetrainRun:
         if folder is None:
             return Served()
         try:
-            model, said = self.store.load(folder)
+            model, details = self.store.load(folder)
         except ArtifactError as error:
             return Served(folder, problem=f"The incumbent cannot be loaded: {error}", rolled_back=rolled_back)
-        return Served(folder, model, said, rolled_back=rolled_back)
+        return Served(folder, model, details, rolled_back=rolled_back)
 
     def _promote(self, candidate: Deployed, served: Served, cut: Cut, verdict: Verdict) -> Verdict:
-        said = {"seen_until": cut.seen_until, "judged_until": cut.as_of, "job": self.job.digest, "run": self.run}
-        metrics = {"judged_mse": verdict.scores["candidate"].mse, "retrain": said}
+        details = {"seen_until": cut.seen_until, "judged_until": cut.as_of, "job": self.job.digest, "run": self.run}
+        metrics = {"judged_mse": verdict.scores["candidate"].mse, "retrain": details}
         name = f"{_compact(cut.as_of)}-{candidate.digest}"
         promoted = self.store.promote(candidate, name, over=served.folder, metrics=metrics, verdict=verdict)
         if promoted is not None:
@@ -188,7 +191,7 @@ class _RetrainRun:
         self.store.record(verdict)
         return verdict
 
-    def _told(self, **values: Any) -> Verdict:
+    def _verdict_with(self, **values: Any) -> Verdict:
         cut = {} if self.cut is None else self.cut._asdict()
         cut.pop("split", None)
         return Verdict(
@@ -216,15 +219,15 @@ def _behind(panel: Panel, as_of: Any) -> tuple[str, ...]:
 
 @contextmanager
 def _disk_errors(store: Store) -> Iterator[None]:
-    """What a disk refuses is an `ArtifactError`, whoever was writing."""
+    """Turn an error of the disk into an `ArtifactError`, whoever was writing."""
     try:
         yield
     except TsdistillError:
         raise
     except (OSError, SafetensorError) as error:
-        told = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise ArtifactError(
-            f"Cannot write to the store {store.folder}: {told}. Make room or check permissions; what is served is "
+            f"Cannot write to the store {store.folder}: {reason}. Make room or check permissions; what is served is "
             "whole."
         ) from error
 

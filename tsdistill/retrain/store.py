@@ -1,6 +1,6 @@
 """Where served models live: `current` and `previous` change together, in one atomic step, and every verdict is kept.
 
-store.json              says that this folder is a store
+store.json              marks this folder as a store
 current, previous       the served model and the one before it: links that lead through `.live`
 .live                   link to one of .generations/; replacing it is the atomic step
 .generations/000007/    current and previous of one moment, and the verdict that led to it
@@ -22,19 +22,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import load, save
 from tsdistill.errors import ArtifactError, OrderError
 from tsdistill.exporting import Deployed
-from tsdistill.recipe import write_text
+from tsdistill.files import PARTIAL, Busy, append_line, flush_folder, lock, replace_link, write_atomic
 from tsdistill.retrain.gate import Verdict
 from tsdistill.spec import SCHEMA_VERSION
 
 MARK = "store.json"
 GENERATIONS_KEPT = 3
-"""A reader that followed `.live` a moment ago still finds what it was following."""
+"""A reader that followed `.live` a moment ago can still read what it leads to."""
 SWAP_SECONDS = 30.0
 
 
@@ -77,7 +75,7 @@ class Store:
                     f"`store` must be a new folder, an empty one or a store, but {folder} holds {', '.join(others[:5])}"
                     f"{', ...' if len(others) > 5 else ''}. Name another folder."
                 )
-            write_text(self.folder / MARK, json.dumps({"kind": "tsdistill-store", "schema_version": SCHEMA_VERSION}))
+            write_atomic(self.folder / MARK, json.dumps({"kind": "tsdistill-store", "schema_version": SCHEMA_VERSION}))
         except ArtifactError:
             raise
         except OSError as error:
@@ -86,19 +84,16 @@ class Store:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the store for one job; a second is refused at once. The kernel drops a killed process's lock."""
-        lock = FileLock(self.folder / ".lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            held = lock(self.folder / ".lock", timeout=0)
+        except Busy:
             raise OrderError(f"Another job is retraining {self.folder}. Wait for it to end.") from None
-        try:
+        with held:
             self._mend()
             yield
-        finally:
-            lock.release()
 
     def load(self, folder: str) -> tuple[Deployed, dict[str, Any]]:
-        """A model by its folder, relative to the store, and what it says of its retraining.
+        """A model by its folder, relative to the store, and the details of its retraining.
 
         Raises:
             ArtifactError: it is damaged.
@@ -128,7 +123,7 @@ class Store:
             model: What to serve.
             name: Folder name for it; by stamp and digest.
             over: What was served when it was judged, as `served()` gave it.
-            metrics: What the model shall say of itself.
+            metrics: Kept in the model's manifest.
             verdict: Kept with the change, so that no kill can separate them.
 
         Returns:
@@ -160,10 +155,10 @@ class Store:
                     f"{self.folder} has no previous model to go back to. There is one once a model was promoted "
                     "over another."
                 )
-            _, said = self.load(previous)
+            _, details = self.load(previous)
             verdict = Verdict(
                 decision="rolled-back",
-                reason=f"{previous} is served now (data until {said.get('seen_until')}); before, it was {current}.",
+                reason=f"{previous} is served now (data until {details.get('seen_until')}); before, it was {current}.",
                 time=now(),
                 current=previous,
             )
@@ -173,10 +168,10 @@ class Store:
 
     def record(self, verdict: Verdict) -> None:
         """Write a verdict: into the history, as the last one, and into its run's folder."""
-        _append(self.folder / "history.jsonl", _line(verdict))
-        write_text(self.folder / "last-verdict.json", verdict.to_json() + "\n")
+        append_line(self.folder / "history.jsonl", _line(verdict))
+        write_atomic(self.folder / "last-verdict.json", verdict.to_json() + "\n")
         if verdict.run is not None and (self.folder / verdict.run).is_dir():
-            write_text(self.folder / verdict.run / "verdict.json", verdict.to_json() + "\n")
+            write_atomic(self.folder / verdict.run / "verdict.json", verdict.to_json() + "\n")
 
     def history(self) -> tuple[Verdict, ...]:
         """Every verdict, oldest first."""
@@ -208,43 +203,41 @@ class Store:
         for which, target in (("current", current), ("previous", previous)):
             if target is not None:
                 os.symlink(f"../../{target}", fresh / which)
-        write_text(fresh / "verdict.json", verdict.to_json() + "\n")
-        _flush(fresh)
+        write_atomic(fresh / "verdict.json", verdict.to_json() + "\n")
+        flush_folder(fresh)
         name = f"{max(self._numbers(), default=0) + 1:06}"
         os.rename(fresh, self._generations / name)
-        _flush(self._generations)
+        flush_folder(self._generations)
         for which, target in (("current", current), ("previous", previous)):
             # Nowhere to be followed to before the first step below, so these two are not there until then.
             if target is not None and not os.path.lexists(self.folder / which):
                 os.symlink(f".live/{which}", self.folder / which)
-        beside = self.folder / f".live.new-{secrets.token_hex(4)}"
-        os.symlink(f".generations/{name}", beside)
-        os.replace(beside, self.folder / ".live")
-        _flush(self.folder)
+        replace_link(self.folder / ".live", f".generations/{name}")
 
     @contextlib.contextmanager
     def _swapping(self) -> Iterator[None]:
         """A short lock around the links, apart from the job's: an operator can roll back while a job is training."""
-        lock = FileLock(self.folder / ".swap.lock")
         try:
-            lock.acquire(timeout=SWAP_SECONDS)
-        except Timeout:
+            held = lock(self.folder / ".swap.lock", timeout=SWAP_SECONDS)
+        except Busy:
             raise OrderError(f"The links of {self.folder} have been held for {SWAP_SECONDS:g} s. Try again.") from None
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
     def _mend(self) -> None:
         """Finish what a killed job left: a change that is not in the history yet, and names that lead nowhere."""
         with self._swapping():
-            unfinished = (self.folder.glob(".live.new-*"), self.folder.glob("*.part"), self._generations.glob(".new-*"))
+            unfinished = (
+                self.folder.glob(".live.new-*"),  # as version 0.1 named it
+                self.folder.glob(f"*{PARTIAL}"),
+                self._generations.glob(".new-*"),
+            )
             for left in itertools.chain(*unfinished):
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             verdict = self._last_swap()
             path = self.folder / "history.jsonl"
-            told = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            if verdict is not None and _line(verdict) not in told:
+            recorded = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            if verdict is not None and _line(verdict) not in recorded:
                 self.record(verdict)
 
     def _last_swap(self) -> Verdict | None:
@@ -288,33 +281,3 @@ def _inside(folder: Path) -> list[Path]:
 
 def _line(verdict: Verdict) -> str:
     return json.dumps({"schema_version": SCHEMA_VERSION, **verdict.to_dict()})
-
-
-def _append(path: Path, line: str) -> None:
-    """Add a line in one write and make it durable; a part of a line, left by a full disk, is taken back."""
-    content = line.encode() + b"\n"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        before = os.fstat(handle).st_size
-        if before and os.pread(handle, 1, before - 1) != b"\n":
-            content = b"\n" + content
-        try:
-            n_written = os.write(handle, content)
-        except OSError:
-            os.ftruncate(handle, before)
-            raise
-        if n_written != len(content):
-            os.ftruncate(handle, before)
-            raise ArtifactError(f"The disk is full: a verdict could not be written to {path}. Make room.")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _flush(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

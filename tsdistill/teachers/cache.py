@@ -1,10 +1,9 @@
-"""What a teacher said of all windows, computed once and kept under the digests of teacher and windows."""
+"""A teacher's outputs for all windows, computed once and kept under the digests of teacher and windows."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Windows
 from tsdistill.errors import ArtifactError
+from tsdistill.files import AtomicWriter, lock
 from tsdistill.models.activations import Activations
 from tsdistill.progress import open_bar
 from tsdistill.teachers.base import Teacher, at, shown_by
@@ -26,7 +25,7 @@ CHUNK = 64
 """Windows that the teacher is asked about at once while a cache is filled."""
 
 MAX_BYTES = 8 * 2**30
-"""How much a cache may take for hidden states and attention unless told otherwise."""
+"""How much a cache may take for hidden states and attention by default."""
 
 TIME_SECOND = ("forecast", "distribution")
 """Parts that are (window, time, channel, ...): kept channel by channel, as models compute and losses compare them."""
@@ -42,12 +41,12 @@ class CachedTeacher:
     the first instead of computing them again.
 
     Args:
-        teacher: Who teaches.
-        folder: Where to keep what it says; None keeps it in memory.
+        teacher: The teacher.
+        folder: Where to keep its outputs; None keeps them in memory.
         max_bytes: What hidden states, attention and distributions may take together. Those that would take more are
             asked of the teacher batch by batch instead, which is slow and stands in the student's lineage.
         progress: Show a bar while the teacher is asked; None shows one in a terminal only.
-        device: Where forecasters of ours compute what they say; None leaves them where they are.
+        device: Where tsdistill's own forecasters compute their outputs; None leaves them where they are.
     """
 
     teacher: Teacher
@@ -66,7 +65,7 @@ class CachedTeacher:
         return shown_by(self.teacher, batch, attention=attention)
 
     def outputs(self, windows: Windows, reads: Iterable[str] = ()) -> CachedOutputs:
-        """The forecasts of all windows and the parts named in `reads` (see `Activations.parts`), computed or found.
+        """The forecasts of all windows and the parts named in `reads` (see `Activations.parts`), computed or read.
 
         Raises:
             ArtifactError: the folder cannot be written, or the disk is full; nothing half-written stays.
@@ -93,7 +92,7 @@ class CachedTeacher:
         paths = {name: folder / f"{key}.{name}.npy" for name in names}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{key}.lock"):
+            with lock(folder / f"{key}.lock"):
                 self._fill({name: path for name, path in paths.items() if not path.exists()}, windows)
                 for path in paths.values():
                     os.utime(path)  # when it was last of use, for whoever cleans up
@@ -111,7 +110,7 @@ class CachedTeacher:
             ) from None
 
     def _ask(self, windows: Windows, names: list[str], opened: Opener) -> None:
-        """Have the teacher say its parts of every window in order; in float32 what is too large for float16."""
+        """Compute the parts of every window in order; those too large for float16 in float32."""
         teacher, wide = at(self.teacher, self.device), set[str]()
         while True:
             try:
@@ -123,25 +122,25 @@ class CachedTeacher:
         """Write the files that are not there yet, all of them or none."""
         if not paths:
             return
-        files: dict[str, _File] = {}
+        writers: dict[str, _NpyWriter] = {}
 
-        def make(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _File:
-            if name in files:
-                files.pop(name).finish(keep=False)
-            files[name] = _File(paths[name], shape, dtype)
-            return files[name]
+        def make(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _NpyWriter:
+            if name in writers:
+                writers.pop(name).discard()
+            writers[name] = _NpyWriter(paths[name], shape, dtype)
+            return writers[name]
 
-        whole = False
         try:
             self._ask(windows, list(paths), make)
-            whole = True
+            for writer in writers.values():
+                writer.commit()
         finally:
-            for file in files.values():
-                file.finish(keep=whole)
+            for writer in writers.values():
+                writer.discard()  # does nothing to those that are in place
 
 
 class CachedOutputs:
-    """What a teacher says of every window, looked up batch by batch.
+    """A teacher's outputs for every window, looked up batch by batch.
 
     Args:
         teacher: Asked again for the parts in `live`.
@@ -163,15 +162,15 @@ class CachedOutputs:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._kept.values())
 
     def of(self, batch: Batch) -> Activations:
-        """What the teacher says of a batch, float32, where the batch is."""
-        found = {}
+        """The teacher's outputs for a batch, float32, on the batch's device."""
+        parts = {}
         for name, tensor in self._kept.items():
             part = tensor.index_select(0, batch.index).to(batch.target.device, torch.float32)
-            found[name] = part.transpose(1, 2) if name in TIME_SECOND else part
+            parts[name] = part.transpose(1, 2) if name in TIME_SECOND else part
         if self.live:
             now = shown_by(self._teacher, batch, attention=_with_attention(self.live)).parts()
-            found |= {name: now[name].float() for name in self.live}
-        return Activations.of_parts(found)
+            parts |= {name: now[name].float() for name in self.live}
+        return Activations.of_parts(parts)
 
 
 def _with_attention(names: Iterable[str]) -> bool:
@@ -195,32 +194,19 @@ class _Memory:
         self._row += len(values)
 
 
-class _File:
+class _NpyWriter(AtomicWriter):
     """An .npy file that fills up, beside the one it will become: no reader ever sees half of it.
 
     Written, not memory-mapped: a full disk is then an error, where touching a page that has no room is a crash.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=".part")
-        self._file, self._beside, self._path = os.fdopen(handle, "wb"), Path(beside), path
+        super().__init__(path)
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        np.lib.format.write_array_header_1_0(self.file, header)
 
     def write(self, values: np.ndarray) -> None:
-        self._file.write(values.data)
-
-    def finish(self, keep: bool) -> None:
-        """Put the file in its place, or take it away."""
-        try:
-            if keep:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-                os.replace(self._beside, self._path)
-        finally:
-            self._file.close()
-            self._beside.unlink(missing_ok=True)
+        self.file.write(values.data)
 
 
 class _TooLargeError(Exception):
@@ -237,7 +223,7 @@ def _ask_once(
     size = 0
     with open_bar("asking the teacher", -(-len(windows) // CHUNK), progress) as bar:
         for batch in windows.batches(CHUNK):
-            for name, part in _said(teacher, batch, names).items():
+            for name, part in _outputs(teacher, batch, names).items():
                 values = part.numpy()
                 if name not in wide:
                     if np.abs(values).max(initial=0) >= np.finfo(np.float16).max:
@@ -252,11 +238,11 @@ def _ask_once(
             bar.advance()
 
 
-def _said(teacher: Teacher, batch: Batch, names: list[str]) -> dict[str, Tensor]:
+def _outputs(teacher: Teacher, batch: Batch, names: list[str]) -> dict[str, Tensor]:
     """The named parts of a batch, float32 on the CPU, as they are kept."""
     if names == ["forecast"]:
         parts = {"forecast": teacher.forecast(batch)}
     else:
         parts = shown_by(teacher, batch, attention=_with_attention(names)).parts()
-    found = {name: parts[name].detach().float().cpu() for name in names}
-    return {name: part.transpose(1, 2) if name in TIME_SECOND else part for name, part in found.items()}
+    parts = {name: parts[name].detach().float().cpu() for name in names}
+    return {name: part.transpose(1, 2) if name in TIME_SECOND else part for name, part in parts.items()}

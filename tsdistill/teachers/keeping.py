@@ -1,4 +1,4 @@
-"""What a folder of teacher forecasts holds, and how it is kept from growing for ever."""
+"""The entries of a folder of teacher outputs, and removing those that are not needed any more."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tsdistill.errors import ArtifactError, ConfigError, must
+from tsdistill.files import PARTIAL, TOKEN, Busy, lock
 from tsdistill.spec import digest_of
 
 STALE = timedelta(days=1)
@@ -21,17 +20,18 @@ STALE = timedelta(days=1)
 
 _KEY = r"(?P<key>(?P<teacher>[0-9a-f]{16})-(?P<windows>[0-9a-f]{16}))"
 _PART = r"(?P<part>[a-z]+(?:\.\d+)?)"
-# Exactly the names that `CachedTeacher` gives and that tempfile makes of them: what else lies there is somebody else's.
+# Exactly the names that `CachedTeacher` gives, and those of its unfinished files, version 0.1's eight letters included:
+# whatever else lies there is not the cache's.
 _OWN = {
     "parts": re.compile(rf"{_KEY}\.{_PART}\.npy"),
-    "unfinished": re.compile(rf"{_KEY}\.{_PART}\.[a-z0-9_]{{8}}\.part"),
+    "unfinished": re.compile(rf"{_KEY}\.{_PART}\.(?:npy\.{TOKEN}|[a-z0-9_]{{8}}){re.escape(PARTIAL)}"),
     "locks": re.compile(rf"{_KEY}\.lock"),
 }
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """What one teacher said of the windows of one part of a task.
+    """One teacher's outputs for the windows of one part of a task.
 
     Args:
         teacher: Digest of the teacher.
@@ -49,7 +49,7 @@ class CacheEntry:
 
     @property
     def key(self) -> str:
-        """What its files' names begin with."""
+        """How the names of its files begin."""
         return f"{self.teacher}-{self.windows}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Cleaning:
     Args:
         removed: Entries that are gone.
         kept: Entries that are still there, those in use included.
-        in_use: Entries that should have gone and that another process holds.
+        in_use: Entries that were to be removed and that another process holds.
         n_leftovers: Files of runs that were killed, removed as well: half-written parts and locks without an entry.
         freed_bytes: Of everything removed.
     """
@@ -88,16 +88,16 @@ class Cleaning:
 
 
 def entry_key(teacher: str, windows: str) -> str:
-    """What the files of an entry are called, of the digests of teacher and windows.
+    """The beginning of the names of an entry's files, from the digests of teacher and windows.
 
-    A teacher of one's own may call its digest what it likes; a file is called after sixteen hex digits.
+    A user's own teacher may have any text as its digest; a file is named by sixteen hex digits.
     """
     plain = re.fullmatch("[0-9a-f]{16}", teacher) is not None
     return f"{teacher if plain else digest_of(teacher)}-{windows}"
 
 
 def cached(folder: str | Path) -> list[CacheEntry]:
-    """What a folder of teacher forecasts holds, last used first.
+    """The entries of a folder of teacher outputs, last used first.
 
     Args:
         folder: The `cache` of `td.distill`; `tsdistill run --out DIR` keeps its own in `DIR/cache`.
@@ -110,8 +110,8 @@ def cached(folder: str | Path) -> list[CacheEntry]:
         >>> cached(tempfile.mkdtemp())
         []
     """
-    found = [files.entry for files in _files(Path(folder)).values() if files.entry is not None]
-    return sorted(found, key=lambda entry: (entry.last_used, entry.key), reverse=True)
+    entries = [files.entry for files in _files(Path(folder)).values() if files.entry is not None]
+    return sorted(entries, key=lambda entry: (entry.last_used, entry.key), reverse=True)
 
 
 def clean(folder: str | Path, *, max_bytes: int | None = None, unused_for: timedelta | None = None) -> Cleaning:
@@ -144,41 +144,43 @@ def clean(folder: str | Path, *, max_bytes: int | None = None, unused_for: timed
         raise ConfigError(must("max_bytes", "be 0 or more", max_bytes, "Leave it out to remove everything"))
     if unused_for is not None and unused_for < timedelta(0):
         raise ConfigError(must("unused_for", "be 0 or more", str(unused_for), "Leave it out to remove everything"))
-    folder, now = Path(folder), datetime.now(UTC)
-    there = _files(folder)
-    entries = {key: files.entry for key, files in there.items()}
-    doomed = _doomed([entry for entry in entries.values() if entry is not None], max_bytes, unused_for, now)
+    folder = Path(folder)
+    now = datetime.now(UTC)
+    listing = _files(folder)
+    entries = {key: files.entry for key, files in listing.items()}
+    selected = _selected([entry for entry in entries.values() if entry is not None], max_bytes, unused_for, now)
     removed: list[CacheEntry] = []
     in_use: list[CacheEntry] = []
     n_leftovers = freed = 0
     for key, entry in entries.items():
-        goes = entry if entry in doomed else None
-        if goes is None and entry is not None and not there[key].unfinished:
+        to_remove = entry if entry in selected else None
+        if to_remove is None and entry is not None and not listing[key].unfinished:
             continue
-        gone = _removed(folder, key, goes, now)
+        gone = _removed(folder, key, to_remove, now)
         if gone is None:
-            in_use += [goes] if goes is not None else []
+            in_use += [to_remove] if to_remove is not None else []
             continue
         freed += gone.size_bytes
         n_leftovers += len(gone.unfinished) + (len(gone.locks) if entry is None else 0)
-        removed += [goes] if goes is not None and gone.parts else []
+        removed += [to_remove] if to_remove is not None and gone.parts else []
     kept = tuple(entry for entry in entries.values() if entry is not None and entry not in removed)
     return Cleaning(tuple(removed), kept, tuple(in_use), n_leftovers, freed)
 
 
-def _doomed(
+def _selected(
     entries: list[CacheEntry], max_bytes: int | None, unused_for: timedelta | None, now: datetime
 ) -> list[CacheEntry]:
-    """Which entries a cleaning is about."""
+    """The entries that a cleaning is to remove."""
     if unused_for is not None:
         return [entry for entry in entries if now - entry.last_used > unused_for]
-    found, size = [], sum(entry.size_bytes for entry in entries)
-    for entry in sorted(entries, key=lambda each: (each.last_used, each.key)):
+    selected = []
+    size = sum(entry.size_bytes for entry in entries)
+    for entry in sorted(entries, key=lambda entry: (entry.last_used, entry.key)):
         if size <= (-1 if max_bytes is None else max_bytes):
             break
-        found.append(entry)
+        selected.append(entry)
         size -= entry.size_bytes
-    return found
+    return selected
 
 
 @dataclass
@@ -192,7 +194,7 @@ class _Files:
 
     @property
     def size_bytes(self) -> int:
-        return sum(found.st_size for kind in (self.parts, self.unfinished, self.locks) for found in kind.values())
+        return sum(state.st_size for kind in (self.parts, self.unfinished, self.locks) for state in kind.values())
 
     @property
     def entry(self) -> CacheEntry | None:
@@ -201,50 +203,48 @@ class _Files:
             return None
         teacher, windows = self.key.split("-")
         parts = sorted(name.removeprefix(f"{self.key}.").removesuffix(".npy") for name in self.parts)
-        size = sum(found.st_size for found in self.parts.values())
+        size = sum(state.st_size for state in self.parts.values())
         return CacheEntry(teacher, windows, tuple(parts), size, max(map(_changed, self.parts.values())))
 
 
 def _files(folder: Path) -> dict[str, _Files]:
     """The cache's own regular files in a folder by key; what else lies there is left out."""
-    found: dict[str, _Files] = {}
+    listing: dict[str, _Files] = {}
     with _disk(folder, "read"), os.scandir(folder) as scanned:
-        for each in sorted(scanned, key=lambda each: each.name):
+        for file in sorted(scanned, key=lambda file: file.name):
             for kind, pattern in _OWN.items():
-                named = pattern.fullmatch(each.name)
-                if named is None or not each.is_file(follow_symlinks=False):
+                match = pattern.fullmatch(file.name)
+                if match is None or not file.is_file(follow_symlinks=False):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # removed by another process since it was listed
-                    state = each.stat(follow_symlinks=False)
-                    getattr(found.setdefault(named["key"], _Files(named["key"])), kind)[each.name] = state
-    return found
+                    state = file.stat(follow_symlinks=False)
+                    getattr(listing.setdefault(match["key"], _Files(match["key"])), kind)[file.name] = state
+    return listing
 
 
 def _removed(folder: Path, key: str, entry: CacheEntry | None, now: datetime) -> _Files | None:
-    """Remove an entry, if one is given, and what killed runs left of its key; None where its lock is taken."""
+    """Remove an entry, if one is given, and what killed runs left of its key; None where its lock is held elsewhere."""
     path = folder / f"{key}.lock"
     if path.is_symlink():
         raise ArtifactError(f"Cannot clean {folder}: {path.name} is a link, which no cache makes. Remove it first.")
-    lock = FileLock(path)
     with _disk(folder, "clean"):
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            held = lock(path, timeout=0)
+        except Busy:
             return None
-        try:
+        with held:
             # Looked at again under the lock: it may have been asked for, filled or removed in the meantime.
-            here = _files(folder).get(key, _Files(key))
-            gone = _Files(key, unfinished={n: s for n, s in here.unfinished.items() if now - _changed(s) > STALE})
-            if entry is not None and here.entry == entry:
-                gone.parts = here.parts
-            if len(gone.parts) + len(gone.unfinished) == len(here.parts) + len(here.unfinished):
-                # The lock last: whoever waits for it finds its file gone, and begins anew.
-                gone.locks = here.locks
+            current = _files(folder).get(key, _Files(key))
+            stale = {name: state for name, state in current.unfinished.items() if now - _changed(state) > STALE}
+            gone = _Files(key, unfinished=stale)
+            if entry is not None and current.entry == entry:
+                gone.parts = current.parts
+            if len(gone.parts) + len(gone.unfinished) == len(current.parts) + len(current.unfinished):
+                # The lock last: whoever waits for it sees its file gone, and begins anew.
+                gone.locks = current.locks
             for name in (*gone.parts, *gone.unfinished, *gone.locks):
                 (folder / name).unlink(missing_ok=True)
             return gone
-        finally:
-            lock.release()
 
 
 def _changed(state: os.stat_result) -> datetime:
@@ -253,7 +253,7 @@ def _changed(state: os.stat_result) -> datetime:
 
 @contextlib.contextmanager
 def _disk(folder: Path, verb: str) -> Iterator[None]:
-    """What the disk refuses is one clear error."""
+    """Turn an error of the disk into one clear error."""
     try:
         yield
     except ArtifactError:

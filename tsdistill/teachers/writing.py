@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pandas as pd
 
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.files import AtomicWriter
 from tsdistill.teachers.base import Teacher, check_teacher
 from tsdistill.teachers.places import Learnt, Places, on_time_line
 from tsdistill.teachers.tabulating import Columns
@@ -91,18 +90,14 @@ def write_forecasts(teacher: Teacher, task: Task, path: str | Path, parts: Itera
     if not path.name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
         raise UnsupportedError(f"`path` must end in .csv, .csv.gz or .parquet, got path={str(path)!r}. Name it so.")
     frame = forecast_frame(teacher, task, parts)
-    beside = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
-    try:
+    with AtomicWriter(path) as writer:
         if path.suffix in (".parquet", ".pq"):
             try:
-                frame.to_parquet(beside, engine="pyarrow", index=False)
+                frame.to_parquet(writer.file, engine="pyarrow", index=False)
             except ImportError:
                 raise UnsupportedError("Writing Parquet needs pyarrow: pip install 'tsdistill[parquet]'.") from None
         else:
-            frame.to_csv(beside, index=False)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+            frame.to_csv(writer.file, index=False, compression="gzip" if path.suffix == ".gz" else None)
 
 
 def _stamps(places: Places, rows: np.ndarray, item: np.ndarray) -> pd.Index | np.ndarray:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tsdistill.errors import ArtifactError
+from tsdistill.files import write_atomic
 from tsdistill.training.ranks import Ranks
 
 
@@ -55,22 +53,14 @@ def put(path: Path, note: dict[str, Any], groups: dict[str, dict[str, Tensor]]) 
         for name, tensor in members.items()
     }
     content = save(tensors, metadata={"progress": json.dumps(note)})
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        write_atomic(path, content)
     except OSError as error:
         raise ArtifactError(
             f"Cannot write the checkpoint {path}: {error.strerror or error}. Make room or name another folder; the one "
             "before it is kept."
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def read(path: Path, key: str, ranks: Ranks) -> tuple[Progress, dict[str, dict[str, Tensor]]] | None:
@@ -93,10 +83,10 @@ def take(path: Path, key: str) -> tuple[dict[str, Any], dict[str, dict[str, Tens
     return note, _groups(path, content)
 
 
-def _check_key(path: Path, found: object, key: str) -> None:
-    if found != key:
+def _check_key(path: Path, written: object, key: str) -> None:
+    if written != key:
         raise ArtifactError(
-            f"The checkpoint {path} belongs to another run (its key is {found}, this run's is {key}): model, "
+            f"The checkpoint {path} belongs to another run (its key is {written}, this run's is {key}): model, "
             "data, loss or training spec differ. Delete it or name another file."
         )
 
@@ -137,7 +127,7 @@ def _progress(path: Path, content: bytes) -> Progress:
 
 
 def _note(path: Path, content: bytes) -> dict[str, Any]:
-    """What stands in the header of a safetensors file: eight bytes that tell its length, then JSON."""
+    """The note in the header of a safetensors file: eight bytes that hold its length, then JSON."""
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return dict(json.loads(header["__metadata__"]["progress"]))
@@ -145,14 +135,14 @@ def _note(path: Path, content: bytes) -> dict[str, Any]:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, why: object) -> ArtifactError:
-    return ArtifactError(f"The checkpoint {path} cannot be read ({why}). Delete it to start over.")
+def _unreadable(path: Path, reason: object) -> ArtifactError:
+    return ArtifactError(f"The checkpoint {path} cannot be read ({reason}). Delete it to start over.")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as flat tensors named `position.field`."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, each in state.items() for name, value in each.items()}
+    return {f"{index}.{name}": torch.as_tensor(value) for index, slot in state.items() for name, value in slot.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

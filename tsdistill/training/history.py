@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from tsdistill.errors import ArtifactError
+from tsdistill.files import append_line, write_atomic
 
 
 def beside(checkpoint: Path) -> Path:
@@ -17,12 +17,9 @@ def beside(checkpoint: Path) -> Path:
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """Add an epoch in one write, so that a killed process leaves whole lines."""
-    line = json.dumps(record) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab", buffering=0) as file:
-            file.write(line.encode())
-            os.fsync(file.fileno())
+        append_line(path, json.dumps(record))
     except OSError as error:
         raise _unwritable(path, error) from None
 
@@ -30,12 +27,10 @@ def append(path: Path, record: dict[str, Any]) -> None:
 def cut(path: Path, n_epochs: int) -> None:
     """Forget what goes beyond `n_epochs`: epochs that a resumed run does again, another run's, half a line."""
     try:
-        found = path.read_bytes()
-        kept = b"".join(line for line in found.splitlines(keepends=True) if _epoch_of(line) <= n_epochs)
-        if kept != found:
-            new = path.with_name(f"{path.name}.part")
-            new.write_bytes(kept)
-            os.replace(new, path)
+        content = path.read_bytes()
+        kept = b"".join(line for line in content.splitlines(keepends=True) if _epoch_of(line) <= n_epochs)
+        if kept != content:
+            write_atomic(path, kept)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
@@ -59,7 +54,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _epoch_of(line: bytes) -> float:
-    """The epoch a line tells of; infinity if it is no whole record."""
+    """The epoch of a line; infinity if it is no whole record."""
     try:
         record = json.loads(line)
     except ValueError:
