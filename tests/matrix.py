@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from pathlib import Path
 from unittest import mock
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import deployables
-
 import tsdistill as td
+from tests import deployables
 from tsdistill.models import MODELS
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.quantization import QAT, Auto, choice

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployables import exported, forecaster
 
+from tests.deployables import exported, forecaster
 from tests.test_cli import shell
 from tsdistill.artifacts import save
 from tsdistill.errors import ArtifactError, ConfigError

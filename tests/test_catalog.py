@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from frames import wide
 
+from tests.frames import wide
 from tsdistill.data import Split, Task, catalog, datasets
 from tsdistill.errors import ConfigError, DataError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from frames import hours
 
+from tests.frames import hours
 from tsdistill import clock
 from tsdistill.data import Covariates, Item, Panel, Signature, Split, Task, Windows
 from tsdistill.errors import ConfigError

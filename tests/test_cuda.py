@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matrix import ARCHITECTURES, QUICK, task_of
 
 import tsdistill as td
+from tests.matrix import ARCHITECTURES, QUICK, task_of
 from tsdistill.data import Windows
 from tsdistill.losses import AttentionLoss, FeatureLoss, Loss, OutputLoss, SmoothnessLoss, TemporalLoss
 from tsdistill.models import Forecaster

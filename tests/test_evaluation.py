@@ -9,12 +9,12 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import oracles
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from tests import oracles
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.task import Signature, Task
 from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import deployables
 import numpy as np
 import onnx
 import pytest
 import torch
-from deployables import (
+from onnx import helper
+
+from tests import deployables
+from tests.deployables import (
     CHANNELS,
     CONTEXT,
     HORIZON,
@@ -29,8 +31,6 @@ from deployables import (
     int8,
     task,
 )
-from onnx import helper
-
 from tsdistill.data.panel import Panel
 from tsdistill.data.task import Signature, Task
 from tsdistill.errors import ArtifactError, OrderError, ShapeError

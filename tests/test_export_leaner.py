@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 
-import deployables
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests import deployables
 from tsdistill.exporting import graph as graphs
 from tsdistill.exporting.leaner import without_detours
 from tsdistill.models import LSTMConfig

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from deployables import HORIZON, forecaster, hourly, task
 from torch import Tensor, nn
 
 import tsdistill as td
+from tests.deployables import HORIZON, forecaster, hourly, task
 from tsdistill.errors import UnsupportedError
 from tsdistill.exporting import export
 from tsdistill.models import Activations, Forecaster, LinearConfig, MLPConfig, ModelConfig, SparseTSFConfig

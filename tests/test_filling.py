@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from frames import changed, hours, long, wide
 
+from tests.frames import changed, hours, long, wide
 from tsdistill.data import Panel
 from tsdistill.errors import DataError
 

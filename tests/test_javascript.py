@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployables import TAKE_IT, exported, int8, quantized
-from test_artifacts import GOLDEN, replace_file, tensors_of
-from test_quantiles_deployed import made
 
 from tests import matrix
+from tests.deployables import TAKE_IT, exported, int8, quantized
+from tests.test_artifacts import GOLDEN, replace_file, tensors_of
+from tests.test_quantiles_deployed import made
 from tsdistill.artifacts import save
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "javascript"

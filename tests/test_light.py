@@ -14,9 +14,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from deployables import contexts, exported, forecaster, in_deviations
 
 import tsdistill
+from tests.deployables import contexts, exported, forecaster, in_deviations
 from tsdistill.artifacts import save
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import oracles
 import pytest
 import torch
-from taught import STUDENT, distilled_history, said, under_autocast, value_of
 from torch.nn import functional
 
+from tests import oracles
+from tests.taught import STUDENT, distilled_history, said, under_autocast, value_of
 from tsdistill.data import Task
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, UnsupportedError

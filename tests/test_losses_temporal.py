@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import oracles
 import pytest
 import torch
-from taught import distilled_history, said, under_autocast, value_of
 
+from tests import oracles
+from tests.taught import distilled_history, said, under_autocast, value_of
 from tsdistill.data import Task
 from tsdistill.errors import ConfigError
 from tsdistill.losses import DecompositionLoss, Example, Loss, SmoothnessLoss, TemporalLoss

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import oracles
 import pytest
 
+from tests import oracles
 from tsdistill.errors import ConfigError, ShapeError
 from tsdistill.metrics import Total, coverage, mae, mase, mse, naive_scale, rmsse, smape, wql
 

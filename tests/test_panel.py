@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from frames import ROWS, berlin, changed, hours, long, wide
 
+from tests.frames import ROWS, berlin, changed, hours, long, wide
 from tsdistill.data import Item, Panel, Split
 from tsdistill.errors import DataError, ShapeError
 

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deployables import contexts, in_deviations, task
 from torch import nn
 from typer.testing import CliRunner
 
+from tests.deployables import contexts, in_deviations, task
 from tests.test_recipe import toy_csv, toy_recipe
 from tsdistill.artifacts import load, save
 from tsdistill.cli import app

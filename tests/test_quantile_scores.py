@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 import torch
 
+from tests import oracles
 from tsdistill.data.task import Task
 from tsdistill.errors import ShapeError
 from tsdistill.evaluation import evaluate, quantile_levels, score

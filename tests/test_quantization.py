@@ -9,15 +9,26 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import deployables
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from deployables import CONFIGS, TAKE_IT, contexts, exported, forecaster, fresh, in_deviations, int8, quantized, task
 from onnx import TensorProto, helper, numpy_helper
 
+from tests import deployables
+from tests.deployables import (
+    CONFIGS,
+    TAKE_IT,
+    contexts,
+    exported,
+    forecaster,
+    fresh,
+    in_deviations,
+    int8,
+    quantized,
+    task,
+)
 from tsdistill.data.panel import Panel
 from tsdistill.data.task import Task
 from tsdistill.errors import ArtifactError, ConfigError, OrderError, UnsupportedError

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, int8, quantized, task
 
+from tests.deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, int8, quantized, task
 from tsdistill.errors import UnsupportedError
 from tsdistill.evaluation.latency import Latency
 from tsdistill.exporting import Deployed

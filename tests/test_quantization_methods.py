@@ -14,8 +14,8 @@ from unittest import mock
 import numpy as np
 import onnx
 import pytest
-from deployables import exported, forecaster, task
 
+from tests.deployables import exported, forecaster, task
 from tsdistill import runtime
 from tsdistill.artifacts import save
 from tsdistill.errors import ConfigError, UnsupportedError

@@ -13,13 +13,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from deployables import TAKE_IT, contexts, exported, in_deviations, quantized, task
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationMethod, create_calibrator
 from onnxruntime.quantization.quant_utils import compute_scale_zp
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver, MinMaxObserver
 
+from tests.deployables import TAKE_IT, contexts, exported, in_deviations, quantized, task
 from tsdistill.errors import ConfigError
 from tsdistill.quantization import observers
 from tsdistill.quantization.affine import Grid, affine_grid

@@ -10,10 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from deployables import TAKE_IT
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import matrix
+from tests.deployables import TAKE_IT
 from tsdistill import runtime
 from tsdistill.artifacts import save
 from tsdistill.exporting import Deployed, export

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import retraining
 
 import tsdistill as td
+from tests import retraining
 from tsdistill import exporting
 from tsdistill.cli import main
 from tsdistill.errors import ArtifactError, ConfigError, DataError, OrderError, ShapeError

@@ -10,15 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import deployables
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from deployables import CHANNELS, HORIZON, KINDS, contexts, exported, forecaster, hourly, int8, task
 from typer.testing import CliRunner
 
-from tests import matrix
+from tests import deployables, matrix
+from tests.deployables import CHANNELS, HORIZON, KINDS, contexts, exported, forecaster, hourly, int8, task
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import save
 from tsdistill.cli import app

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_pruning_groups import shaken
 
 from tests.test_contracts import CONFIGS, name
+from tests.test_pruning_groups import shaken
 from tsdistill.data import Task
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import oracles
 import pytest
 from scipy import stats
 from scipy.signal import lfilter
 
+from tests import oracles
 from tsdistill.errors import ConfigError, DataError, ShapeError
 from tsdistill.evaluation import LossComparison, compare_losses, holm
 

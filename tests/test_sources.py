@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from frames import ROWS, hours, long, wide
 
+from tests.frames import ROWS, hours, long, wide
 from tsdistill.data import Panel, read_csv, read_parquet, read_sql
 from tsdistill.errors import DataError, UnsupportedError
 

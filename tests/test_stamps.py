@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from frames import berlin, hours, wide
 
+from tests.frames import berlin, hours, wide
 from tsdistill.data import Panel
 from tsdistill.data.frequency import periods_of
 from tsdistill.errors import DataError

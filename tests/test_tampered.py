@@ -24,11 +24,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from deployables import contexts, exported, forecaster
 from onnx import TensorProto, helper, numpy_helper
-from test_artifacts import GOLDEN, MODEL, NAME, WEIGHTS, flip, header, replace_file, rewrite, tensors_of
-from test_quantiles_deployed import made
 
+from tests.deployables import contexts, exported, forecaster
+from tests.test_artifacts import GOLDEN, MODEL, NAME, WEIGHTS, flip, header, replace_file, rewrite, tensors_of
+from tests.test_quantiles_deployed import made
 from tsdistill import artifacts, runtime
 from tsdistill.artifacts import save
 from tsdistill.errors import ArtifactError

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from frames import hours
 
+from tests.frames import hours
 from tsdistill.data import Borders, Item, Panel, Signature, Split, Task, blocks
 from tsdistill.data.task import PARTS
 from tsdistill.errors import ConfigError, DataError

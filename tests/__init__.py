@@ -1,0 +1,1 @@
+"""The test suite; helper modules stand beside the tests that share them."""
