@@ -15,50 +15,52 @@ BLOCK_BYTES = 1 << 22
 def blocks(
     values: np.ndarray, holds: Iterable[Hold], columns: list[int], begin: int, end: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The rows `begin` to `end` of some columns, as (first row, float64 block); held values stand where they belong."""
+    """The rows `begin` to `end` of some columns, as (first row, float64 block), with held values put in."""
     n_rows = max(BLOCK_BYTES // (8 * values.shape[1]), 1)
-    every = columns == list(range(values.shape[1]))
+    all_columns = columns == list(range(values.shape[1]))
     for first in range(begin, end, n_rows):
         last = min(first + n_rows, end)
         block = values[first:last]
-        here = [hold for hold in holds if hold.first < last and hold.last > first]
-        if here:
+        overlapping = [hold for hold in holds if hold.first < last and hold.last > first]
+        if overlapping:
             block = block.copy()
-            for hold in here:
+            for hold in overlapping:
                 block[max(hold.first - first, 0) : hold.last - first, hold.channel] = hold.value
-        yield first, block if every else block[:, columns]
+        yield first, block if all_columns else block[:, columns]
 
 
 def moments(read: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale (channel,) of blocks that are read twice: first for the mean, then for what is off it.
+    """Mean and scale (channel,) of blocks that are read twice: first for the mean, then for deviations from it.
 
-    The scale is the standard deviation, and 1 for a channel that never moves: such a one is only centred, since
-    dividing by its spread would be dividing by nothing, or by the rounding of its mean.
+    The scale is the standard deviation, and 1 for a constant channel, which is only centred: its spread is zero or
+    a rounding error of its mean.
 
     Source: T. Chan, G. Golub and R. LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician
-    37(3), 1983, the corrected two-pass algorithm, for the variance over n. Differs from the source: what
-    the second pass finds corrects the mean too.
+    37(3), 1983, the corrected two-pass algorithm, for the variance over n. Differs from the source:
+    the second pass corrects the mean too.
     """
-    n_rows, total, largest = 0, np.float64(0.0), np.float64(0.0)
+    n_rows = 0
+    total = largest = np.float64(0.0)
     for block in read():
         n_rows += len(block)
         total = total + block.sum(axis=0)
         largest = np.maximum(largest, np.abs(block).max(axis=0))
     mean = np.asarray(total / n_rows)
-    squares, drift = np.zeros_like(mean), np.zeros_like(mean)
+    squares = np.zeros_like(mean)
+    drift = np.zeros_like(mean)
     for block in read():
-        off = block - mean
-        drift += off.sum(axis=0)
-        squares += np.einsum("rc,rc->c", off, off)
+        deviation = block - mean
+        drift += deviation.sum(axis=0)
+        squares += np.einsum("rc,rc->c", deviation, deviation)
     spread = np.sqrt(np.maximum(squares - drift**2 / n_rows, 0.0) / n_rows)
     return mean + drift / n_rows, np.where(spread <= 1e-12 * largest, 1.0, spread)
 
 
 def is_flag(read: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
-    """Which columns hold nothing but 0 and 1, (column,)."""
+    """Which columns hold only 0 and 1, (column,)."""
     flags: np.ndarray | None = None
     for block in read():
-        here = ((block == 0) | (block == 1)).all(axis=0)
-        flags = here if flags is None else flags & here
+        binary = ((block == 0) | (block == 1)).all(axis=0)
+        flags = binary if flags is None else flags & binary
     assert flags is not None  # no part of a task is empty
     return flags

@@ -32,13 +32,13 @@ VARIABLE = "TSDISTILL_DATA"
 
 
 class Dataset(Spec):
-    """What the catalogue knows of a data set.
+    """One data set of the catalogue.
 
     Args:
-        name: What it is loaded by.
+        name: Its name in `load`.
         title: What it holds, in a few words.
         source: Who published it, and where to get it.
-        licence: Terms it may be used under.
+        licence: Terms of use.
         file: Name of the official file.
         sha256: Checksum of the official file, uncompressed.
         n_rows: Time steps, of all items together.
@@ -48,7 +48,7 @@ class Dataset(Spec):
         time: Column of time stamps.
         url: Official address of the file; None when there is none to download from, or the set is bundled.
         bundled: It comes with the package.
-        remark: What a reader of results should know of the data; it goes into the panel's notes.
+        remark: What a reader of results should know about the data; it goes into the panel's notes.
         n_items: Series with a length of their own.
         layout: "columns": each row is a time step. "lines": each row is an item, its name and then its values, until it
             ends.
@@ -85,7 +85,7 @@ def names() -> tuple[str, ...]:
 
 
 def info(name: str) -> Dataset:
-    """What is known of a data set, without reading it.
+    """The catalogue's entry of a data set, without reading the data.
 
     Args:
         name: One of `names()`.
@@ -111,11 +111,11 @@ def load(name: str, *, folder: str | Path | None = None, progress: bool | None =
 
     Args:
         name: One of `names()`.
-        folder: Where the file lies.
+        folder: Folder that holds the file.
         progress: Show a bar while downloading; by default when standard error is a terminal.
 
     Returns:
-        A panel with a split; `notes["remark"]` says what was done to the file, if anything.
+        A panel with a split; `notes["remark"]` records what was done to the file, if anything.
 
     Raises:
         ConfigError: the name is unknown.
@@ -130,18 +130,18 @@ def load(name: str, *, folder: str | Path | None = None, progress: bool | None =
 
     from tsdistill.data.panel import Panel
 
-    known = info(name)
-    notes = {} if known.remark is None else {"remark": known.remark}
-    if known.layout == "lines":
-        files = [known, *(known.replace(file=file, sha256=sha256) for file, sha256 in known.rest)]
-        tables = [pd.read_csv(io.BytesIO(_official_bytes(each, folder, progress)), index_col=0) for each in files]
-        return Panel(_items(tables), ("y",), known.frequency, known.split, known.name, notes)
-    df = pd.read_csv(io.BytesIO(_official_bytes(known, folder, progress)))
+    dataset = info(name)
+    notes = {} if dataset.remark is None else {"remark": dataset.remark}
+    if dataset.layout == "lines":
+        files = [dataset, *(dataset.replace(file=name, sha256=sha256) for name, sha256 in dataset.rest)]
+        tables = [pd.read_csv(io.BytesIO(_official_bytes(file, folder, progress)), index_col=0) for file in files]
+        return Panel(_items(tables), ("y",), dataset.frequency, dataset.split, dataset.name, notes)
+    df = pd.read_csv(io.BytesIO(_official_bytes(dataset, folder, progress)))
     # Letters that were lost before the official file of Weather was written.
     df.columns = [name.replace("\ufffdmol", "µmol").replace("/m\ufffd", "/m²") for name in df.columns]
-    df[known.time] = _stamps(df[known.time], known)
+    df[dataset.time] = _stamps(df[dataset.time], dataset)
     panel = Panel.from_frame(
-        df, time=known.time, frequency=known.frequency, name=known.name, split=known.split, fill=None
+        df, time=dataset.time, frequency=dataset.frequency, name=dataset.name, split=dataset.split, fill=None
     )
     return Panel(panel.items, panel.channels, panel.frequency, panel.split, panel.name, notes) if notes else panel
 
@@ -171,50 +171,51 @@ def _items(tables: list[pd.DataFrame]) -> tuple[Item, ...]:
     )
 
 
-def _stamps(column: pd.Series, known: Dataset) -> pd.Series | pd.DatetimeIndex:
-    """Time stamps of the file; those of Weather, whose steps are not all alike, are counted on from the first."""
+def _stamps(column: pd.Series, dataset: Dataset) -> pd.Series | pd.DatetimeIndex:
+    """Time stamps of the file; Weather's steps are irregular, so its stamps are counted on from the first."""
     import pandas as pd
 
-    if known.name == "weather":
-        return pd.date_range(column.iloc[0], periods=len(column), freq=known.frequency)
+    if dataset.name == "weather":
+        return pd.date_range(column.iloc[0], periods=len(column), freq=dataset.frequency)
     return pd.to_datetime(column)
 
 
-def _official_bytes(known: Dataset, folder: str | Path | None, progress: bool | None) -> bytes:
-    """The official file's content, from wherever it is found, its checksum verified."""
-    if known.bundled and folder is None:
-        sample = files("tsdistill.data").joinpath("sample", f"{known.file}.gz")
-        return _verified(gzip.decompress(sample.read_bytes()), known, "The bundled sample", "Install tsdistill anew")
-    cache, named = cache_folder(), os.environ.get(VARIABLE)
-    places = [Path(folder)] if folder is not None else [Path(named), cache] if named else [cache]
-    for path in (place / file for place in places for file in (known.file, f"{known.file}.gz")):
+def _official_bytes(dataset: Dataset, folder: str | Path | None, progress: bool | None) -> bytes:
+    """The official file's content, bundled, local or downloaded, its checksum verified."""
+    if dataset.bundled and folder is None:
+        sample = files("tsdistill.data").joinpath("sample", f"{dataset.file}.gz")
+        return _verified(gzip.decompress(sample.read_bytes()), dataset, "The bundled sample", "Reinstall tsdistill")
+    cache = cache_folder()
+    data_folder = os.environ.get(VARIABLE)
+    folders = [Path(folder)] if folder is not None else [Path(data_folder), cache] if data_folder else [cache]
+    for path in (parent / file for parent in folders for file in (dataset.file, f"{dataset.file}.gz")):
         if path.is_file():
-            remedy = "Delete it" if path.parent == cache else f"Put the official file there ({known.source})"
-            return _verified(_content(path), known, str(path), remedy)
-    remedy = f"Get {known.file} ({known.source}) and name its folder by folder= or the variable {VARIABLE}"
-    if known.url is None or folder is not None:
-        where = " nor in ".join(str(place) for place in places)
-        raise DataError(f"The file of {known.name!r} is not in {where}. {remedy}.")
-    # Imported here, since a machine with the files at hand needs nothing of the web.
+            remedy = "Delete it" if path.parent == cache else f"Put the official file there ({dataset.source})"
+            return _verified(_content(path), dataset, str(path), remedy)
+    remedy = f"Get {dataset.file} ({dataset.source}) and name its folder by folder= or the variable {VARIABLE}"
+    if dataset.url is None or folder is not None:
+        where = " nor in ".join(str(parent) for parent in folders)
+        raise DataError(f"The file of {dataset.name!r} is not in {where}. {remedy}.")
+    # Imported here, since a machine that holds the files does not need the web.
     from tsdistill.data.download import download
 
     def verify(data: bytes) -> bytes:
-        return _verified(data, known, str(known.url), remedy)
+        return _verified(data, dataset, str(dataset.url), remedy)
 
-    return download(known.url, cache / known.file, check=verify, remedy=f"{remedy}.", progress=progress)
+    return download(dataset.url, cache / dataset.file, check=verify, remedy=f"{remedy}.", progress=progress)
 
 
 def _content(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"Cannot read {path}: {error}. Get the file anew.") from None
+        raise DataError(f"Cannot read {path}: {error}. Get the file again.") from None
 
 
-def _verified(data: bytes, known: Dataset, where: str, remedy: str) -> bytes:
+def _verified(data: bytes, dataset: Dataset, where: str, remedy: str) -> bytes:
     digest = hashlib.sha256(data).hexdigest()
-    if digest != known.sha256:
-        rule = f"must have the checksum {known.sha256} of the official {known.file}"
+    if digest != dataset.sha256:
+        rule = f"must have the checksum {dataset.sha256} of the official {dataset.file}"
         raise DataError(f"{where} {rule}, got {digest}. {remedy}.")
     return data
 
@@ -224,10 +225,10 @@ def _ett(name: str, sha256: str) -> Dataset:
     file = f"ETT{name[3:]}.csv"
     # Months of 30 days: twelve to train, four to validate, four to test; later rows are not used.
     month = 720 if hourly else 2_880
-    every = "hourly" if hourly else "every 15 minutes"
+    step = "hourly" if hourly else "every 15 minutes"
     return Dataset(
         name=name,
-        title=f"Electricity transformer {name[-1]}: loads and oil temperature, {every}, 2016-2018",
+        title=f"Electricity transformer {name[-1]}: loads and oil temperature, {step}, 2016-2018",
         source="ETDataset, https://github.com/zhouhaoyi/ETDataset, folder ETT-small",
         licence="CC BY-ND 4.0",
         file=file,
@@ -244,8 +245,8 @@ _AUTOFORMER = "part of the data collection that https://github.com/thuml/Autofor
 _TENTHS = Split.fractions(0.7, 0.1, 0.2)
 
 _SETS: dict[str, Dataset] = {
-    known.name: known
-    for known in (
+    dataset.name: dataset
+    for dataset in (
         Dataset(
             name="nyc-weather",
             title="Weather at three New York airports, hourly, 2013",

@@ -1,4 +1,4 @@
-"""Finding the columns of a frame and reading their values as numbers, every problem found."""
+"""Finding the columns of a frame and reading their values as numbers; every problem is reported."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def read_table(
     if levels and index_stamps is None:
         df = df.reset_index([level for level in levels if level not in df.columns])
     columns: dict[str, Hashable] = {str(column): column for column in df.columns}
-    twice = sorted({str(column) for column in df.columns[df.columns.map(str).duplicated()]})
-    if twice:
-        problems.append(f"Columns must have different names, got {', '.join(twice)} more than once. Rename them.")
+    duplicates = sorted({str(column) for column in df.columns[df.columns.map(str).duplicated()]})
+    if duplicates:
+        problems.append(f"Columns must have different names, got {', '.join(duplicates)} more than once. Rename them.")
         return Table(Rows((), np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int64)), np.empty((0, 0)), ())
     known = set(columns) - {time, id}
     if id is None and "unique_id" in columns:
@@ -65,7 +65,8 @@ def read_table(
     values = _numbers(df, [columns[name] for name in chosen], id is None, filled, stamps, problems)
     order = np.argsort(code, kind="stable")
     if not (order[1:] > order[:-1]).all():
-        values, stamps = values[order], None if stamps is None else stamps[order]
+        values = values[order]
+        stamps = None if stamps is None else stamps[order]
     bounds = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(names)))]).astype(np.int64)
     return Table(Rows(names, bounds, order, stamps), values, tuple(chosen))
 
@@ -79,11 +80,11 @@ def _index_stamps(df: pd.DataFrame, time: str | None) -> pd.DatetimeIndex | None
 
 def _identifiers(column: pd.Series, id: str, problems: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of items in order of appearance, and for each row the number of its item."""
-    code, found = pd.factorize(column)
+    code, identifiers = pd.factorize(column)
     if (code < 0).any():
         problems.append(f"`{id}` has no identifier in {rows_of(np.flatnonzero(code < 0))}. Name these rows' items.")
-        code = np.where(code < 0, len(found), code)
-    names = tuple(str(name) for name in found) + (("?",) if (code == len(found)).any() else ())
+        code = np.where(code < 0, len(identifiers), code)
+    names = tuple(str(name) for name in identifiers) + (("?",) if (code == len(identifiers)).any() else ())
     if len(set(names)) < len(names):
         problems.append(f"`{id}` holds identifiers that read the same, such as 1 and '1'. Make them all text.")
     return names, code
@@ -92,11 +93,11 @@ def _identifiers(column: pd.Series, id: str, problems: list[str]) -> tuple[tuple
 def _targets(
     target: str | Sequence[str] | None,
     columns: dict[str, Hashable],
-    taken: set[str | None],
+    reserved: set[str | None],
     long: bool,
     problems: list[str],
 ) -> list[str]:
-    free = [name for name in columns if name not in taken]
+    free = [name for name in columns if name not in reserved]
     if target is None:
         chosen = ["y"] if long and "y" in free else free
         if not chosen and columns:
@@ -108,7 +109,7 @@ def _targets(
     problems += [f"`target` must name columns of the frame, got {name!r}. {nearest(name, free)}"
                  for name in wanted if name not in columns]  # fmt: skip
     problems += [f"`target` must name value columns, got {name!r}, which holds stamps or identifiers. Leave it out."
-                 for name in wanted if name in taken]  # fmt: skip
+                 for name in wanted if name in reserved]  # fmt: skip
     if len(set(wanted)) < len(wanted):
         problems.append(must("target", "name each column once", wanted, "Remove the repeated names"))
     return list(dict.fromkeys(name for name in wanted if name in free))

@@ -1,4 +1,4 @@
-"""What a forecaster may know besides the series themselves: calendar, holidays, planned values, other measurements."""
+"""Inputs of a forecaster besides the series themselves: calendar, holidays, planned values, other measurements."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Covariates(Spec):
-    """Inputs that are not forecast: what is known of the future, and what is only known up to now.
+    """Inputs that are not forecast: what is known for the horizon, and what is known up to now only.
 
-    Columns named here are no channels of a task any more. Calendar features are made from the panel's time stamps, on
+    Columns named here are no longer channels of the task. Calendar features are made from the panel's time stamps, on
     their local clock; each cycle gives a sine and a cosine. Planned and past columns are scaled like channels, but
     those that hold only 0 and 1 in training are left as they are.
 
@@ -30,8 +30,8 @@ class Covariates(Spec):
         past: Columns whose values are known only up to now.
 
     Raises:
-        ConfigError: Nothing is asked for, a column is named twice or called like a calendar feature, or a holiday is no
-            date.
+        ConfigError: Nothing is named, a column is named twice or has the name of a calendar feature, or a holiday is
+            no date.
 
     Example:
         >>> from pandas.tseries.holiday import USFederalHolidayCalendar
@@ -60,7 +60,8 @@ class Covariates(Spec):
     @classmethod
     def _dates(cls, holidays: tuple[str, ...]) -> tuple[str, ...]:
         """The dates once each, in order and written alike, so that equal calendars are equal."""
-        dates, wrong = set(), []
+        dates = set()
+        wrong = []
         for day in holidays:
             try:
                 dates.add(dt.date.fromisoformat(day).isoformat())
@@ -91,7 +92,7 @@ class Covariates(Spec):
 
 
 def misfits(covariates: Covariates, panel: Panel) -> list[str]:
-    """What keeps covariates from being taken from a panel; empty when nothing does."""
+    """Why a panel cannot give these covariates; empty when it can."""
     problems = [
         must(f"covariates.{side}", "name a column of the panel", name, nearest(name, panel.channels))
         for side in ("future", "past")

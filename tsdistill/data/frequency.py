@@ -54,12 +54,13 @@ class StepGrid:
         if self.seconds is None:
             position = self._calendar(clock).get_indexer(clock)
             return position.astype(np.int64), position >= 0
-        stamps, step = clock.asi8, self.step(ds.unit)
+        stamps = clock.asi8
+        step = self.step(ds.unit)
         phase = self._phase(stamps, step)
-        away = (stamps - phase) % step
+        offset = (stamps - phase) % step
         # Where clocks go forward at midnight, that day starts at one o'clock and is still on the daily grid.
         late = round(step * HOUR / self.seconds)
-        return (stamps - phase) // step, (away == 0) | (self.wall & (away == late))
+        return (stamps - phase) // step, (offset == 0) | (self.wall & (offset == late))
 
     def stamps(self, ds: pd.DatetimeIndex, position: np.ndarray) -> pd.DatetimeIndex:
         """All stamps from the first to the last of `ds`, whose step numbers are `position`."""
@@ -68,8 +69,8 @@ class StepGrid:
             full = self._calendar(clock)
         else:
             step = self.step(ds.unit)
-            every = self._phase(clock.asi8, step) + step * np.arange(position[0], position[-1] + 1)
-            full = pd.DatetimeIndex(every.view(f"M8[{ds.unit}]"))
+            grid = self._phase(clock.asi8, step) + step * np.arange(position[0], position[-1] + 1)
+            full = pd.DatetimeIndex(grid.view(f"M8[{ds.unit}]"))
         if ds.tz is None:
             return full
         if not self.wall:
@@ -150,8 +151,8 @@ def periods_of(frequency: str | None) -> tuple[int, ...]:
 
 def mode(values: np.ndarray) -> int:
     """The commonest value; the smallest of equally common ones."""
-    found, counts = np.unique(values, return_counts=True)
-    return int(found[counts.argmax()])
+    unique, counts = np.unique(values, return_counts=True)
+    return int(unique[counts.argmax()])
 
 
 def _seconds(offset: Any) -> float | None:

@@ -63,9 +63,9 @@ class Panel:
         items: The series, each with values (time, channel) in raw units.
         channels: Names of the value columns, in the order of the values' last axis.
         frequency: Step width as a pandas offset alias (`"h"`, `"15min"`, `"D"`, `"MS"`), or None when not known.
-        split: Borders that belong to the data set itself; a `Task` uses them unless told otherwise.
+        split: Borders that belong to the data set itself; a `Task` uses them unless it is given another split.
         name: What the data set is called in reports.
-        notes: What was done to the data, such as how many cells were filled; empty when it is as it was given.
+        notes: What was done to the data, such as how many cells were filled; empty when it is unchanged.
 
     Raises:
         DataError: no items, a repeated identifier, or values that are not finite.
@@ -128,9 +128,9 @@ class Panel:
             target: Value column or columns; see above for the default.
             frequency: Step width as a pandas offset alias; by default the commonest step.
             fill: How to fill gaps and NaN, which are refused otherwise: "interpolate" (linear in time, the ends held; a
-                filled value knows the next observed one), "forward" (the last observed value) or "zero". `notes` says
-                how many cells and rows were filled; infinite values are never filled.
-            time_zone: Zone of stamps that carry none (an hour that stands twice in autumn is told apart by order), or
+                filled value knows the next observed one), "forward" (the last observed value) or "zero". `notes`
+                counts the filled cells and rows; infinite values are never filled.
+            time_zone: Zone of stamps that carry none (an hour that stands twice in autumn is resolved by order), or
                 zone to show the others in.
             name: What the data set is called in reports.
             split: Borders that belong to the data set.
@@ -156,11 +156,12 @@ class Panel:
             problems.append(must("fill", f"be one of {', '.join(FILLS)} or None", fill, "Pick one of them"))
         zone = zone_of(time_zone, problems)
         table = read_table(df, time, id, target, fill is not None, problems)
-        rows, timing = table.rows, Timing(None, {})
+        rows = table.rows
+        timing = Timing(None, {})
         if rows.ds is not None and len(rows.ds) and time is not None:
             n_before = len(problems)
             rows = localise(rows, zone, time, problems) if zone is not None else rows
-            # Stamps read on the wrong place's clock have gaps and repeats of their own making.
+            # Stamps read in the wrong zone show gaps and repeats that the data does not have.
             if len(problems) == n_before:
                 timing = examine(rows, time, frequency, fill is not None, problems)
         elif time is None:
@@ -202,7 +203,7 @@ class Panel:
         return pd.concat(frames, ignore_index=True)
 
     def until(self, stamp: str | dt.datetime | pd.Timestamp) -> Panel:
-        """The panel as it would have been on some day: rows up to and including a stamp, and nothing learnt from later.
+        """The panel as it was known at some time: rows up to and including a stamp, and nothing from later.
 
         Values that were interpolated towards an observation after the stamp are held at the last one before it. Items
         that start later are left out, and counted in `notes["n_items_left_out"]`.
@@ -222,18 +223,21 @@ class Panel:
         when = pd.to_datetime(stamp, errors="coerce")
         if not isinstance(when, pd.Timestamp):
             raise DataError(must("stamp", "be a time", stamp, "Write 2013-10-01 14:00"))
-        fill, items, problems = self.notes.get("fill"), [], []
+        fill = self.notes.get("fill")
+        items = []
+        problems = []
         for item in self.items:
             if item.ds is None:
                 raise DataError("`until` needs time stamps; this panel has none. Give them with time=.")
             cut = int(item.ds.searchsorted(in_zone(when, item.ds), side="right"))
-            values, marks = item.values[:cut], None
+            values = item.values[:cut]
+            marks = None
             if item.marks is not None and fill is not None:
-                values, marks, hopeless = cut_back(values, item.marks[:cut], fill)
+                values, marks, unfillable = cut_back(values, item.marks[:cut], fill)
                 problems += [
                     f"Channel {self.channels[channel]!r} of item {item.unique_id!r} has no value up to {when}. Take a "
                     "later stamp, or leave it out."
-                    for channel in hopeless
+                    for channel in unfillable
                 ]
             if len(values):
                 items.append(Item(item.unique_id, item.ds[: len(values)], values, marks))
@@ -241,10 +245,10 @@ class Panel:
             problems.append(must("stamp", "not lie before all data", str(when), "Take a later one"))
         if problems:
             raise DataError(listed(problems, "the panel"))
-        kept = [item.marks for item in items if item.marks is not None]
+        kept_marks = [item.marks for item in items if item.marks is not None]
         counts = ("fill", "n_gaps", "n_inserted", "n_filled", "n_filled_per_channel")
         notes = {key: value for key, value in self.notes.items() if key not in counts}
-        notes |= count_up(kept, self.channels, fill) if kept and fill is not None else {}
+        notes |= count_up(kept_marks, self.channels, fill) if kept_marks and fill is not None else {}
         if len(items) < len(self.items):
             notes["n_items_left_out"] = len(self.items) - len(items)
         return Panel(tuple(items), self.channels, self.frequency, self.split, self.name, notes)
@@ -252,18 +256,20 @@ class Panel:
     def __repr__(self) -> str:
         stamped = [item.ds for item in self.items if item.ds is not None]
         span = f", {min(ds[0] for ds in stamped)} to {max(ds[-1] for ds in stamped)}" if stamped else ""
-        every = f" every {self.frequency}" if self.frequency else ""
-        counts = f"{len(self.items)} item(s) x {len(self.channels)} channel(s), {self.n_rows:,} rows{every}{span}"
+        step = f" every {self.frequency}" if self.frequency else ""
+        counts = f"{len(self.items)} item(s) x {len(self.channels)} channel(s), {self.n_rows:,} rows{step}{span}"
         notes = f"; notes: {dict(self.notes)}" if self.notes else ""
         return f"<Panel {self.name or 'unnamed'}: {counts}{notes}>"
 
 
 def _items(table: Table, timing: Timing, fill: Fill | None, problems: list[str]) -> list[Item]:
     """Items of checked rows, with gaps and NaN filled if that was asked for."""
-    rows, items = table.rows, []
+    rows = table.rows
+    items = []
     for number, name in enumerate(rows.names):
         ds = None if rows.ds is None else rows.ds[rows.of(number)]
-        values, position = table.values[rows.of(number)], timing.positions.get(number)
+        values = table.values[rows.of(number)]
+        position = timing.positions.get(number)
         marks = None
         if fill is not None:
             n_inserted = 0 if position is None else int(position[-1] - position[0]) + 1 - len(position)
@@ -278,9 +284,9 @@ def _items(table: Table, timing: Timing, fill: Fill | None, problems: list[str])
             ds = timing.grid.stamps(ds, position)
         if marks is not None and fill is not None:
             when = np.arange(len(values)) if ds is None else ds.asi8 - ds.asi8[0]
-            lost = "its first rows" if fill == "forward" else "the others"
+            cells = "its first rows" if fill == "forward" else "the others"
             problems += [
-                f"{of_item(name)}column `{table.channels[channel]}` has no value to fill {lost} from. Leave it out "
+                f"{of_item(name)}column `{table.channels[channel]}` has no value to fill {cells} from. Leave it out "
                 "with target=, cut its start, or pass another fill=."
                 for channel in fill_in(values, marks, when, fill)
             ]

@@ -1,4 +1,4 @@
-"""Filling what is missing, only when asked, and keeping count of every cell and row that was made up."""
+"""Filling what is missing, only on request, and counting every cell and row that was filled."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ def spread_out(values: np.ndarray, position: np.ndarray | None) -> tuple[np.ndar
 
 
 def fill_in(values: np.ndarray, marks: np.ndarray, when: np.ndarray, fill: Fill) -> list[int]:
-    """Fill the marked cells of (time, channel) in place; the channels that offer nothing to fill them from."""
-    hopeless = []
+    """Fill the marked cells of (time, channel) in place; returns the channels that have no value to fill from."""
+    unfillable = []
     for channel in np.flatnonzero(marks.any(axis=0)):
-        column, missing = values[:, channel], marks[:, channel] != OBSERVED
+        column = values[:, channel]
+        missing = marks[:, channel] != OBSERVED
         known = np.flatnonzero(~missing)
         if fill == "zero":
             column[missing] = 0.0
         elif not len(known) or (fill == "forward" and known[0] > 0):
-            hopeless.append(int(channel))
+            unfillable.append(int(channel))
         elif fill == "forward":
             column[missing] = column[known[np.searchsorted(known, np.flatnonzero(missing)) - 1]]
         else:
             column[missing] = np.interp(when[missing], when[known], column[known])
-    return hopeless
+    return unfillable
 
 
 def cut_back(values: np.ndarray, marks: np.ndarray, fill: Fill) -> tuple[np.ndarray, np.ndarray | None, list[int]]:
@@ -50,10 +51,10 @@ def cut_back(values: np.ndarray, marks: np.ndarray, fill: Fill) -> tuple[np.ndar
     given = np.flatnonzero((marks != INSERTED).all(axis=1))
     n_rows = int(given[-1]) + 1 if len(given) else 0
     values, marks = values[:n_rows].copy(), marks[:n_rows]
-    held, hopeless = holds(values, marks, n_rows) if fill == "interpolate" else ([], [])
+    held, unfillable = holds(values, marks, n_rows) if fill == "interpolate" else ([], [])
     for hold in held:
         values[hold.first : hold.last, hold.channel] = hold.value
-    return values, marks if marks.any() else None, hopeless
+    return values, marks if marks.any() else None, unfillable
 
 
 class Hold(NamedTuple):
@@ -66,19 +67,20 @@ class Hold(NamedTuple):
 
 
 def holds(values: np.ndarray, marks: np.ndarray, border: int) -> tuple[list[Hold], list[int]]:
-    """What was interpolated across a border and has to be held at the last observation before it; hopeless channels."""
-    found, hopeless = [], []
+    """What was interpolated across a border and is held at the last observation before it; unfillable channels."""
+    held = []
+    unfillable = []
     for channel in np.flatnonzero(marks[max(border - 1, 0) : border].any(axis=0)).tolist():
         known = np.flatnonzero(marks[:border, channel] == OBSERVED)
         if not len(known):
-            hopeless.append(channel)
+            unfillable.append(channel)
         else:
-            found.append(Hold(channel, int(known[-1]) + 1, border, float(values[known[-1], channel])))
-    return found, hopeless
+            held.append(Hold(channel, int(known[-1]) + 1, border, float(values[known[-1], channel])))
+    return held, unfillable
 
 
 def count_up(marks: list[np.ndarray], channels: tuple[str, ...], fill: Fill) -> dict[str, Any]:
-    """What was made up: rows inserted, the gaps they lay in, and cells filled in rows that were given."""
+    """What was filled: rows inserted, the gaps they closed, and cells filled in rows that were given."""
     inserted = [(mark == INSERTED).all(axis=1) for mark in marks]
     filled = sum((mark == FILLED).sum(axis=0) for mark in marks)
     per_channel = {channel: int(n) for channel, n in zip(channels, np.atleast_1d(filled), strict=False) if n}

@@ -1,4 +1,4 @@
-"""Rows of several items one below the other, and the words in which their problems are told."""
+"""Rows of several items one below the other, and the wording of their problems."""
 
 from __future__ import annotations
 

@@ -50,27 +50,32 @@ class Signature(Spec):
     @model_validator(mode="after")
     def _one_number_each(self) -> Self:
         problems = [
-            must(f"{side}_{what}", f"hold one number for each of {list(names)}", numbers, "Give it, or no covariates")
+            must(
+                f"{side}_{statistic}",
+                f"hold one number for each of {list(names)}",
+                numbers,
+                "Give it, or no covariates",
+            )
             for side, names in (("future", self.future), ("past", self.past))
-            for what in ("mean", "scale")
-            if len(numbers := getattr(self, f"{side}_{what}")) != len(names)
+            for statistic in ("mean", "scale")
+            if len(numbers := getattr(self, f"{side}_{statistic}")) != len(names)
         ]
         if problems:
             raise ValueError(listed(problems, "Signature"))
         return self
 
     def without_covariates(self) -> Signature:
-        """The same steps, channels and scaling, and nothing else to look at."""
+        """The same steps, channels and scaling, without covariates."""
         kept = ("context", "horizon", "channels", "mean", "scale", "frequency", "normalisation")
         return Signature(**{name: getattr(self, name) for name in kept})
 
     def to_dict(self) -> dict[str, Any]:
         """The signature as plain data; what a forecaster without covariates does not need is left out.
 
-        So files and digests of such forecasters are what they were before there were covariates.
+        So files and digests of such forecasters stay those of versions without covariates.
         """
         written = super().to_dict()
         fields = type(self).model_fields
-        late = ("normalisation", "future", "past", "future_mean", "future_scale", "past_mean", "past_scale")
+        optional = ("normalisation", "future", "past", "future_mean", "future_scale", "past_mean", "past_scale")
         return {name: value for name, value in written.items()
-                if name not in late or getattr(self, name) != fields[name].default}  # fmt: skip
+                if name not in optional or getattr(self, name) != fields[name].default}  # fmt: skip

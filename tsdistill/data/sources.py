@@ -17,10 +17,10 @@ from tsdistill.data.split import Split
 from tsdistill.errors import DataError, UnsupportedError
 
 SHORT = 4
-"""A secret of fewer letters cannot be struck out of a message without giving it away."""
+"""A secret of fewer letters cannot be masked in a message without revealing it."""
 
 CONNECT_SECONDS = 10
-"""A database that does not answer within this time is down, as far as a nightly job is concerned."""
+"""A database that does not answer within this time counts as down."""
 
 
 def read_csv(
@@ -45,7 +45,7 @@ def read_csv(
     Args:
         path: The file, or an open one.
         time: Column of time stamps; None when rows have none.
-        id: Column of item identifiers of a long table (a column `unique_id` is found by itself).
+        id: Column of item identifiers of a long table (a column `unique_id` is used by default).
         target: Value column or columns.
         frequency: Step width as a pandas offset alias; by default the commonest step.
         fill: "interpolate", "forward" or "zero" to fill gaps and NaN; refused otherwise.
@@ -240,7 +240,7 @@ def _query(url: Any, query: str, parameters: Mapping[str, Any] | None) -> pd.Dat
 
 
 def shown(address: Any) -> str:
-    """What may be said of an address: neither user nor password nor options."""
+    """An address for messages: without user, password and options."""
     host = f"{address.host or ''}{f':{address.port}' if address.port else ''}"
     return f"{address.drivername}://{host}/{address.database or ''}"
 
@@ -251,7 +251,7 @@ def _takes_timeout(address: Any) -> bool:
 
 
 def censored(message: str, address: Any) -> str:
-    """First line of a driver's message with everything secret struck out; nothing of it when a secret is too short."""
+    """First line of a driver's message with all secrets masked; none of it when a secret is too short."""
     line = (message.strip().splitlines() or [""])[0].rstrip(". ")
     password = str(address.password) if address.password is not None else ""
     options = {part for value in address.query.values() for part in ([value] if isinstance(value, str) else value)}

@@ -75,7 +75,8 @@ class Split(Spec):
         if self.kind == "dates":
             self._check_dates()
             return self
-        counted, last = self.kind != "fractions", self.kind == "last"
+        counted = self.kind != "fractions"
+        last = self.kind == "last"
         rule = "be a whole number above 0" if counted else "be above 0"
         problems = []
         for name in ("validation", "test") if last else ("train", "validation", "test"):
@@ -145,7 +146,7 @@ def spans(borders: Borders, context: int) -> list[tuple[Part, int, int]]:
 
 
 def _row_of(ds: pd.DatetimeIndex, stamp: str | None) -> int:
-    """Number of rows before a stamp; a stamp without a zone is read in the index's own."""
+    """Number of rows before a stamp; a stamp without a zone is read in the zone of the index."""
     import pandas as pd
 
     if stamp is None:

@@ -1,6 +1,6 @@
-"""Reading and judging time stamps: parsing, order, duplicates, steps and gaps, every problem found.
+"""Reading and checking time stamps: parsing, order, duplicates, steps and gaps; every problem is reported.
 
-The functions append to a list of problems and go on as far as they can, so that one error tells everything.
+The functions append to a list of problems and go on as far as they can, so that one error lists everything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tsdistill.data.rows import SHOWN, Rows, capped, of_item, rows_of, several, 
 
 @dataclass(frozen=True)
 class Timing:
-    """What was found out about stamps: their grid, and step numbers of the items that have gaps."""
+    """What checking stamps gives: their grid, and step numbers of the items that have gaps."""
 
     grid: StepGrid | None
     positions: dict[int, np.ndarray]
@@ -53,8 +53,8 @@ def parse(column: pd.Series | pd.Index, time: str, problems: list[str]) -> pd.Da
 def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems: list[str]) -> Timing:
     """Check order, uniqueness and regularity of all items' stamps; gaps are a problem unless they will be filled."""
     rows, undated = _dated(rows)
-    rows, saving, note = unfold(rows, time, filled)
-    problems += [saving] if saving else []
+    rows, problem, note = unfold(rows, time, filled)
+    problems += [problem] if problem else []
     rows = _in_order(rows, time, problems)
     if undated:
         return Timing(None, {})
@@ -67,22 +67,27 @@ def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems
     if grid is None or grid.regular(rows.ds, rows.inside):
         return Timing(grid, {}, note)
     positions: dict[int, np.ndarray] = {}
-    gaps, astray = [], []
+    gaps = []
+    irregular = []
     for number, name in enumerate(rows.names):
         ds = rows.ds[rows.of(number)]
         position, on_grid = grid.positions(ds)
         steps = np.diff(position)
         if not on_grid.all():
-            astray.append(_astray(name, ds, on_grid, grid.frequency))
+            irregular.append(_irregular(name, ds, on_grid, grid.frequency))
         elif (steps > 1).any():
             positions[number] = position
             gaps.append(_gap(name, ds, steps))
         elif (steps < 1).any():
-            astray.append(f"{of_item(name)}several stamps fall on one step of {grid.frequency!r}")
-    if astray:
-        found = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
-        hint = f"leave out frequency= (most steps are {found.frequency!r})" if found else "name the step by frequency="
-        problems += capped(astray, "items with irregular steps", f"Resample first, or {hint}.")
+            irregular.append(f"{of_item(name)}several stamps fall on one step of {grid.frequency!r}")
+    if irregular:
+        inferred = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
+        hint = (
+            f"leave out frequency= (most steps are {inferred.frequency!r})"
+            if inferred
+            else "name the step by frequency="
+        )
+        problems += capped(irregular, "items with irregular steps", f"Resample first, or {hint}.")
     if gaps and not filled:
         remedy = 'Pass fill="interpolate", "forward" or "zero" to insert the rows, or give them.'
         problems += capped(gaps, "items with gaps", remedy)
@@ -91,15 +96,15 @@ def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems
 
 def frequency_problem(frequency: object, error: Exception) -> str:
     """What is wrong with a frequency that pandas does not know, with pandas' own suggestion."""
-    meant = re.search(r"Did you mean (\w+)\?|use '(\w+)' instead", str(error))
-    remedy = f"Did you mean {meant[1] or meant[2]!r}?" if meant else "Write h, 15min, D, MS or the like."
+    suggestion = re.search(r"Did you mean (\w+)\?|use '(\w+)' instead", str(error))
+    remedy = f"Did you mean {suggestion[1] or suggestion[2]!r}?" if suggestion else "Write h, 15min, D, MS or the like."
     return f"`frequency` must be a pandas offset alias, got frequency={frequency!r}. {remedy}"
 
 
 def _parse_text(column: pd.Series, time: str, problems: list[str]) -> pd.DatetimeIndex:
     """ISO stamps; else the one format that reads the most, unless day and month could be swapped."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas guesses aloud; what it could not read is reported by the caller
+        warnings.simplefilter("ignore")  # pandas warns when it guesses; the caller reports what it could not read
         iso = _converted(column, format="ISO8601")
         if _n_read(iso) == int(column.notna().sum()):
             return iso
@@ -129,7 +134,7 @@ def _converted(column: pd.Series, **options: object) -> pd.DatetimeIndex:
 
 
 def _dated(rows: Rows) -> tuple[Rows, bool]:
-    """The rows that have a stamp, and whether some have none: these, reported already, leave holes that are no gaps."""
+    """The rows that have a stamp, and whether some have none: these are reported already and leave no gaps."""
     assert rows.ds is not None
     if not rows.ds.hasnans:
         return rows, False
@@ -139,10 +144,11 @@ def _dated(rows: Rows) -> tuple[Rows, bool]:
 
 
 def _in_order(rows: Rows, time: str, problems: list[str]) -> Rows:
-    """Report rows out of order and stamps that stand twice; go on with neither."""
+    """Report rows out of order and stamps that are repeated; go on without them."""
     ds = rows.ds
     assert ds is not None
-    steps, inside = np.diff(ds.asi8), rows.inside
+    steps = np.diff(ds.asi8)
+    inside = rows.inside
     if (steps[inside] > 0).all():
         return rows
     back = np.flatnonzero(inside & (steps < 0)) + 1
@@ -154,24 +160,24 @@ def _in_order(rows: Rows, time: str, problems: list[str]) -> Rows:
         )
         order = np.lexsort((ds.asi8, rows.code))
     ordered = ds[order]
-    again = np.concatenate([[False], (np.diff(ordered.asi8) == 0) & inside])
-    if again.any():
-        names = {rows.names[code] for code in rows.code[again]} - {""}
+    repeated = np.concatenate([[False], (np.diff(ordered.asi8) == 0) & inside])
+    if repeated.any():
+        names = {rows.names[code] for code in rows.code[repeated]} - {""}
         where = f" of item{'s' if len(names) > 1 else ''} {', '.join(sorted(names)[:SHOWN])}" if names else ""
-        places = rows_of(np.sort(rows.row[order][again]))
+        places = rows_of(np.sort(rows.row[order][repeated]))
         problems.append(
-            f"`{time}` holds {several(again.sum(), 'stamp')} more than once{where}: "
-            f"{shown_stamps(ordered[again].unique())} in {places}. Keep one row per item and stamp; if the rows belong "
-            "to several series, name their column with id=."
+            f"`{time}` holds {several(repeated.sum(), 'stamp')} more than once{where}: "
+            f"{shown_stamps(ordered[repeated].unique())} in {places}. Keep one row per item and stamp; if the rows "
+            "belong to several series, name their column with id=."
         )
-    bounds = np.concatenate([[0], np.cumsum(~again)])[rows.bounds]
-    return replace(rows, ds=ordered[~again], row=rows.row[order][~again], bounds=bounds)
+    bounds = np.concatenate([[0], np.cumsum(~repeated)])[rows.bounds]
+    return replace(rows, ds=ordered[~repeated], row=rows.row[order][~repeated], bounds=bounds)
 
 
-def _astray(name: str, ds: pd.DatetimeIndex, on_grid: np.ndarray, frequency: str) -> str:
-    away = ds[~on_grid]
-    count = f"{len(away):,} of {several(len(ds), 'stamp')}"
-    return f"{of_item(name)}{count} do not fall on steps of {frequency!r}: {shown_stamps(away)}"
+def _irregular(name: str, ds: pd.DatetimeIndex, on_grid: np.ndarray, frequency: str) -> str:
+    off_grid = ds[~on_grid]
+    count = f"{len(off_grid):,} of {several(len(ds), 'stamp')}"
+    return f"{of_item(name)}{count} do not fall on steps of {frequency!r}: {shown_stamps(off_grid)}"
 
 
 def _gap(name: str, ds: pd.DatetimeIndex, steps: np.ndarray) -> str:

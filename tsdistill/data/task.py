@@ -1,4 +1,4 @@
-"""A forecasting task: which past steps a model sees, which future steps it owes, and on which rows it is judged.
+"""A forecasting task: which past steps a model sees, which steps it forecasts, and which rows it is evaluated on.
 
 Windows are views. The scaled series is stored once; a batch gathers its windows through a strided view of it, so memory
 grows with the series and not with windows times context. The raw series is read block by block, never copied.
@@ -16,9 +16,9 @@ import numpy as np
 from tsdistill import clock
 from tsdistill.data.blocks import blocks, is_flag, moments
 from tsdistill.data.covariates import Covariates, misfits
-from tsdistill.data.repair import Hold, holds
+from tsdistill.data.cuts import Cuts, cut_items, held_values
 from tsdistill.data.signature import Signature
-from tsdistill.data.split import PARTS, Borders, Part, Split, spans
+from tsdistill.data.split import PARTS, Part, Split, spans
 from tsdistill.data.windows import Batch, Scaler, Windows
 from tsdistill.errors import ConfigError, DataError, listed, must
 from tsdistill.spec import digest_of
@@ -41,11 +41,11 @@ class Task:
             own training rows, for items of very different scales) or None (raw values). A forecaster of a task with
             "item" is served on series it has never seen: it standardises each context by that context's own mean and
             deviation. Linear maps and models that normalise windows themselves forecast the same either way; others
-            are trained on one scaling and served on another, so judge them deployed.
-        covariates: What models may know besides the channels; the columns it names are no channels. They have one
+            are trained on one scaling and served on another, so evaluate them deployed.
+        covariates: Inputs of models besides the channels; the columns it names are no channels. They have one
             scaler for all items.
         short: What to do with an item that is too short for the windows of a part: "refuse" the task, or "skip" that
-            part of it. `notes` says how many were skipped.
+            part of it. `notes` counts the skipped ones.
 
     Raises:
         ConfigError: context or horizon below 1, an unknown scaler, covariates that the panel does not have, or an
@@ -93,18 +93,23 @@ class Task:
             problems += misfits(covariates, panel)
         elif covariates is not None:
             problems.append(must("covariates", "be td.Covariates or None", covariates, "Write td.Covariates(...)"))
-        self.panel, self.context, self.horizon = panel, context, horizon
+        self.panel = panel
+        self.context = context
+        self.horizon = horizon
         self.split = split or panel.split or Split.fractions(0.7, 0.1, 0.2)
-        self.scaler, self.covariates, self.short = scaler, covariates, short
-        self._n_skipped: dict[str, int] = {}
-        self.borders, lacking = self._borders() if sized else ([], [])
+        self.scaler = scaler
+        self.covariates = covariates
+        self.short = short
+        cuts = cut_items(panel, self.split, context, horizon, scaler, short) if sized else Cuts([], {}, [])
+        self.borders = cuts.borders
+        self._n_skipped = cuts.n_skipped
         if problems:
-            raise ConfigError(listed(problems + lacking, "Task"))
+            raise ConfigError(listed(problems + cuts.problems, "Task"))
         named = covariates.columns if covariates is not None else ()
         self._columns = [number for number, name in enumerate(panel.channels) if name not in named]
-        self._holds, unknown = self._held() if not lacking else ([], [])
-        if lacking or unknown:
-            raise DataError(listed(lacking + unknown, "the task"))
+        self._holds, unfillable = held_values(panel, self.borders) if not cuts.problems else ([], [])
+        if cuts.problems or unfillable:
+            raise DataError(listed(cuts.problems + unfillable, "the task"))
         self.mean, self.scale = self._fit_scaler()
 
     @property
@@ -114,7 +119,7 @@ class Task:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What was done to the data, by the panel and here: the panel's notes and how many items were skipped."""
+        """What was done to the data: the panel's notes, and how many items were skipped here."""
         return {**self.panel.notes, **self._n_skipped}
 
     @functools.cached_property
@@ -132,7 +137,8 @@ class Task:
         if self.covariates is None:
             return plain
         n_calendar = len(self.covariates.known_ahead) - len(self.covariates.future)
-        (future_mean, future_scale), (past_mean, past_scale) = self._planned_scaler, self._past_scaler
+        future_mean, future_scale = self._planned_scaler
+        past_mean, past_scale = self._past_scaler
         return plain.replace(
             covariates=self.covariates,
             future=self.covariates.known_ahead,
@@ -182,7 +188,7 @@ class Task:
         )
 
     def without_covariates(self) -> Task:
-        """The same windows of the same channels, scaled alike, for models that look at nothing else.
+        """The same windows of the same channels, scaled alike, for models without covariates.
 
         Example:
             >>> import tsdistill as td
@@ -197,15 +203,15 @@ class Task:
         for cached in ("signature", "fingerprint"):
             plain.__dict__.pop(cached, None)
         plain.covariates = None
-        # Views of the series that is there already, and no second scaling of it.
+        # Views of the series that exists already; it is not scaled again.
         plain._windows = {part: windows.without_covariates() for part, windows in self._windows.items()}
         return plain
 
     def latest(self, share: float) -> Task:
         """The same task with only the newest windows to train on: those within the last `share` of the training rows.
 
-        Scaled and judged as before, so that errors compare: what little data costs, and how much of it a teacher that
-        saw more gives back.
+        Scaled and evaluated as before, so that errors are comparable: what little data costs, and how much of that a
+        teacher trained on more gives back.
 
         Example:
             >>> import tsdistill as td
@@ -216,50 +222,58 @@ class Task:
         """
         if not 0 < share <= 1:
             raise ConfigError(must("share", "be above 0 and at most 1", share, "Give a share of the training rows"))
-        places = zip(self._offsets, self.borders, strict=True)
-        newest = [(offset + round(cut.train * (1 - share)), offset + cut.train) for offset, cut in places]
+        newest = [
+            (offset + round(borders.train * (1 - share)), offset + borders.train)
+            for offset, borders in zip(self._offsets, self.borders, strict=True)
+        ]
         train = self.train.beginning_in(newest)
         if not len(train):
             length = f"context + horizon = {self.context + self.horizon}"
             raise DataError(f"The last {share:g} of the training rows hold no window of {length} rows. Raise `share`.")
-        few = copy.copy(self)
-        few.__dict__.pop("fingerprint", None)
-        few._windows = {**self._windows, "train": train}
-        return few
+        shorter = copy.copy(self)
+        shorter.__dict__.pop("fingerprint", None)
+        shorter._windows = {**self._windows, "train": train}
+        return shorter
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of everything selection may see: training and validation windows and the signature."""
-        seen = [self.train.fingerprint, self.validation.fingerprint, self.signature.digest]
-        return digest_of(seen)
+        return digest_of([self.train.fingerprint, self.validation.fingerprint, self.signature.digest])
 
     @functools.cached_property
     def _windows(self) -> dict[Part, Windows]:
         import torch
 
-        known = self.covariates
+        covariates = self.covariates
         ends = np.cumsum([len(item) for item in self.panel.items])
         mean, scale = self._units
         scaler = Scaler(np.atleast_2d(mean), np.atleast_2d(scale), ends)
         series = self._scaled(self._columns, mean, scale)
         future = past = None
-        if known is not None and known.known_ahead:
-            planned = self._scaled(self._named(known.future), *self._planned_scaler)
-            every = np.concatenate([self._calendar(known), planned], axis=1)
-            future = torch.from_numpy(np.asfortranarray(every))
-        if known is not None and known.past:
-            past = torch.from_numpy(self._scaled(self._named(known.past), *self._past_scaler))
+        if covariates is not None and covariates.known_ahead:
+            planned = self._scaled(self._named(covariates.future), *self._planned_scaler)
+            features = np.concatenate([self._calendar(covariates), planned], axis=1)
+            future = torch.from_numpy(np.asfortranarray(features))
+        if covariates is not None and covariates.past:
+            past = torch.from_numpy(self._scaled(self._named(covariates.past), *self._past_scaler))
         starts: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         # Half the bytes, one number per row, wherever rows can be counted with them.
         counter = np.int32 if self.panel.n_rows < 2**31 else np.int64
         for offset, borders in zip(self._offsets, self.borders, strict=True):
             for part, begin, end in spans(borders, self.context):
-                first, last = offset + max(begin, 0), offset + end - self.context - self.horizon
+                first = offset + max(begin, 0)
+                last = offset + end - self.context - self.horizon
                 starts[part].append(np.arange(first, last + 1, dtype=counter))
-        tensor, how = torch.from_numpy(series), {"future": future, "past": past}
+        tensor = torch.from_numpy(series)
         return {
             part: Windows(
-                tensor, torch.from_numpy(np.concatenate(firsts)), self.context, self.horizon, **how, scaler=scaler
+                tensor,
+                torch.from_numpy(np.concatenate(firsts)),
+                self.context,
+                self.horizon,
+                future=future,
+                past=past,
+                scaler=scaler,
             )
             for part, firsts in starts.items()
         }
@@ -279,80 +293,29 @@ class Task:
         """
         series = np.empty((len(columns), self.panel.n_rows), dtype=np.float32).T
         for number, (offset, item, held) in enumerate(zip(self._offsets, self.panel.items, self._holds, strict=True)):
-            centre, unit = (each if each.ndim == 1 else each[number] for each in (mean, scale))
+            centre, unit = (values if values.ndim == 1 else values[number] for values in (mean, scale))
             for first, block in blocks(item.values, held, columns, 0, len(item)):
                 series[offset + first : offset + first + len(block)] = (block - centre) / unit
         return series
 
-    def _calendar(self, known: Covariates) -> np.ndarray:
+    def _calendar(self, covariates: Covariates) -> np.ndarray:
         """Calendar and holiday features of all items one below the other, (row, feature) float32."""
-        n_features = len(known.known_ahead) - len(known.future)
-        found = np.empty((self.panel.n_rows, n_features), dtype=np.float32)
+        n_features = len(covariates.known_ahead) - len(covariates.future)
+        features = np.empty((self.panel.n_rows, n_features), dtype=np.float32)
         for offset, item in zip(self._offsets, self.panel.items, strict=True):
             if n_features and item.ds is not None:
                 stamps = item.ds.tz_localize(None).to_numpy()
-                found[offset : offset + len(item)] = clock.features(stamps, known.calendar, known.holidays)
-        return found
+                rows = slice(offset, offset + len(item))
+                features[rows] = clock.features(stamps, covariates.calendar, covariates.holidays)
+        return features
 
     def _training(self, columns: list[int], only: int | None = None) -> Iterator[np.ndarray]:
         """The training rows of all items, or of only one, in blocks (row, column), float64."""
         for number in range(len(self.borders)) if only is None else (only,):
-            item, cut, held = self.panel.items[number], self.borders[number], self._holds[number]
-            for _, block in blocks(item.values, held, columns, 0, cut.train):
+            values = self.panel.items[number].values
+            n_rows = self.borders[number].train
+            for _, block in blocks(values, self._holds[number], columns, 0, n_rows):
                 yield block
-
-    def _held(self) -> tuple[list[list[Hold]], list[str]]:
-        """What is held in each item, so that no part has learnt by interpolation what the next one begins with."""
-        found, problems = [], []
-        for item, cut in zip(self.panel.items, self.borders, strict=True):
-            held: list[Hold] = []
-            if item.marks is not None and self.panel.notes.get("fill") == "interpolate":
-                for border in (cut.train, cut.validation):
-                    more, hopeless = holds(item.values, item.marks, border)
-                    held += more
-                    problems += [
-                        f"channel {self.panel.channels[channel]!r} of item {item.unique_id!r} has no observed value "
-                        f"before row {border}, where a part of the split ends. Leave the channel out, or split later."
-                        for channel in hopeless
-                    ]
-            found.append(held)
-        return found, problems
-
-    def _borders(self) -> tuple[list[Borders], list[str]]:
-        borders, problems, n_windowed, length = [], [], dict.fromkeys(PARTS, 0), self.context + self.horizon
-        for item in self.panel.items:
-            try:
-                cut = self.split.borders(len(item.values), item.ds)
-            except DataError as error:
-                if self.short != "skip" or self.split.kind == "dates":
-                    problems.append(f"item {item.unique_id!r}: {error}")
-                    continue
-                cut = Borders(0, 0, 0)
-            for part, begin, end in spans(cut, self.context):
-                n_rows = max(end - max(begin, 0), 0)
-                n_windowed[part] += n_rows >= length
-                if self.short == "refuse" and (begin < 0 or n_rows < length):
-                    problems.append(
-                        f"item {item.unique_id!r} has {n_rows} rows for the {part} part (context included), fewer than "
-                        f"context + horizon = {length}. Use a shorter context or horizon, more data, or another split; "
-                        'short="skip" leaves such parts out.'
-                    )
-            if self.scaler == "item" and cut.test > 0 and cut.train < 2:
-                problems.append(
-                    f"item {item.unique_id!r} has {cut.train} rows to train on, and a scaler of its own needs 2. Use "
-                    'scaler="standard", another split, or leave the item out.'
-                )
-            borders.append(cut)
-        if self.short == "skip":
-            problems += [
-                f"no item has the context + horizon = {length} rows that a window of the {part} part needs. Use a "
-                "shorter context or horizon, more data, or another split."
-                for part in PARTS
-                if not n_windowed[part]
-            ]
-        n_items = len(self.panel.items)
-        self._n_skipped = {f"n_items_without_{part}": n_items - n for part, n in n_windowed.items() if 0 < n < n_items}
-        return borders, problems
 
     def _fit_scaler(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and scale (channel,) of the training rows of all items; 0 and 1 where each has its own."""
@@ -365,11 +328,12 @@ class Task:
         """What the series is scaled with: mean and scale (channel,) of all items, or (item, channel) of each."""
         if self.scaler != "item":
             return self.mean, self.scale
-        found = []
-        for number, cut in enumerate(self.borders):
-            neutral = np.zeros(len(self._columns)), np.ones(len(self._columns))
-            found.append(moments(lambda: self._training(self._columns, number)) if cut.train else neutral)  # noqa: B023
-        return np.stack([mean for mean, _ in found]), np.stack([scale for _, scale in found])
+        scalers = []
+        neutral = np.zeros(len(self._columns)), np.ones(len(self._columns))
+        for number, borders in enumerate(self.borders):
+            read = functools.partial(self._training, self._columns, number)
+            scalers.append(moments(read) if borders.train else neutral)
+        return np.stack([mean for mean, _ in scalers]), np.stack([scale for _, scale in scalers])
 
     @property
     def units(self) -> np.ndarray:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tsdistill.data.signature import Signature
 
 CARRIED_BYTES = 2**30
-"""Series of more than this stay in the machine's memory: a device's is for models."""
+"""Larger series stay in the host's memory: the device's is for models."""
 
 HASHED_ROWS = 1 << 14
 """Rows and starts hashed at once: bounds memory, changes nothing else."""
@@ -94,7 +94,10 @@ class Windows:
         past: torch.Tensor | None = None,
         scaler: Scaler | None = None,
     ) -> None:
-        self.starts, self.context, self.horizon, self.scaler = starts, context, horizon, scaler
+        self.starts = starts
+        self.context = context
+        self.horizon = horizon
+        self.scaler = scaler
         self._steps = _Runs(series, context + horizon)
         self._future = None if future is None else _Runs(future, context + horizon)
         # Gathered over the context and no further: past covariates cannot reach into the horizon.
@@ -135,7 +138,7 @@ class Windows:
         import torch
 
         order = torch.arange(len(self)) if order is None else order
-        # Cut as they are needed: a list of the cuts of a million windows takes megabytes.
+        # Cut on demand: a list of the cuts of a million windows takes megabytes.
         for first in range(0, len(order), batch_size):
             yield self.batch(order[first : first + batch_size])
 
@@ -146,13 +149,13 @@ class Windows:
     def on(self, device: torch.device) -> Windows:
         """The same windows, gathered on a device from a copy of the series there, if that is not too large.
 
-        Batches are then there already, but for `index`. On the processor's side it is these windows themselves.
+        All tensors of a batch but `index` are then on that device. For the CPU it returns these windows themselves.
         """
-        kept = [each for each in (self._steps, self._future, self._past) if each is not None]
-        if device.type == "cpu" or sum(each.series.nbytes for each in kept) > CARRIED_BYTES:
+        n_bytes = sum(runs.series.nbytes for runs in (self._steps, self._future, self._past) if runs is not None)
+        if device.type == "cpu" or n_bytes > CARRIED_BYTES:
             return self
         series, future, past = (
-            None if each is None else each.series.to(device) for each in (self._steps, self._future, self._past)
+            None if runs is None else runs.series.to(device) for runs in (self._steps, self._future, self._past)
         )
         assert series is not None
         return Windows(series, self.starts, self.context, self.horizon, future=future, past=past, scaler=self.scaler)
@@ -185,7 +188,8 @@ class Windows:
     def fingerprint(self) -> str:
         """Digest of the windows: of the rows they reach and of nothing else."""
         digest = hashlib.sha256(f"{self.context}+{self.horizon}".encode())
-        starts, length = self.starts.numpy(), self.context + self.horizon
+        starts = self.starts.numpy()
+        length = self.context + self.horizon
         for name, runs, reach in (("", self._steps, length), ("future", self._future, length),
                                   ("past", self._past, self.context)):  # fmt: skip
             if runs is None:
@@ -204,18 +208,18 @@ class Windows:
 def window_units(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (batch, 1, channel) of raw contexts (batch, context, channel), each by itself.
 
-    The scale is 1 where a window does not move. Sums are of differences to the last step, which are exact for values
+    The scale is 1 for a constant window. Sums are of differences to the last step, which are exact for values
     near it, so that a window far from zero keeps its digits; a deployed graph computes the same in float32.
     """
     last = context[:, -1:].astype(np.float64)
-    off = context - last
-    mean = off.mean(axis=1, keepdims=True)
-    spread = (off - mean).std(axis=1, keepdims=True)
+    offset = context - last
+    mean = offset.mean(axis=1, keepdims=True)
+    spread = (offset - mean).std(axis=1, keepdims=True)
     return mean + last, np.where(spread > 0, spread, 1.0)
 
 
 def raw_inputs(windows: Windows, index: torch.Tensor, scaled: Signature, own: Signature) -> dict[str, np.ndarray]:
-    """What a forecaster is given to forecast some windows, raw and in float32, by name.
+    """Inputs of a forecaster for some windows, raw and in float32, by name.
 
     Args:
         windows: Where the windows are.
@@ -254,7 +258,7 @@ class _Runs:
         flat = series.t().contiguous().view(-1)
         self.series = flat.view(n_channels, n_rows).t()
         self._shape = (n_channels, length)
-        # Runs that begin in one channel and end in the next are here too, and nobody asks for them.
+        # Runs that begin in one channel and end in the next are here too and never read.
         self._runs = flat.as_strided((max(len(flat) - length + 1, 0), length), (1, 1))
         self._offsets = torch.arange(n_channels) * n_rows
 
