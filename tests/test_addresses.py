@@ -161,6 +161,20 @@ def test_a_shell_s_text_is_read_as_its_field_wants_it(text: str, address: str, v
     assert assigned(RECIPE, [text]).value_at(address) == value
 
 
+def test_settings_that_need_each_other_come_in_any_order() -> None:
+    texts = ["teacher.kind=saved", "teacher.path=2024", "student.losses.temporal=none", "student.model.kind=linear"]
+    recipe = assigned(RECIPE, texts)
+    assert recipe.teacher == SavedTeacherSpec(path="2024")
+    assert (recipe.student.model, recipe.student.losses) == (LinearConfig(), (OutputLoss(),))
+    quantiles = RECIPE.replace_at({"student.model.head": "quantile", "student.losses": ("output",)})
+    assert (
+        assigned(quantiles, ["student.model.head=point", "student.model.kind=linear"]).student.model == LinearConfig()
+    )
+    assert assigned(RECIPE, ["task.horizon=3", "task.horizon=5"]).task.horizon == 5
+    with pytest.raises(ConfigError, match=r"student\.model\.widht"):
+        assigned(RECIPE, ["task.horizon=3", "student.model.widht=5"])
+
+
 @pytest.mark.parametrize("text", ["student.model.width", "=3", "", " = 3"])
 def test_what_is_no_assignment_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="must be ADDRESS=VALUE"):

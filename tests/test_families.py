@@ -182,7 +182,6 @@ KIND_COMPARED = re.compile(
 )
 OWN_FILES = (
     "data/split.py",  # a split's own kinds
-    "data/task.py",
     "data/columns.py",  # NumPy's kinds of numbers
     "inputs/arrays.py",
     "losses/",  # each loss reads its own settings

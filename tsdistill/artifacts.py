@@ -110,6 +110,12 @@ def load(folder: str | Path) -> Forecaster | Deployed:
         'fp32'
     """
     manifest, contents = manifests.read(folder)
+    kind = manifest.config.get(MODELS.tag)
+    if kind not in MODELS:
+        raise ArtifactError(
+            f"{folder} holds a model of kind {kind!r}, which is not registered in this process. Import the module that "
+            "registers it (td.models.register) and load it again, or update tsdistill."
+        )
     try:
         config = MODELS.read(manifest.config)
         signature = Signature.from_dict(manifest.signature)

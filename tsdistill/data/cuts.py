@@ -37,7 +37,7 @@ def cut_items(
         try:
             cut = split.borders(len(item.values), item.ds)
         except DataError as error:
-            if short != "skip" or split.kind == "dates":
+            if short != "skip" or split.by_dates:
                 problems.append(f"item {item.unique_id!r}: {error}")
                 continue
             cut = Borders(0, 0, 0)

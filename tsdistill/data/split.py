@@ -70,6 +70,11 @@ class Split(Spec):
         """First stamp of validation, first stamp of test, and optionally the first stamp after the test part."""
         return cls(kind="dates", validation_start=validation_start, test_start=test_start, test_end=test_end)
 
+    @property
+    def by_dates(self) -> bool:
+        """Whether items are cut at moments, so that one may have no rows in a part."""
+        return self.kind == "dates"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind == "dates":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tsdistill.data.covariates import Covariates
 from tsdistill.data.task import Batch, Signature
 from tsdistill.data.windows import window_units
-from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, must
+from tsdistill.errors import ConfigError, Problem, ShapeError, UnsupportedError, must
 from tsdistill.inputs import predict_raw
 from tsdistill.models.activations import Activations
 from tsdistill.models.groups import WidthGroup
@@ -59,15 +59,16 @@ class ModelConfig(Member):
         remedy = "Write forecaster: ClassVar[type[Forecaster]] = MyForecaster"
         return [must(f"{cls.__name__}.forecaster", "be a class that inherits from Forecaster", builds, remedy)]
 
-    def exchanged(self, cls: type[Spec]) -> Any:
+    def exchanged(self, cls: type[Spec], **values: Any) -> Any:
         """A config of another architecture with the traits of this one; its sizes are the other's own."""
         kept = {name: value for name, value in self.minimal().items() if name in self.traits}
         lost = kept.get("head") if "head" not in cls.model_fields else None
         if lost is not None:
             kind = cls.model_fields["kind"].default
             rule = f"be one with a {lost.kind} head, as the {self.kind!r} model that it takes the place of"
-            raise ConfigError(must("kind", rule, kind, "Choose another, or set `head` to point first"))
-        return cls(**{name: value for name, value in kept.items() if name in cls.model_fields})
+            sentence = must("kind", rule, kind, "Choose another, or set `head` to point first")
+            raise ConfigError(sentence, (Problem(("kind",), sentence),))
+        return cls(**{name: value for name, value in kept.items() if name in cls.model_fields} | values)
 
     @property
     def needs(self) -> Covariates | None:

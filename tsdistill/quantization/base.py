@@ -159,10 +159,11 @@ class Quantization(Member):
         replaced: Self = self.exchanged(QUANTIZATIONS[method]).replace(**values)
         return replaced
 
-    def exchanged(self, cls: type[Spec]) -> Any:
+    def exchanged(self, cls: type[Spec], **values: Any) -> Any:
         """A spec of another method that keeps what was set and both have, but for the bits: those go by the method."""
         kept = {name: value for name, value in self.minimal().items() if name in cls.model_fields}
-        return cls(**{name: value for name, value in kept.items() if name not in (QUANTIZATIONS.tag, "weight_bits")})
+        kept = {name: value for name, value in kept.items() if name not in (QUANTIZATIONS.tag, "weight_bits")}
+        return cls(**{**kept, **values})
 
     @property
     def bits(self) -> int:

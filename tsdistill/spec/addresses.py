@@ -6,6 +6,7 @@ A name leads to a field, a number (`losses[1]` or `losses.1`) to an item of a tu
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,22 +63,37 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def assigned(spec: S, texts: Iterable[str]) -> S:
     """A spec with what `ADDRESS=VALUE` texts say put in place, each read as its field wants it.
 
+    All of them together, so that a kind and the fields that it cannot do without may come in any order; of one address
+    the last text counts.
+
     Raises:
         ConfigError: a text is no assignment, an address leads nowhere, or a field refuses its value.
     """
-    for text in texts:
-        address, value = parse_assignment(text)
-        try:
-            spec = spec.replace_at({address: value})
-        except ConfigError as error:
-            written = text.partition("=")[2].strip()
-            if isinstance(value, str):
-                raise
-            try:  # a name of digits alone is text to a field that holds text
-                spec = spec.replace_at({address: written})
+    texts = list(texts)
+    values = dict(map(parse_assignment, texts))
+    try:
+        return spec.replace_at(values)
+    except ConfigError as error:
+        # A name of digits alone is text to a field that holds text.
+        plain = {parse_assignment(text)[0]: text.partition("=")[2].strip() for text in texts}
+        with contextlib.suppress(ConfigError):
+            return spec.replace_at(plain)
+        # What has to come first may be written first.
+        for address, value in values.items():
+            try:
+                spec = _one_of(spec, address, (value, plain[address]))
             except ConfigError:
                 raise error from None
-    return spec
+        return spec
+
+
+def _one_of(spec: S, address: str, values: Sequence[Any]) -> S:
+    """The spec with the first of some values that its field takes."""
+    *others, last = values
+    for value in others:
+        with contextlib.suppress(ConfigError):
+            return spec.replace_at({address: value})
+    return spec.replace_at({address: last})
 
 
 def value_at(spec: Spec, address: str) -> Any:
@@ -171,12 +187,7 @@ def changed_member(family: Family[Any], current: Any, changes: Sequence[Change],
     """A member of a family with changes inside of it; a change of its kind comes first."""
     kinds = [value for path, value in changes if path == (family.tag,)]
     if kinds and kinds[-1] != family.kind_of(current):
-        from tsdistill.spec.explaining import within
-
-        try:
-            current = current.exchanged(family[kinds[-1]])
-        except ConfigError as error:
-            raise within(error, (*before, family.tag), address_of(before)) from None
+        current = _exchanged(family, current, kinds[-1], changes, before)
     inner: list[Change] = []
     for path, value in changes:
         if path == (family.tag,):
@@ -194,6 +205,21 @@ def changed_member(family: Family[Any], current: Any, changes: Sequence[Change],
                 continue
         inner.append((path, value))
     return _unless_absent(changed, current, inner, before) if inner else current
+
+
+def _exchanged(family: Family[Any], current: Any, kind: str, changes: Sequence[Change], before: FieldPath) -> Any:
+    """A member of another kind, made with those of its fields that are set in the same step."""
+    from tsdistill.spec.explaining import within
+
+    try:
+        cls = family[kind]
+    except ConfigError as error:
+        raise within(error, (*before, family.tag), address_of(before)) from None
+    own = {str(path[0]): value for path, value in changes if len(path) == 1 and path[0] in cls.model_fields}
+    try:
+        return current.exchanged(cls, **{name: value for name, value in own.items() if name != family.tag})
+    except ConfigError as error:
+        raise within(error, before, address_of(before)) from None
 
 
 def _changed_items(

@@ -227,10 +227,15 @@ class Member(Spec):
     A subclass gives its `kind` a default, the word that names it in files.
     """
 
-    def exchanged(self, cls: type[Spec]) -> Any:
-        """A spec of another class of the same family that keeps what was set here and both classes have."""
+    def exchanged(self, cls: type[Spec], **values: Any) -> Any:
+        """A spec of another class of the same family that keeps what was set here and both classes have.
+
+        Args:
+            cls: The other class.
+            values: Fields of the other class that are set in the same step.
+        """
         kept = {name: value for name, value in self.minimal().items() if name in cls.model_fields}
-        return cls(**kept)
+        return cls(**{**kept, **values})
 
     @classmethod
     def contract_problems(cls) -> list[str]:
