@@ -37,7 +37,7 @@ class Family(Generic[M]):
         2
         >>> LOSSES.read("tempral")
         Traceback (most recent call last):
-        tsdistill.errors.ConfigError: `kind` must be that of a known loss, got kind='tempral'. Did you mean `temporal`?
+        tsdistill.errors.ConfigError: `kind` must be that of a known loss, got kind='tempral'. Did you mean `temporal`? One ...
     """
 
     def __init__(
@@ -163,7 +163,6 @@ class Family(Generic[M]):
     def _member(self, kind: object) -> type[M]:
         if not isinstance(kind, str) or kind not in self._members:
             remedy = f"{nearest(str(kind), self.kinds)} One of your own is known once its module has registered it."
-            remedy = remedy if "Known" in remedy else nearest(str(kind), self.kinds)
             raise ConfigError(f"`{self.tag}` must be that of a known {self.name}, got {self.tag}={kind!r}. {remedy}")
         return self._members[kind]
 
