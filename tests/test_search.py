@@ -316,7 +316,7 @@ def test_a_trial_of_a_living_worker_is_left_alone(tmp_path: Path) -> None:
     journal = f"journal:{tmp_path / 's.log'}"
     with Claims(opened(journal)) as one, Claims(opened(journal)) as other:
         assert one.next(2) is not None
-        other._bury()
+        other._reap()
         assert states(opened(journal)) == ["RUNNING"]
         assert other.next(2) is not None
         assert states(opened(journal)) == ["RUNNING", "RUNNING"]
@@ -389,12 +389,12 @@ def test_a_server_frees_the_trials_of_a_worker_whose_connection_is_gone(postgres
     study = opened(postgres_url)
     with Claims(opened(postgres_url)) as cut_off, Claims(study) as other:
         assert cut_off.next(2) is not None
-        other._bury()
+        other._reap()
         assert states(study) == ["RUNNING"]
         cut_off._locks._connection.invalidate()  # type: ignore[attr-defined]
         until = time.monotonic() + 10
         while states(study) == ["RUNNING"] and time.monotonic() < until:
-            other._bury()  # the server may need a moment to notice
+            other._reap()  # the server may need a moment to notice
     assert states(study) == ["FAIL"]
     run_trials(study, draw, 2, progress=False)
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
