@@ -1,4 +1,4 @@
-"""What a clock and a calendar say of a time stamp: features of the local time, and how many steps a cycle has.
+"""Calendar features of local time stamps, and the number of steps in a cycle.
 
 numpy and the standard library only: the torch-free runtime makes the same features as the training did.
 """
@@ -42,7 +42,7 @@ def features(local_stamps: np.ndarray, calendar: Sequence[str], holidays: Sequen
     """Features of time stamps as a local clock shows them.
 
     Each cycle gives sin(2 pi f) and cos(2 pi f), where f in [0, 1) is the share of the day, of the week (from Monday)
-    or of the year (of 365 or 366 days) that has gone by, so that both ends of a cycle meet. Holidays give one column
+    or of the year (of 365 or 366 days) that has passed, so that both ends of a cycle meet. Holidays give one column
     of 0 and 1.
 
     Args:
@@ -62,13 +62,14 @@ def features(local_stamps: np.ndarray, calendar: Sequence[str], holidays: Sequen
         [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
     """
     stamps = np.asarray(local_stamps)
-    found = np.empty((len(stamps), len(names(calendar, holidays))), dtype=np.float32)
+    columns = np.empty((len(stamps), len(names(calendar, holidays))), dtype=np.float32)
     for number, entry in enumerate(calendar):
         angle = 2 * np.pi * _fraction(stamps, entry)
-        found[:, 2 * number], found[:, 2 * number + 1] = np.sin(angle), np.cos(angle)
+        columns[:, 2 * number] = np.sin(angle)
+        columns[:, 2 * number + 1] = np.cos(angle)
     if len(holidays):
-        found[:, -1] = np.isin(stamps.astype("M8[D]"), np.array(list(holidays), dtype="M8[D]"))
-    return found
+        columns[:, -1] = np.isin(stamps.astype("M8[D]"), np.array(list(holidays), dtype="M8[D]"))
+    return columns
 
 
 def steps(entry: str, frequency: str | None) -> int | None:
@@ -93,18 +94,22 @@ def steps(entry: str, frequency: str | None) -> int | None:
     parsed = _ALIAS.fullmatch(frequency or "")
     if parsed is None:
         return None
-    multiple, unit = int(parsed[1] or 1), parsed[2]
+    multiple = int(parsed[1] or 1)
+    unit = parsed[2]
     if entry == "time-of-year":
-        cycle, width = {"M": 12, "Q": 4}.get(unit[:1] if unit[1:] in ("S", "E") else "", 0), multiple
+        cycle = {"M": 12, "Q": 4}.get(unit[:1] if unit[1:] in ("S", "E") else "", 0)
+        width = multiple
     elif unit == "B":
-        cycle, width = 5 if entry == "time-of-week" else 0, multiple
+        cycle = 5 if entry == "time-of-week" else 0
+        width = multiple
     else:
-        cycle, width = _CYCLES[entry], multiple * _WIDTHS.get(unit, 0)
+        cycle = _CYCLES[entry]
+        width = multiple * _WIDTHS.get(unit, 0)
     return cycle // width if width and cycle % width == 0 and cycle // width > 1 else None
 
 
 def _fraction(stamps: np.ndarray, entry: str) -> np.ndarray:
-    """Share of the cycle that has gone by at each stamp, (time,)."""
+    """Share of the cycle that has passed at each stamp, (time,)."""
     _check(entry)
     day = stamps.astype("M8[D]")
     if entry == "time-of-day":

@@ -28,9 +28,9 @@ class TensorEntry(NamedTuple):
 
 
 def parse_json(text: bytes) -> dict[str, Any]:
-    """Strict JSON object: no NaN, no doubled keys, no text that cannot be written; ValueError otherwise."""
+    """Strict JSON object: no NaN, no repeated keys, no text that cannot be written; ValueError otherwise."""
     try:
-        values = json.loads(text.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        values = json.loads(text.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
         json.dumps(values, ensure_ascii=False).encode("utf-8")  # halves of surrogate pairs cannot
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -39,7 +39,7 @@ def parse_json(text: bytes) -> dict[str, Any]:
     return values
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("a key stands in it twice")
@@ -64,15 +64,15 @@ def tensors(content: bytes) -> dict[str, TensorEntry]:
         raise ValueError(f"its header claims {length} bytes, more than the file or the limit of {MAX_HEADER_BYTES} has")
     header = parse_json(content[8 : 8 + length])
     header.pop("__metadata__", None)
-    found = {name: _tensor(name, values, 8 + length, len(content)) for name, values in header.items()}
+    entries = {name: _tensor(name, values, 8 + length, len(content)) for name, values in header.items()}
     position = 8 + length
-    for item in sorted(found.values(), key=lambda item: item.begin):
-        if item.begin != position:
+    for entry in sorted(entries.values(), key=lambda entry: entry.begin):
+        if entry.begin != position:
             raise ValueError("its tensors overlap or leave holes")
-        position = item.end
+        position = entry.end
     if position != len(content):
         raise ValueError(f"{len(content) - position} bytes follow its last tensor")
-    return found
+    return entries
 
 
 def check_onnx(content: bytes) -> None:
@@ -93,8 +93,8 @@ def _tensor(name: str, values: Any, start: int, size: int) -> TensorEntry:
         raise ValueError(f"its tensor {name!r} has no known type")
     shape: Any = values.get("shape")
     offsets: Any = values.get("data_offsets")
-    counts = isinstance(shape, list) and len(shape) <= MAX_AXES and isinstance(offsets, list) and len(offsets) == 2
-    if not counts or not all(is_count(number) for number in (*shape, *offsets)):
+    is_sound = isinstance(shape, list) and len(shape) <= MAX_AXES and isinstance(offsets, list) and len(offsets) == 2
+    if not is_sound or not all(is_count(number) for number in (*shape, *offsets)):
         raise ValueError(f"its tensor {name!r} has no sound shape and offsets")
     begin, end = start + offsets[0], start + offsets[1]
     if end > size or end - begin != math.prod(shape) * _ITEM_BYTES[values["dtype"]]:
@@ -127,7 +127,8 @@ def _walk(message: memoryview, kind: str, depth: int) -> Iterator[tuple[str, int
         if wire == 0:
             value, position = _varint(message, position)
         elif wire in (1, 5):
-            value, position = 0, position + (8 if wire == 1 else 4)
+            value = 0
+            position += 8 if wire == 1 else 4
         elif wire == 2:
             value, position = _varint(message, position)
             position += value
@@ -147,6 +148,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
             raise ValueError("it is not a protobuf message, so it is not an ONNX model")
         byte = message[position]
         value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
+        position += 1
+        shift += 7
         if byte < 0x80:
             return value, position

@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    """What a loop tells of itself."""
+    """Progress that a loop reports."""
 
     def at(self, step: int) -> None:
         """Jump to a step, when resuming."""
@@ -18,7 +18,7 @@ class Bar(Protocol):
         """One more step is done."""
 
     def note(self, text: str) -> None:
-        """Show a word about how it goes."""
+        """Show a short status, such as the loss."""
 
 
 class _Quiet:
@@ -46,10 +46,10 @@ def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[word]}"),
+        TextColumn("{task.fields[status]}"),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=n_steps, word="")
+        task = progress.add_task(title, total=n_steps, status="")
 
         class Shown:
             def at(self, step: int) -> None:
@@ -59,6 +59,6 @@ def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar
                 progress.update(task, advance=1)
 
             def note(self, text: str) -> None:
-                progress.update(task, word=text)
+                progress.update(task, status=text)
 
         yield Shown()

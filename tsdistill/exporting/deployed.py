@@ -1,4 +1,4 @@
-"""What is served: an ONNX graph, raw units in and raw units out, with what it says of itself."""
+"""What is served: an ONNX graph, raw units in and raw units out, with its metadata."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Deployed:
         config: Config of the model it was made from.
         signature: Steps, channels, scaling and frequency.
         precision: "fp32", "int8", or "int8-weights" or "int4-weights" (weight-only).
-        lineage: How it came to be, oldest step first.
+        lineage: Steps that made it, oldest first.
         n_parameters: Weights of the model it was made from.
         golden: "context" and "forecast" (and covariates and quantiles) of a few windows, raw units, to check other
             machines with.
@@ -87,10 +87,10 @@ class Deployed:
         )
 
     def reloaded(self) -> Deployed:
-        """The same with a session of its own, which lies elsewhere in memory; loaded now, not by the first call."""
-        anew = replace(self)
-        _ = anew.predictor
-        return anew
+        """A copy with a session of its own, elsewhere in memory; loaded now, not by the first call."""
+        copy = replace(self)
+        _ = copy.predictor
+        return copy
 
     def predict(
         self,
@@ -103,14 +103,14 @@ class Deployed:
     ) -> np.ndarray | pd.DataFrame:
         """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames.
 
-        What is known besides goes into `future` and `past`; `quantiles` asks a quantile head for its levels; `rolling`
-        forecasts again every so many steps of a long history. See `tsdistill.inputs.predict_raw`.
+        Covariates go into `future` and `past`; `quantiles` returns the levels of a quantile head; `rolling` forecasts
+        again every so many steps of a long history. See `tsdistill.inputs.predict_raw`.
         """
         return self.predictor.predict(x, future, past, quantiles=quantiles, rolling=rolling)
 
     @functools.cached_property
     def float_operators(self) -> dict[str, int]:
-        """Operators that compute in floating point, and how many of each; of INT8, what quantizing left."""
+        """Operators that compute in floating point, and how many of each; for INT8, those that quantizing left."""
         return float_operators(self.onnx)
 
     @functools.cached_property
@@ -123,7 +123,7 @@ class Deployed:
         return {manifests.MODEL: self.onnx, manifests.GOLDEN: golden}
 
     def manifest(self, metrics: Mapping[str, Any] | None = None) -> Manifest:
-        """What its artifact says of itself."""
+        """The manifest of its artifact."""
         return Manifest(
             kind="deployed",
             config=self.config.to_dict(),
@@ -143,9 +143,9 @@ class Deployed:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Sixteen hex digits of the graph, the config, the signature and the way it is run."""
-        way = f"{self.config.digest}{self.signature.digest}{self.precision}{self.isolate}"
-        return hashlib.sha256(way.encode() + self.onnx).hexdigest()[:16]
+        """Sixteen hex digits of the graph, the config, the signature, the precision and isolation."""
+        settings = f"{self.config.digest}{self.signature.digest}{self.precision}{self.isolate}"
+        return hashlib.sha256(settings.encode() + self.onnx).hexdigest()[:16]
 
     def __repr__(self) -> str:
         size = f"{self.n_parameters:,} weights, {self.size_bytes:,} bytes"
@@ -157,7 +157,7 @@ class Deployed:
 
 
 def refuse_deployed(model: object, verb: str) -> None:
-    """OrderError when a deployed forecaster is handed to a verb that needs a trainable one.
+    """OrderError when a deployed forecaster is passed to a verb that needs a trainable one.
 
     Args:
         model: What the verb was given.

@@ -38,7 +38,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
 
     The graph's forecasts are compared with torch's at batch sizes 1, 5 and 64, over validation windows spread through
     time, or over seeded synthetic windows when there is no task. They must agree to 1e-4 of a channel's standard
-    deviation. The input is left as it was; its `control`, if there is one, is exported alike.
+    deviation. The input is not changed; its `control`, if there is one, is exported alike.
 
     Args:
         forecaster: A trained forecaster.
@@ -51,8 +51,8 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         ArtifactError: The graph's forecasts differ from torch's, or a channel is too coarse in float32.
         OrderError: `forecaster` is deployed already.
         ShapeError: The task's steps or channels are not the forecaster's.
-        UnsupportedError: `forecaster` is none, but a teacher or a module of your own; or the model uses an operator
-            that ONNX does not have.
+        UnsupportedError: `forecaster` is a foreign teacher or a module of your own; or the model uses an operator that
+            ONNX does not have.
 
     Example:
         >>> from tsdistill.data.task import Signature
@@ -94,7 +94,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
 
 
 def refuse_foreign(model: object) -> None:
-    """UnsupportedError for what is no forecaster: whose scaling, channels and steps no graph could tell."""
+    """UnsupportedError for anything but a forecaster of tsdistill: its scaling, channels and steps are unknown."""
     if not isinstance(model, Forecaster):
         raise UnsupportedError(
             f"`forecaster` must be a trained forecaster of tsdistill, got a {type(model).__name__}. Distil a teacher "
@@ -103,11 +103,11 @@ def refuse_foreign(model: object) -> None:
 
 
 def _golden(inputs: dict[str, np.ndarray], forecaster: Forecaster) -> dict[str, np.ndarray]:
-    """A few of the windows, spread over them; what is going to be forecast of them counts as well."""
+    """A few of the windows, spread over them; their forecasts count towards the size."""
     n_windows = len(inputs["context"])
     signature = forecaster.signature
     n_outputs = signature.horizon * len(signature.channels) * (1 + len(levels_of(forecaster.config)))
-    bytes_each = sum(values[0].nbytes for values in inputs.values()) + 4 * n_outputs
-    n_golden = int(np.clip(GOLDEN_BYTES // bytes_each, 1, GOLDEN_WINDOWS))
+    bytes_per_window = sum(values[0].nbytes for values in inputs.values()) + 4 * n_outputs
+    n_golden = int(np.clip(GOLDEN_BYTES // bytes_per_window, 1, GOLDEN_WINDOWS))
     step = max(n_windows // n_golden, 1)
     return {name: np.ascontiguousarray(values[::step][:n_golden]) for name, values in inputs.items()}

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX graph with the scaler inside."""
+"""From a torch module to an ONNX graph with the scaler activations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAYERS = ("Conv", "Gemm", "LSTM", "MatMul")
 """Operators that hold the weights of a forecaster."""
 
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where torch's exporter says which module a node comes from."""
+"""Metadata of a node in which torch's exporter records its module."""
 
 _one_at_a_time = threading.Lock()  # torch's exporter patches global state while it traces
 
@@ -65,9 +65,9 @@ def graph_of(model: Forecaster) -> bytes:
         graph = stripped(without_detours(_named(program.model_proto)))
         _describe_ports(graph, signature, levels)
         onnx.checker.check_model(graph, full_check=True)
-    # Fingerprints of the model only: the same weights give the same graph, whatever data they were found on, so that a
-    # nightly job knows a model it has had before. The data's fingerprint stands in the manifest's lineage.
-    facts = {
+    # Fingerprints of the model only: the same weights give the same graph, whatever data they were trained on, so
+    # that a scheduled job recognises a model it has seen before. The data's fingerprint is in the manifest's lineage.
+    metadata = {
         "kind": model.config.kind,
         "model": model.digest,
         "config": model.config.digest,
@@ -81,13 +81,13 @@ def graph_of(model: Forecaster) -> bytes:
         **({"future": json.dumps(list(signature.future))} if signature.future else {}),
         **({"past": json.dumps(list(signature.past))} if signature.past else {}),
     }
-    for name, value in facts.items():
+    for name, value in metadata.items():
         graph.metadata_props.add(key=f"tsdistill.{name}", value=value)
     return graph.SerializeToString(deterministic=True)
 
 
 def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[float, ...]) -> None:
-    """Tell in every port what its axes are, what stands along the last and in which units."""
+    """Describe every port: its axes, the names along the last one, and the units."""
     context, horizon = signature.context, signature.horizon
     channels = ", ".join(signature.channels)
     texts = {
@@ -102,10 +102,10 @@ def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[
 
 
 def _named(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Layers with weights are called like the modules they come from: "blocks.0.attention.query"."""
+    """Layers with weights are named after the modules they come from: "blocks.0.attention.query"."""
     seen: Counter[str] = Counter()
     for node in graph.graph.node:
-        scopes = next((each.value for each in node.metadata_props if each.key == SCOPES), None)
+        scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), None)
         if node.op_type not in LAYERS or scopes is None:
             continue
         # From the outermost module inwards; the last one is the function that was called.
@@ -118,7 +118,7 @@ def _named(graph: onnx.ModelProto) -> onnx.ModelProto:
 def stripped(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The graph without what only a debugger reads: stack traces with this machine's paths, inner shapes, remarks.
 
-    What `graph_of` says of the ports stays.
+    The descriptions of the ports stay.
     """
     graph.doc_string = graph.graph.doc_string = ""
     del graph.graph.metadata_props[:]
@@ -165,27 +165,28 @@ class _RawUnits(nn.Module):
 
     def __init__(self, model: Forecaster) -> None:
         super().__init__()
-        self.model, self.has_quantiles = model, bool(levels_of(model.config))
-        ours = model.signature
-        self.by_window = ours.normalisation == "window"
-        self.channels = _Scaler(ours.mean, ours.scale)
-        self.future = _Scaler(ours.future_mean, ours.future_scale)
-        self.past = _Scaler(ours.past_mean, ours.past_scale)
+        self.model = model
+        self.has_quantiles = bool(levels_of(model.config))
+        signature = model.signature
+        self.by_window = signature.normalisation == "window"
+        self.channels = _Scaler(signature.mean, signature.scale)
+        self.future = _Scaler(signature.future_mean, signature.future_scale)
+        self.past = _Scaler(signature.past_mean, signature.past_scale)
 
     def forward(
         self, context: Tensor, future: Tensor | None = None, past: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         low, high, scale = _of_window(context) if self.by_window else self.channels.parts
-        inside = self.model.activations(
+        activations = self.model.activations(
             (context - high - low) / scale,
             None if future is None else self.future(future),
             None if past is None else self.past(past),
         )
-        forecast = inside.forecast * scale + low + high
-        if not self.has_quantiles or inside.distribution is None:
+        forecast = activations.forecast * scale + low + high
+        if not self.has_quantiles or activations.distribution is None:
             return forecast
         # Along the channels like the forecast, so that both are scaled by the same numbers.
-        quantiles = inside.distribution.permute(3, 0, 1, 2) * scale + low + high
+        quantiles = activations.distribution.permute(3, 0, 1, 2) * scale + low + high
         return forecast, quantiles.permute(1, 2, 3, 0)
 
 
@@ -217,11 +218,11 @@ class _Scaler(nn.Module):
 
 
 def _of_window(context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same parts of each window and channel by itself, (batch, 1, channel); a still window has the scale 1."""
+    """The same parts of each window and channel by itself, (batch, 1, channel); a constant window has the scale 1."""
     last = context[:, -1:]
-    off = context - last
-    mean = off.mean(dim=1, keepdim=True)
-    spread = (off - mean).square().mean(dim=1, keepdim=True).sqrt()
+    offset = context - last
+    mean = offset.mean(dim=1, keepdim=True)
+    spread = (offset - mean).square().mean(dim=1, keepdim=True).sqrt()
     return mean, last, torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
@@ -233,9 +234,9 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def _refusal(model: Forecaster, error: BaseException) -> str:
-    """Which operator has no counterpart, or why torch cannot follow `forward`: the innermost cause knows it.
+    """Which operator has no counterpart, or why torch cannot follow `forward`, as the innermost cause states it.
 
-    The outermost only tells at which step of torch's exporter it was, and whom to write.
+    The outermost only names the step of torch's exporter and where to report it.
     """
     while error.__cause__ is not None:
         error = error.__cause__

@@ -1,4 +1,4 @@
-"""Which operators of a graph compute in floating point: of an INT8 graph, what quantizing has left as it was."""
+"""Which operators of a graph compute in floating point: in an INT8 graph, those that quantizing left."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ INTEGERS = frozenset(
 def float_operators(graph: bytes) -> dict[str, int]:
     """Operators that compute in floating point, and how many of each, in the order of their names.
 
-    Of an fp32 graph these are all that compute. Of an INT8 graph they are what stayed in float, such as softmax and
-    layer norms, and the scaling around integer products. An operator whose inputs all come out of `DequantizeLinear`
-    counts as integer: that is how static quantization writes it down, and the runtime fuses the two.
+    In an fp32 graph these are all that compute. In an INT8 graph they are those that stayed in float, such as softmax
+    and layer norms, and the scaling around integer products. An operator whose inputs all come out of
+    `DequantizeLinear` counts as integer: static quantization writes it so, and the runtime fuses the two.
 
     Args:
         graph: An ONNX file.

@@ -1,4 +1,4 @@
-"""Does the graph forecast what the model does? Measured over windows, at several batch sizes."""
+"""Parity of a graph with the model it was made from, measured over windows at several batch sizes."""
 
 from __future__ import annotations
 
@@ -35,46 +35,51 @@ def parity_report(
     unit: np.ndarray,
     channels: tuple[str, ...],
 ) -> dict[str, Any]:
-    """How far two ways to forecast the same raw inputs are apart at every batch size, in units of `unit` (channel,).
+    """Difference of two forecasts of the same raw inputs at every batch size, in units of `unit` (channel,).
 
     `forecast` and `reference` take the arrays of `inputs` by name. The report holds `difference`, the largest per batch
     size, their `max_difference`, `where` that is, `mean_difference` at the largest batch size, and `reach`, how far the
     reference goes from the contexts' mean. Quantiles are compared like further steps of the horizon.
     """
     differences: dict[str, float] = {}
-    worst, where, mean = -1.0, "", 0.0
+    worst = -1.0
+    where = ""
+    mean = 0.0
     reach = 0.0
     for size in BATCHES:
         places = np.linspace(0, len(inputs["context"]) - 1, size).astype(int)
         batch = {name: values[places] for name, values in inputs.items()}
-        forecasts, expected = _side_by_side(forecast(**batch)), _side_by_side(reference(**batch))
+        forecasts = _joined(forecast(**batch))
+        expected = _joined(reference(**batch))
         differences[str(size)], place = difference(forecasts, expected, unit, channels)
         mean = float(np.mean(np.abs(forecasts.astype(np.float64) - expected) / unit))
         reach = max(reach, float(np.max(np.abs(expected - batch["context"].mean(axis=(0, 1))) / unit)))
         if not differences[str(size)] <= worst:
-            worst, where = differences[str(size)], f"batch {size}, {place}"
+            worst = differences[str(size)]
+            where = f"batch {size}, {place}"
     return {"difference": differences, "max_difference": worst, "mean_difference": mean, "where": where, "reach": reach}
 
 
-def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def _joined(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """Forecasts and quantiles along one axis of steps, (batch, step, channel)."""
-    forecast, quantiles = outputs[OUTPUT], outputs.get(QUANTILES)
+    forecast = outputs[OUTPUT]
+    quantiles = outputs.get(QUANTILES)
     if quantiles is None:
         return forecast
     return np.concatenate([forecast, *np.moveaxis(quantiles, -1, 0)], axis=1)
 
 
 def tolerance_of(parity: Mapping[str, Any]) -> float:
-    """1e-4 of a standard deviation, and a share of the forecast where it runs away from the data.
+    """1e-4 of a standard deviation, and a share of the forecast where it lies far from the data.
 
-    A spoilt model forecasts values of hundreds of deviations, of which float32 keeps seven digits: that is a bad
-    forecast and no bad export, and it is for a comparison to say so.
+    A diverged model forecasts hundreds of deviations, of which float32 keeps seven digits: that is a bad forecast, not
+    a bad export, and a comparison shows it.
     """
     return TOLERANCE * max(1.0, parity["reach"] / FAR) if np.isfinite(parity["reach"]) else TOLERANCE
 
 
 def parity_windows(signature: Signature, task: Task | None) -> tuple[dict[str, np.ndarray], str]:
-    """Raw float32 inputs to compare on, spread over the validation part or drawn from a seed, and which."""
+    """Raw float32 inputs to compare on, spread over the validation part or drawn from a seed, and their source."""
     n_windows = max(BATCHES)
     if task is None:
         return _drawn(signature, n_windows), "synthetic"

@@ -1,7 +1,7 @@
-"""Raw input for forecasting, checked, and the forecast given back in the form the input had: arrays or pandas frames.
+"""Raw input for forecasting, checked, and the forecast returned in the form of the input: arrays or pandas frames.
 
-Shared by every object that predicts, trainable or deployed. numpy only; pandas is touched when the caller hands over a
-frame, and has then loaded it already.
+Shared by every object that predicts, trainable or deployed. numpy only; pandas is used only for a frame, and whoever
+made that frame has loaded it already.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def predict_raw(
     levels: tuple[float, ...] = (),
     rolling: int | None = None,
 ) -> np.ndarray | pd.DataFrame:
-    """Check raw input, forecast it, and give the forecast back in the form the input had.
+    """Check raw input, forecast it, and return the forecast in the form of the input.
 
     Arrays are (batch, context, channel) or (context, channel) and give float32 (batch, horizon, channel) or (horizon,
     channel). A wide frame has the channels as columns and its stamps as index, as column `ds` or as its only other
@@ -45,13 +45,13 @@ def predict_raw(
     With `rolling` every step of the history is read: the forecasts are those made after the last step, `rolling` steps
     before it, twice as many before it, and so on while there is a context, oldest first. An array is then one history
     (time, channel), with `future` (time + horizon, feature) and `past` (time, feature), and gives (cutoff, horizon,
-    channel); a frame gives one forecast below the other and a column `cutoff`, the last step each has seen.
+    channel); a frame gives one forecast below the other and a column `cutoff`, the last step each forecast has seen.
 
     Args:
         x: Raw values.
         signature: Steps, channels, frequency and covariates.
-        predict: What forecasts arrays, all in raw units.
-        future: What is known of the horizon.
+        predict: Function that forecasts arrays, all in raw units.
+        future: Covariates known for the horizon.
         past: Past covariates of an array.
         levels: Quantile levels when `predict` gives quantiles: arrays have one more axis, frames a column
             `channel-q0.1` for each.

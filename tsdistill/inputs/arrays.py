@@ -81,13 +81,14 @@ def predict_arrays(
     levels: tuple[float, ...],
     rolling: int | None,
 ) -> np.ndarray:
-    """Forecasts of arrays, as `predict_raw` says."""
+    """Forecasts of arrays; see `predict_raw`."""
     values = numbers(x, "x", signature.channels, signature.context, whole=rolling is not None)
     if rolling is not None and values.ndim != 2:
         rule = "be one history (time, channel) where forecasts are rolling"
         raise ShapeError(must("x", rule, values.shape, "Forecast the items one by one"))
-    alone, given_steps = values.ndim == 2, values.shape[-2]
-    inputs = {"context": values[None] if alone else values}
+    single = values.ndim == 2
+    given_steps = values.shape[-2]
+    inputs = {"context": values[None] if single else values}
     for name, given, features, steps in (
         ("future", future, signature.future, given_steps + signature.horizon),
         ("past", past, signature.past, given_steps),
@@ -106,7 +107,7 @@ def predict_arrays(
         history = {name: values[0] for name, values in inputs.items()}
         return in_chunks(windows_of(history, signature, rolling), signature, predict, levels)
     forecast = in_chunks(inputs, signature, predict, levels)
-    return forecast[0] if alone else forecast
+    return forecast[0] if single else forecast
 
 
 def windows_of(history: dict[str, np.ndarray], signature: SignatureLike, rolling: int) -> dict[str, np.ndarray]:
@@ -137,7 +138,7 @@ def in_chunks(
 
 
 def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: bool = False) -> np.ndarray:
-    """A checked float32 array of 2 or 3 axes: its last `steps` steps, or all of them if it is wanted `whole`."""
+    """A checked float32 array of 2 or 3 axes: its last `steps` steps, or all of them if `whole`."""
     shape = f"([batch,] {steps} or more, {len(columns)})"
     try:
         values = np.asarray(x)

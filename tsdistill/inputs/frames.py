@@ -1,4 +1,4 @@
-"""Raw pandas frames for forecasting: columns and stamps checked, features of the clock made, forecasts put in a frame.
+"""Raw pandas frames for forecasting: columns and stamps checked, calendar features made, forecasts returned as a frame.
 
 Only reached with a frame in hand, when pandas is loaded already.
 """
@@ -26,11 +26,11 @@ def predict_frame(
     levels: tuple[float, ...],
     rolling: int | None,
 ) -> pd.DataFrame:
-    """Forecasts of a frame, as `predict_raw` says."""
+    """Forecasts of a frame; see `predict_raw`."""
     columns = _planned_columns(signature)
     if (planned is None) == bool(columns) or not isinstance(planned, pd.DataFrame | None):
         wanted = f"be a frame of the horizon's {', '.join(columns)}" if columns else "be None without planned columns"
-        raise DataError(must("future", wanted, type(planned).__name__, "They are known ahead, so name their values"))
+        raise DataError(must("future", wanted, type(planned).__name__, "They are known ahead, so give their values"))
     time = _check_columns(frame, signature)
 
     def checked(rows: pd.DataFrame, label: str, planned: Any) -> tuple[dict[str, np.ndarray], pd.Index]:
@@ -44,21 +44,24 @@ def predict_frame(
         return _as_frame(in_chunks(windows, signature, predict, levels), steps, time, signature, levels, rolling)
     if frame["unique_id"].isna().any():
         raise DataError("`unique_id` must name an item in every row, got empty cells. Fill or drop these rows.")
-    items, problems = {}, []
+    items = {}
+    problems = []
     for name, rows in frame.groupby("unique_id", sort=False):
-        mine = planned[planned["unique_id"] == name] if planned is not None and "unique_id" in planned else planned
+        item_planned = planned
+        if planned is not None and "unique_id" in planned:
+            item_planned = planned[planned["unique_id"] == name]
         try:
-            items[name] = checked(rows, f"item {name!r}", mine)
+            items[name] = checked(rows, f"item {name!r}", item_planned)
         except (ShapeError, DataError) as error:
             problems.append(str(error))
     if problems or not items:
         raise DataError(listed(problems or ["`x` must hold at least one item, got an empty frame."], "the frame"))
-    given = [windows for windows, _ in items.values()]
+    item_windows = [windows for windows, _ in items.values()]
     if rolling is None:
-        together = {name: np.concatenate([windows[name] for windows in given]) for name in given[0]}
+        together = {name: np.concatenate([windows[name] for windows in item_windows]) for name in item_windows[0]}
         forecasts = list(in_chunks(together, signature, predict, levels)[:, None])
     else:  # one by one: the windows of a long history overlap, and are only copied a chunk at a time
-        forecasts = [in_chunks(windows, signature, predict, levels) for windows in given]
+        forecasts = [in_chunks(windows, signature, predict, levels) for windows in item_windows]
     parts = []
     for (name, (_, steps)), forecast in zip(items.items(), forecasts, strict=True):
         part = _as_frame(forecast, steps, time, signature, levels, rolling)
@@ -126,7 +129,8 @@ def _item(
     if signature.past:
         inputs["past"] = read(recent, "x", signature.past)
     if signature.future and signature.covariates is not None:
-        parts, columns = [], _planned_columns(signature)
+        parts = []
+        columns = _planned_columns(signature)
         if len(signature.future) > len(columns):
             parts.append(_calendar(steps, signature.covariates, label))
         if planned is not None:
@@ -137,7 +141,7 @@ def _item(
 
 
 def _calendar(steps: pd.Index, known: Known, label: str) -> np.ndarray:
-    """Features of the clock for context and horizon."""
+    """Calendar features for context and horizon."""
     if not isinstance(steps, pd.DatetimeIndex):
         raise DataError(f"the calendar features of {label} need time stamps. Give them as index or in a column `ds`.")
     return clock.features(steps.tz_localize(None).to_numpy(dtype="datetime64[ns]"), known.calendar, known.holidays)
@@ -154,8 +158,8 @@ def _ahead(
     if isinstance(planned.index, pd.DatetimeIndex):
         absent = index.difference(planned.index)
         if len(absent) or planned.index.has_duplicates:
-            found = f"{len(absent)} of them missing, the first {absent[0]}" if len(absent) else "some of them twice"
-            raise DataError(f"`future` must hold the {len(index)} steps after {label} once each, got {found}.")
+            problem = f"{len(absent)} of them missing, the first {absent[0]}" if len(absent) else "some of them twice"
+            raise DataError(f"`future` must hold the {len(index)} steps after {label} once each, got {problem}.")
         return planned.loc[index]
     if len(planned) != len(index):
         remedy = "Give the planned values of the horizon, or stamps to find them by"
