@@ -11,12 +11,13 @@ PYTEST := $(ONE_THREAD) $(RUN)python -m pytest
 BENCHMARKS := $(sort $(wildcard experiments/benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check bench docs format clean distclean
+.PHONY: help demo test test-slow coverage check bench docs format clean distclean
 
 help:
 	@echo "make demo       the default recipe on the bundled data; table, report and artifact in demo/"
 	@echo "make test       the default test suite, two processes"
 	@echo "make test-slow  the tests marked slow"
+	@echo "make coverage   the default suite with branch coverage; pages in build/coverage/html"
 	@echo "make check      formatting, lint, types and floors"
 	@echo "make bench      every script in experiments/benchmarks"
 	@echo "make docs       examples in README, docs and docstrings; links and glossary"
@@ -44,6 +45,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -m slow
+
+coverage: $(INSTALLED)
+	mkdir -p build/coverage
+	$(PYTEST) -n 2 -m "not slow" --cov --cov-report=term --cov-report=html
 
 check: $(INSTALLED)
 	$(RUN)ruff format --check .

@@ -123,7 +123,7 @@ def test_datasets_are_listed() -> None:
     [
         (["run", "missing.toml"], 2, ["missing.toml"]),
         (["run", "--sed", "3"], 2, ["--sed"]),
-        (["cook"], 2, ["cook"]),
+        (["bake"], 2, ["bake"]),
         (["predict", "missing", "toy.csv"], 5, ["missing"]),
         (["predict", "out/artifact", "missing.csv"], 4, ["missing.csv"]),
         (["predict", "out/artifact", "toy.csv", "--time", "date"], 4, ["date"]),

@@ -1,4 +1,4 @@
-"""A trained forecaster as an ONNX graph: the same forecasts, the same bytes every time, and loud when it is not so."""
+"""A trained forecaster as an ONNX graph: the same forecasts, the same bytes every time, and an error when it is not so."""
 
 from __future__ import annotations
 

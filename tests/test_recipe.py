@@ -1,4 +1,4 @@
-"""Recipes as data, and cooking them: resuming, locking, leakage, secrets."""
+"""Recipes as data, and running them: resuming, locking, leakage, secrets."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def toy_recipe(path: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def cooked(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("cooked")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("finished")
     return run(toy_recipe(toy_csv(folder)), folder / "out")
 
 
@@ -133,97 +133,97 @@ def test_a_recipe_trains_for_the_quantized_form_with_its_teacher(tmp_path: Path)
     assert seeded.training.seed == 7
 
 
-def test_cooking_leaves_models_report_and_artifact(cooked: Run) -> None:
-    names = [row.name for row in cooked.report.rows]
+def test_a_run_leaves_models_report_and_artifact(finished: Run) -> None:
+    names = [row.name for row in finished.report.rows]
     for name in ("teacher", "student", "pruned", "int8", "int8 without teacher", "seasonal naive", "ridge"):
         assert name in names
-    assert (cooked.folder / "report.html").stat().st_size > 10_000
-    served = td.runtime.load(cooked.artifact)
-    history = cooked.task.panel.items[0].values[None, -47:]
-    assert np.array_equal(served.predict(history), cooked.deployed.predict(history))
-    assert Recipe.from_file(cooked.folder / "recipe.toml") == cooked.recipe
-    assert [step.verb for step in cooked.deployed.lineage] == ["distill", "prune", "export", "quantize"]
+    assert (finished.folder / "report.html").stat().st_size > 10_000
+    served = td.runtime.load(finished.artifact)
+    history = finished.task.panel.items[0].values[None, -47:]
+    assert np.array_equal(served.predict(history), finished.deployed.predict(history))
+    assert Recipe.from_file(finished.folder / "recipe.toml") == finished.recipe
+    assert [step.verb for step in finished.deployed.lineage] == ["distill", "prune", "export", "quantize"]
 
 
-def test_cooking_again_keeps_everything(cooked: Run) -> None:
-    n_before = len(events(cooked.folder))
-    again = run_recipe(cooked.recipe, cooked.folder)
-    assert again.deployed.digest == cooked.deployed.digest
-    assert again.report.to_json() == cooked.report.to_json()
+def test_running_again_keeps_everything(finished: Run) -> None:
+    n_before = len(events(finished.folder))
+    again = run_recipe(finished.recipe, finished.folder)
+    assert again.deployed.digest == finished.deployed.digest
+    assert again.report.to_json() == finished.report.to_json()
     assert again.student.control is not None
-    assert cooked.student.control is not None
-    assert again.student.control.digest == cooked.student.control.digest
-    assert [event.get("kept") for event in events(cooked.folder)[n_before:]] == [True] * 4
+    assert finished.student.control is not None
+    assert again.student.control.digest == finished.student.control.digest
+    assert [event.get("kept") for event in events(finished.folder)[n_before:]] == [True] * 4
 
 
-def test_a_changed_recipe_makes_only_what_it_changes(cooked: Run, tmp_path: Path) -> None:
+def test_a_changed_recipe_makes_only_what_it_changes(finished: Run, tmp_path: Path) -> None:
     import shutil
 
-    folder = Path(shutil.copytree(cooked.folder, tmp_path / "copy"))
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "copy"))
     n_before = len(events(folder))
-    run_recipe(cooked.recipe.replace(pruning=td.Pruning(ratio=0.25, recovery=QUICK)), folder)
+    run_recipe(finished.recipe.replace(pruning=td.Pruning(ratio=0.25, recovery=QUICK)), folder)
     stages = {event["stage"]: event.get("kept", False) for event in events(folder)[n_before:]}
     assert stages == {"teacher": True, "student": True, "pruned": False, "deployed": False, "report": False}
 
 
-def test_a_damaged_stage_is_made_again_and_said_so(cooked: Run, tmp_path: Path) -> None:
+def test_a_damaged_stage_is_made_again_and_said_so(finished: Run, tmp_path: Path) -> None:
     import shutil
 
-    folder = Path(shutil.copytree(cooked.folder, tmp_path / "copy"))
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "copy"))
     weights = folder / "stages" / "student" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8] + b"tampered")
     said: list[str] = []
-    again = run_recipe(cooked.recipe, folder, say=said.append)
+    again = run_recipe(finished.recipe, folder, say=said.append)
     assert any("student was damaged" in line for line in said)
-    assert again.student.digest == cooked.student.digest
+    assert again.student.digest == finished.student.digest
 
 
 class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-def test_a_stopped_run_continues(cooked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_continues(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = __import__("tsdistill.recipe.pipeline", fromlist=["prune"])
     with monkeypatch.context() as patch:
         patch.setattr(module, "prune", lambda *_, **__: (_ for _ in ()).throw(StopError))
         with pytest.raises(StopError):
-            run_recipe(cooked.recipe, tmp_path / "out")
-    resumed = run_recipe(cooked.recipe, tmp_path / "out")
+            run_recipe(finished.recipe, tmp_path / "out")
+    resumed = run_recipe(finished.recipe, tmp_path / "out")
     assert [event["stage"] for event in events(tmp_path / "out") if event.get("kept")] == ["teacher", "student"]
-    assert resumed.deployed.digest == cooked.deployed.digest
+    assert resumed.deployed.digest == finished.deployed.digest
 
 
-def test_nothing_selected_depends_on_the_test_rows(cooked: Run, tmp_path: Path) -> None:
+def test_nothing_selected_depends_on_the_test_rows(finished: Run, tmp_path: Path) -> None:
     """The whole recipe on data whose test rows are noise gives the very same teacher, student, pruned and deployed."""
-    noisy = run(toy_recipe(toy_csv(tmp_path, noise_from=cooked.task.borders[0].validation)), tmp_path / "out")
-    assert noisy.task.test.fingerprint != cooked.task.test.fingerprint
-    assert noisy.report.rows[0].mse != cooked.report.rows[0].mse
+    noisy = run(toy_recipe(toy_csv(tmp_path, noise_from=finished.task.borders[0].validation)), tmp_path / "out")
+    assert noisy.task.test.fingerprint != finished.task.test.fingerprint
+    assert noisy.report.rows[0].mse != finished.report.rows[0].mse
     assert noisy.pruned is not None
-    assert cooked.pruned is not None
+    assert finished.pruned is not None
     for ours, theirs in (
-        (noisy.teacher, cooked.teacher),
-        (noisy.student, cooked.student),
-        (noisy.student.control, cooked.student.control),
-        (noisy.pruned, cooked.pruned),
-        (noisy.deployed, cooked.deployed),
-        (noisy.deployed.control, cooked.deployed.control),
+        (noisy.teacher, finished.teacher),
+        (noisy.student, finished.student),
+        (noisy.student.control, finished.student.control),
+        (noisy.pruned, finished.pruned),
+        (noisy.deployed, finished.deployed),
+        (noisy.deployed.control, finished.deployed.control),
     ):
         assert ours is not None
         assert theirs is not None
         assert ours.digest == theirs.digest
 
 
-def test_two_runs_in_one_folder_are_refused(cooked: Run, tmp_path: Path) -> None:
+def test_two_runs_in_one_folder_are_refused(finished: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out" / ".lock"), pytest.raises(OrderError, match="Another run"):
-        run_recipe(cooked.recipe, tmp_path / "out")
+        run_recipe(finished.recipe, tmp_path / "out")
 
 
 SECRET = "hunter2-and-more"
 
 
 def test_a_password_is_used_and_never_written() -> None:
-    url = f"postgresql+psycopg://nightly:{SECRET}@db.example:5432/load?password={SECRET}"
+    url = f"postgresql+psycopg://loader:{SECRET}@db.example:5432/load?password={SECRET}"
     source = Source(url=url, query="select * from load")
     recipe = Recipe(data=source)
     for text in (recipe.to_toml(), recipe.to_json(), repr(recipe), str(recipe), recipe.digest):
@@ -237,7 +237,7 @@ def test_an_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch
     source = Source(url="env:TOY_URL", query="select 1")
     with pytest.raises(ConfigError, match="TOY_URL, which is not set"):
         source.load()
-    monkeypatch.setenv("TOY_URL", f"postgresql+psycopg://nightly:{SECRET}@127.0.0.1:1/load")
+    monkeypatch.setenv("TOY_URL", f"postgresql+psycopg://loader:{SECRET}@127.0.0.1:1/load")
     with pytest.raises(DataError) as caught:
         source.load()
     assert SECRET not in str(caught.value)
@@ -276,12 +276,12 @@ def test_none_can_be_written_for_every_step() -> None:
     assert recipe.quantization is None
 
 
-def test_a_report_is_made_again_when_its_page_is_gone(cooked: Run, tmp_path: Path) -> None:
+def test_a_report_is_made_again_when_its_page_is_gone(finished: Run, tmp_path: Path) -> None:
     import shutil
 
-    folder = Path(shutil.copytree(cooked.folder, tmp_path / "copy"))
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "copy"))
     (folder / "report.html").unlink()
-    run_recipe(cooked.recipe, folder)
+    run_recipe(finished.recipe, folder)
     assert (folder / "report.html").exists()
     assert events(folder)[-1]["stage"] == "report"
 
@@ -295,14 +295,14 @@ def test_baselines_change_a_recipe_only_where_they_are_asked_for() -> None:
     assert Recipe.from_toml('baselines = ["ets"]\n[data]\ndataset = "etth1"').baselines == ("ets",)
 
 
-def test_a_recipe_asks_for_baselines(cooked: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_asks_for_baselines(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
     from tsdistill.recipe import pipeline
 
-    folder, asked = Path(shutil.copytree(cooked.folder, tmp_path / "copy")), []
-    monkeypatch.setattr(pipeline, "compare", lambda *_, baselines, **__: (asked.append(baselines), cooked.report)[1])
-    again = cooked.recipe.replace(baselines=("theta",))
+    folder, asked = Path(shutil.copytree(finished.folder, tmp_path / "copy")), []
+    monkeypatch.setattr(pipeline, "compare", lambda *_, baselines, **__: (asked.append(baselines), finished.report)[1])
+    again = finished.recipe.replace(baselines=("theta",))
     for _ in range(2):
         run_recipe(again, folder)
     assert asked == [("theta",)]
@@ -341,14 +341,14 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         read_recipe(tmp_path / "recipe.toml")
 
 
-def test_bad_data_stops_before_anything_is_trained(cooked: Run, tmp_path: Path) -> None:
+def test_bad_data_stops_before_anything_is_trained(finished: Run, tmp_path: Path) -> None:
     path = toy_csv(tmp_path)
     text = path.read_text().splitlines()
     path.write_text("\n".join([*text[:90], *text[93:]]) + "\n")
     with pytest.raises(DataError, match="fill"):
         run(toy_recipe(path), tmp_path / "out")
     assert not (tmp_path / "out" / "stages").exists()
-    assert replace(cooked).folder == cooked.folder
+    assert replace(finished).folder == finished.folder
 
 
 def test_the_committed_experiment_is_about_the_default_recipe() -> None:

@@ -1,4 +1,4 @@
-"""Recipes with teachers from elsewhere: read as data, cooked honestly, and never mixed up with older ones."""
+"""Recipes with teachers from elsewhere: read as data, run honestly, and never mixed up with older ones."""
 
 from __future__ import annotations
 
@@ -185,37 +185,37 @@ def test_reading_a_recipe_looks_for_its_files_and_opens_none(place: Path, tmp_pa
     assert read_recipe(written(tmp_path, ensemble)).paths["teacher.members.0.path"] == str(tmp_path / "a.csv")
 
 
-# --------------------------------------------------------------------------------------------------------------- cooked
+# --------------------------------------------------------------------------------------------------------------- finished
 @pytest.fixture(scope="module")
-def cooked(place: Path) -> Path:
+def finished(place: Path) -> Path:
     """A finished run by that table."""
     shell("run", written(place, TABLE), "--out", place / "out", "--quiet")
     return place
 
 
-def test_a_table_teaches_a_recipe_and_stands_in_its_report(cooked: Path, ridge: Forecaster) -> None:
-    report = td.Report.from_json((cooked / "out" / "report.json").read_text())
+def test_a_table_teaches_a_recipe_and_stands_in_its_report(finished: Path, ridge: Forecaster) -> None:
+    report = td.Report.from_json((finished / "out" / "report.json").read_text())
     row, first = report.row("teacher"), report.rows[0]
     assert (row, row.runtime, row.kind, row.role) == (first, "foreign", "ForecastTable", "reference")
-    task = task_of(cooked / "fresh.csv")
+    task = task_of(finished / "fresh.csv")
     assert row.mse == pytest.approx(td.evaluate(ridge, task, part="test")["mse"], rel=1e-4)
     assert row.mse != pytest.approx(td.evaluate(ridge, task)["mse"], rel=1e-2)
     invented = (row.n_parameters, row.size_bytes, row.latency_p50_ms, row.speedup, row.size_ratio)
     assert invented == (None,) * 5
     assert "than teacher" in report.verdict[0]
     assert "smaller" not in report.verdict[0]
-    student = td.load(cooked / "out" / "stages" / "student")
-    table = td.read_forecasts(cooked / "forecasts.csv", task)
+    student = td.load(finished / "out" / "stages" / "student")
+    table = td.read_forecasts(finished / "forecasts.csv", task)
     assert student.lineage[-1].spec["teacher"] == table.digest
     assert student.lineage[-1].spec["teacher_kind"] == "ForecastTable"
-    kept = Recipe.from_file(cooked / "out" / "recipe.toml")
-    assert kept.paths["teacher.path"] == str(cooked / "forecasts.csv")
+    kept = Recipe.from_file(finished / "out" / "recipe.toml")
+    assert kept.paths["teacher.path"] == str(finished / "forecasts.csv")
 
 
 def test_what_has_not_changed_is_kept_and_what_has_is_not(
-    cooked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(shutil.copytree(cooked, tmp_path / "copy"))
+    folder = Path(shutil.copytree(finished, tmp_path / "copy"))
     command = ("run", folder / "recipe.toml", "--out", folder / "out", "--quiet", "--json")
     n_before = len(stages(folder / "out"))
     shell(*command)
@@ -438,7 +438,7 @@ def test_a_job_with_a_saved_teacher_goes_on_as_its_data_grows(data: Path, ridge:
     assert run_job(job).decision in ("promoted", "kept")
 
 
-def test_the_recipe_of_the_guide_can_be_cooked(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_recipe_of_the_guide_can_be_run(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toml = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     (data / "fresh.csv").rename(data / "load.csv")
     (data / "my.toml").write_text(toml)

@@ -257,7 +257,7 @@ def test_a_total_is_reached_and_continued_and_never_passed(kept: Callable[[], op
     assert states(kept()) == ["COMPLETE"] * 5
 
 
-def test_a_pruned_trial_counts_and_a_failed_one_is_made_up_for(kept: Callable[[], optuna.Study]) -> None:
+def test_a_pruned_trial_counts_and_a_failed_one_is_retried(kept: Callable[[], optuna.Study]) -> None:
     def fussy(trial: optuna.Trial) -> float:
         if trial.number == 1:
             raise optuna.TrialPruned
@@ -286,7 +286,7 @@ def test_five_failures_in_a_row_stop_the_search_with_the_last_reason() -> None:
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143), ZeroDivisionError("a fault")])
-def test_whatever_stops_a_search_its_trial_is_failed_and_made_up_for(
+def test_whatever_stops_a_search_its_trial_is_failed_and_retried(
     kept: Callable[[], optuna.Study], stop: BaseException
 ) -> None:
     def stopped(trial: optuna.Trial) -> float:
@@ -302,7 +302,7 @@ def test_whatever_stops_a_search_its_trial_is_failed_and_made_up_for(
     assert states(kept()).count("COMPLETE") == 5
 
 
-def test_a_trial_of_a_dead_worker_is_failed_and_made_up_for(kept: Callable[[], optuna.Study]) -> None:
+def test_a_trial_of_a_dead_worker_is_failed_and_retried(kept: Callable[[], optuna.Study]) -> None:
     with Claims(kept()) as dies:
         abandoned = dies.next(3)
         assert abandoned is not None

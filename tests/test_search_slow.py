@@ -120,7 +120,7 @@ def test_a_search_that_is_killed_twice_and_interrupted_ends_with_its_exact_total
     assert [line["stage"] for line in log if "seconds" in line] == ["teacher"]  # trained once, kept ever after
 
 
-def test_two_commands_share_teacher_and_trials_and_what_they_find_can_be_cooked(tmp_path: Path) -> None:
+def test_two_commands_share_teacher_and_trials_and_what_they_find_can_be_run(tmp_path: Path) -> None:
     with searching(tmp_path, 5, "--json") as first, searching(tmp_path, 5, "--json") as second:
         found = [json.loads(finish(process)) for process in (first, second)]
     study = journal(tmp_path)
@@ -129,11 +129,11 @@ def test_two_commands_share_teacher_and_trials_and_what_they_find_can_be_cooked(
     assert found[0]["best"] == found[1]["best"]
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in log if "seconds" in line] == ["teacher"]
-    cooked = td.run(Recipe.from_file(tmp_path / "out" / "best.toml"), tmp_path / "best", progress=False)
+    finished = td.run(Recipe.from_file(tmp_path / "out" / "best.toml"), tmp_path / "best", progress=False)
     best = found[0]["best"][0]
-    assert td.evaluate(cooked.deployed, cooked.task)["mse"] == pytest.approx(best["validation_mse"], rel=1e-4)
-    # A trial trains no control; the cooked manifest also says how the student did against its own.
-    assert cooked.deployed.size_bytes == pytest.approx(best["size_bytes"], abs=512)
+    assert td.evaluate(finished.deployed, finished.task)["mse"] == pytest.approx(best["validation_mse"], rel=1e-4)
+    # A trial trains no control; the finished manifest also says how the student did against its own.
+    assert finished.deployed.size_bytes == pytest.approx(best["size_bytes"], abs=512)
 
 
 @pytest.fixture

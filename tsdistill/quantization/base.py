@@ -14,7 +14,7 @@ from tsdistill.errors import ConfigError, Problem, UnsupportedError, listed, mus
 from tsdistill.models.base import Forecaster
 from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.layers import WEIGHTS, Ability
-from tsdistill.quantization.source import Source
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.spec import Family, Member, Spec
 from tsdistill.teachers import Teacher
 
@@ -84,7 +84,7 @@ class Quantization(Member):
         Traceback (most recent call last):
         tsdistill.errors.ConfigError: `calibration` must be left out with method='dynamic', got calibration='mse'. ...
 
-    Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    FloatGraph: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, equation 1 (r = S(q - Z)). Differs from the source: their S, Z are our scale, zero_point;
     dynamic activation scales are found anew in every forecast instead of by calibration.
     """
@@ -227,7 +227,7 @@ class Quantization(Member):
     def check_model(self, forecaster: Forecaster) -> None:
         """UnsupportedError for a forecaster that the method cannot do, as far as that can be told before its export."""
 
-    def graph(self, source: Source) -> bytes:
+    def graph(self, source: FloatGraph) -> bytes:
         """The quantized ONNX graph.
 
         Args:
@@ -241,7 +241,7 @@ class Quantization(Member):
         """
         raise UnsupportedError(f"`method` must be that of one form, got method={self.method!r}, which has no graph.")
 
-    def details(self, source: Source) -> dict[str, Any]:
+    def details(self, source: FloatGraph) -> dict[str, Any]:
         """What the lineage keeps of how the form was made."""
         return {"method": self.method, "weight_bits": self.bits, "float_layers": list(self.keep_float)}
 

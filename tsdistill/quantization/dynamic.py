@@ -19,7 +19,7 @@ from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import scale_every_matrix
-from tsdistill.quantization.source import Source
+from tsdistill.quantization.float_graph import FloatGraph
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""
@@ -70,7 +70,7 @@ class Dynamic(Quantization):
         """One form, with the bits of the budget."""
         return {"dynamic": budget.exchanged(cls).replace(weight_bits=budget.bits)}
 
-    def graph(self, source: Source) -> bytes:
+    def graph(self, source: FloatGraph) -> bytes:
         """The graph with integer products on ranges found while forecasting."""
         return dynamic_graph(
             source.graph, per_channel=self.per_channel, weight_bits=self.weight_bits, keep_float=self.keep_float

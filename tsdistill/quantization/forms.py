@@ -8,7 +8,7 @@ import numpy as np
 
 from tsdistill.exporting import Deployed, parity_report, parity_windows
 from tsdistill.quantization.base import Quantization
-from tsdistill.quantization.source import Source
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.runtime import OUTPUT, QUANTILES, Predictor, difference
 
 REPLAY_TOLERANCE = 0.05
@@ -16,7 +16,7 @@ REPLAY_TOLERANCE = 0.05
 moves a forecast where that is more: processors without VNNI instructions round and saturate in other places."""
 
 
-class Forms(Source):
+class Forms(FloatGraph):
     """What becomes of an fp32 deployed forecaster under different specs.
 
     Args:

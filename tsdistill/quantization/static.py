@@ -21,7 +21,7 @@ from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.per_channel import scale_every_matrix
-from tsdistill.quantization.source import Source
+from tsdistill.quantization.float_graph import FloatGraph
 
 ABILITY = Ability(
     CALIBRATED,
@@ -67,7 +67,7 @@ class Static(Quantization):
         """One form, with the bits of the budget."""
         return {"static": budget.exchanged(cls).replace(weight_bits=budget.bits)}
 
-    def graph(self, source: Source) -> bytes:
+    def graph(self, source: FloatGraph) -> bytes:
         """The graph with integer products on calibrated ranges."""
         # Refused before calibration takes its time.
         to_quantize(onnx.load_from_string(constant_folded(source.graph)), self.method, ABILITY, self.keep_float)
@@ -79,7 +79,7 @@ class Static(Quantization):
             keep_float=self.keep_float,
         )
 
-    def details(self, source: Source) -> dict[str, Any]:
+    def details(self, source: FloatGraph) -> dict[str, Any]:
         """With the digest of the windows that gave the ranges."""
         windows = source.calibration_windows(self.n_calibration)
         return {**super().details(source), "calibration_windows": digest_of_windows(windows)}

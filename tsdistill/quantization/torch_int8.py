@@ -45,7 +45,7 @@ class TorchInt8:
         >>> evaluate(torch_int8, task)["n_windows"]
         91.0
 
-    Source: `torch.ao.quantization.quantize_dynamic`, PyTorch; its deprecation: pytorch/ao issue 2259.
+    FloatGraph: `torch.ao.quantization.quantize_dynamic`, PyTorch; its deprecation: pytorch/ao issue 2259.
     """
 
     def __init__(self, forecaster: Forecaster) -> None:

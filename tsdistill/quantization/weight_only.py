@@ -15,7 +15,7 @@ from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.layers import Ability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import allow_blocks
-from tsdistill.quantization.source import Source
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.spec import Tuned
 
 ABILITY = Ability(("Conv", "Gemm", "LSTM", "MatMul"))
@@ -69,7 +69,7 @@ class WeightOnly(Quantization):
         form: WeightOnly = budget.exchanged(cls)
         return {f"weight-only-{bits}": form.replace(weight_bits=bits) for bits in (8, 4)}
 
-    def graph(self, source: Source) -> bytes:
+    def graph(self, source: FloatGraph) -> bytes:
         """The graph with weights in few bits."""
         return weight_only_graph(
             source.graph, weight_bits=self.weight_bits, block_size=self.block_size, keep_float=self.keep_float

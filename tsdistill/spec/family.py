@@ -37,7 +37,7 @@ class Family(Generic[M]):
         2
         >>> LOSSES.read("tempral")
         Traceback (most recent call last):
-        tsdistill.errors.ConfigError: `kind` must be that of a known loss, got kind='tempral'. Did you mean `temporal`? One ...
+        tsdistill.errors.ConfigError: `kind` must be that of a known loss, got kind='tempral'. ... `temporal`? One ...
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from tsdistill.quantization.layers import Layer, constant_folded, float_layers
 from tsdistill.quantization.observers import Observer
 
 
-class Source:
+class FloatGraph:
     """An fp32 deployed forecaster and its task; what several forms need is computed once.
 
     Args:

@@ -1,0 +1,69 @@
+"""One word one meaning, files that can be read at one sitting, and the field's words instead of our own."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "tsdistill"
+LONGEST = 400
+"""Lines of a file."""
+
+DIALECT = (
+    r"kitchen",
+    r"cook(s|ed|ing)?",
+    r"mentors?",
+    r"nightly",
+    r"loud",
+    r"burden",
+    r"crew",
+    r"deafen",
+    r"last deed",
+    r"made up for",
+    r"(fore)?casters? of ours",
+    r"teachers? of ours",
+)
+"""Words that a reader would have to learn."""
+
+
+def python_files() -> list[Path]:
+    return [path for folder in ("tsdistill", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in python_files()}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > LONGEST} == {}
+
+
+def test_code_and_documents_use_the_words_of_the_field() -> None:
+    pattern = re.compile(rf"(?<![\w-])({'|'.join(DIALECT)})(?![\w-])", re.IGNORECASE)
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    spoken = [
+        f"{path.relative_to(ROOT)}:{number}: {match.group()}"
+        for path in [*python_files(), *documents]
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (match := pattern.search(line.replace("_", " ")))
+    ]
+    assert spoken == []
+
+
+def test_one_place_says_what_is_significant() -> None:
+    places = [
+        str(path.relative_to(PACKAGE))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if re.search(r"^(SIGNIFICANT|SIGNIFICANCE|LEVEL|ALPHA)\w* = 0\.05$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert places == ["evaluation/significance.py"]
