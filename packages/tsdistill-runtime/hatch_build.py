@@ -1,4 +1,4 @@
-"""Puts together the package `tsdistill_runtime`: `tsdistill.runtime` and what it imports, under another name."""
+"""Builds the package `tsdistill_runtime`: `tsdistill.runtime` and what it imports, under another name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path(__file__).resolve().parents[2] / "tsdistill"
 NAME = "tsdistill_runtime"
-FACE = '''"""Forecasts from models saved by tsdistill, with numpy and onnxruntime and nothing heavier."""
+INIT = '''"""Forecasts from models saved by tsdistill, with numpy and onnxruntime and nothing heavier."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ __all__ = ["Predictor", "load", "verify"]
 __version__ = "{version}"
 '''
 
-_OURS = re.compile(r"^(\s*from tsdistill)(?=[. ])", flags=re.MULTILINE)
+_IMPORT = re.compile(r"^(\s*from tsdistill)(?=[. ])", flags=re.MULTILINE)
 
 
 def modules() -> dict[str, Path]:
     """Files that the runtime imports, itself included, by their place in the package."""
-    found: dict[str, Path] = {}
-    wanted = ["runtime"]
-    while wanted:
-        name = wanted.pop().replace(".", "/")
+    paths: dict[str, Path] = {}
+    pending = ["runtime"]
+    while pending:
+        name = pending.pop().replace(".", "/")
         for place in (f"{name}.py", f"{name}/__init__.py"):
-            if (SOURCE / place).is_file() and place not in found:
-                found[place] = SOURCE / place
-                wanted += _imported(found[place].read_text(encoding="utf-8"))
-    return dict(sorted(found.items()))
+            if (SOURCE / place).is_file() and place not in paths:
+                paths[place] = SOURCE / place
+                pending += _imported(paths[place].read_text(encoding="utf-8"))
+    return dict(sorted(paths.items()))
 
 
 def _imported(text: str) -> list[str]:
@@ -56,8 +56,8 @@ def assemble(folder: Path, version: str) -> None:
         raise FileNotFoundError(f"the sources must be at {SOURCE}: build the wheel inside a checkout of tsdistill")
     for place, path in modules().items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).write_text(_OURS.sub(r"\1_runtime", path.read_text(encoding="utf-8")), encoding="utf-8")
-    (folder / "__init__.py").write_text(FACE.format(version=version), encoding="utf-8")
+        (folder / place).write_text(_IMPORT.sub(r"\1_runtime", path.read_text(encoding="utf-8")), encoding="utf-8")
+    (folder / "__init__.py").write_text(INIT.format(version=version), encoding="utf-8")
     (folder / "py.typed").touch()
 
 

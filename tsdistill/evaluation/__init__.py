@@ -1,4 +1,4 @@
-"""Scores, baselines, significance and latency; nothing but this and `compare`, made of it, reads the test part."""
+"""Scores, baselines, significance and latency; only this and `compare`, built on it, read the test part."""
 
 from __future__ import annotations
 

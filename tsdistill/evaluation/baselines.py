@@ -1,4 +1,4 @@
-"""What every table has to beat: the season before, and a ridge regression that takes seconds."""
+"""What every table has to beat: the previous season, and a ridge regression that takes seconds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seasonal_naive(task: Task) -> Forecaster:
     from tsdistill.training import train
 
     periods = [period for period in task.panel.periods if period <= task.context] or [1]
-    # Neither baseline looks at covariates.
+    # Neither baseline uses covariates.
     candidates = [train(SeasonalNaiveConfig(period=period), task.without_covariates()) for period in periods]
     if len(candidates) == 1:
         return candidates[0]
@@ -47,8 +47,8 @@ def seasonal_naive(task: Task) -> Forecaster:
 def baselines(task: Task, names: Iterable[Method] = ()) -> dict[str, Forecaster | StatisticalForecaster]:
     """The forecasters that belong in every table, "seasonal naive" and "ridge", and statistical ones on request.
 
-    The two take seconds and see the training and validation parts only. `compare` adds them by itself; use this to have
-    them in hand, for example to refuse a student that a ridge beats.
+    The two take seconds and see the training and validation parts only. `compare` adds them by itself; use this to get
+    them directly, for example to refuse a student that a ridge beats.
 
     Args:
         task: What to forecast.
@@ -69,7 +69,7 @@ def baselines(task: Task, names: Iterable[Method] = ()) -> dict[str, Forecaster 
     from tsdistill.models import LinearConfig
     from tsdistill.training import train
 
-    # A baseline is what needs no covariates.
+    # Baselines use no covariates.
     task = task.without_covariates()
-    asked: dict[str, Forecaster | StatisticalForecaster] = {name: statistical(name, task) for name in names}
-    return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task), **asked}
+    requested: dict[str, Forecaster | StatisticalForecaster] = {name: statistical(name, task) for name in names}
+    return {"seasonal naive": seasonal_naive(task), "ridge": train(LinearConfig(), task), **requested}

@@ -18,7 +18,7 @@ from tsdistill.exporting import Deployed, parity_windows
 from tsdistill.models.base import Forecaster
 
 REBUILDS = 4
-"""Times that deployed models are loaded anew to be timed."""
+"""How often deployed models are loaded again to be timed."""
 
 _IN_A_PROCESS_OF_ITS_OWN = """
 import sys
@@ -52,8 +52,8 @@ def bench(
 ) -> list[dict[str, Any]]:
     """Time raw forecasts of several models side by side, on one thread, at every batch size.
 
-    They take turns (see `measure_latency`), so that a slow spell of the machine meets all of them, and deployed ones
-    are loaded anew `REBUILDS` times, so that none has the luck of one place in memory. Inputs are seeded noise of each
+    They take turns (see `measure_latency`), so that a slow spell of the machine affects all alike, and deployed ones
+    are loaded `REBUILDS` times, so that none profits from one place in memory. Inputs are seeded noise of each
     model's own means and deviations; their values do not change what a forecast costs.
 
     Args:
@@ -81,18 +81,18 @@ def bench(
     rows: list[dict[str, Any]] = []
     for batch in batches:
         make = partial(_calls, models, batch)
-        taken = measure_latency(make, n_runs=n_runs, max_seconds=max_seconds, rebuilds=REBUILDS)
-        used = energy(make())
+        latencies = measure_latency(make, n_runs=n_runs, max_seconds=max_seconds, rebuilds=REBUILDS)
+        joules = energy(make())
         rows += [
             {
                 "name": name,
                 "batch": batch,
-                "p50_ms": taken[name].p50_ms,
-                "p95_ms": taken[name].p95_ms,
-                "p99_ms": taken[name].p99_ms,
-                "n_runs": taken[name].n_runs,
-                "windows_per_second": 1e3 * batch / taken[name].p50_ms,
-                "joules_per_window": used[name] / batch if used else None,
+                "p50_ms": latencies[name].p50_ms,
+                "p95_ms": latencies[name].p95_ms,
+                "p99_ms": latencies[name].p99_ms,
+                "n_runs": latencies[name].n_runs,
+                "windows_per_second": 1e3 * batch / latencies[name].p50_ms,
+                "joules_per_window": joules[name] / batch if joules else None,
             }
             for name in models
         ]
@@ -100,7 +100,7 @@ def bench(
 
 
 def peak_bytes(folder: str | Path, *, batch: int = 64) -> int:
-    """Most memory that a fresh process takes which loads an artifact and forecasts once, libraries included.
+    """Peak memory of a fresh process that loads an artifact and forecasts once, libraries included.
 
     Args:
         folder: The artifact; a deployed one is served by `tsdistill.runtime`, a trainable one by torch.
@@ -110,25 +110,25 @@ def peak_bytes(folder: str | Path, *, batch: int = 64) -> int:
         The largest resident set in bytes.
 
     Raises:
-        ArtifactError: The process failed; the message ends with what it said.
+        ArtifactError: The process failed; the message ends with its last line.
     """
     command = [sys.executable, "-c", _IN_A_PROCESS_OF_ITS_OWN, str(folder), str(batch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        reason = (process.stderr.strip() or f"exit code {process.returncode}").splitlines()[-1]
         raise ArtifactError(f"a process of its own must be able to forecast with {folder}, but it failed: {reason}")
-    return int(done.stdout.split()[-1])
+    return int(process.stdout.split()[-1])
 
 
 def _calls(models: Mapping[str, Forecaster | Deployed], batch: int) -> dict[str, Callable[[], object]]:
-    """Raw forecasts of `batch` windows, checks included, as a caller asks for them; deployed models load anew."""
+    """Raw forecasts of `batch` windows, checks included, as in a user's call; deployed models are loaded again."""
     return {
         name: _call(model.reloaded() if isinstance(model, Deployed) else model, batch) for name, model in models.items()
     }
 
 
 def _call(model: Forecaster | Deployed, batch: int) -> Callable[[], object]:
-    """A raw forecast of `batch` windows, checks included, as a caller asks for it."""
+    """A raw forecast of `batch` windows, checks included, as in a user's call."""
     drawn, _ = parity_windows(model.signature, None)
     places = np.arange(batch) % len(drawn["context"])
     inputs = {name: np.ascontiguousarray(values[places]) for name, values in drawn.items()}

@@ -15,7 +15,7 @@ Counters = dict[str, tuple[int, int]]
 
 
 def counters(folder: Path = POWERCAP) -> Counters:
-    """Microjoules used so far, and the value at which counting starts anew, per processor package that tells."""
+    """Microjoules used so far, and the value at which the counter wraps, per processor package that has one."""
     readings = {}
     for package in sorted(folder.glob("intel-rapl:[0-9]")):  # parts of a package have a second number
         try:
@@ -27,7 +27,7 @@ def counters(folder: Path = POWERCAP) -> Counters:
 
 
 def joules(before: Counters, after: Counters) -> float:
-    """Energy between two readings; a counter that started anew in between is counted on."""
+    """Energy between two readings; a counter that wrapped in between is counted on."""
     return sum((value - before[name][0]) % (full + 1) for name, (value, full) in after.items()) / 1e6
 
 
@@ -36,11 +36,11 @@ def energy(
 ) -> dict[str, float]:
     """Joules that a call takes, taking turns; empty where the machine does not count them.
 
-    The counters speak of whole processor packages, whatever else runs on them: leave the machine alone meanwhile.
+    The counters are of whole processor packages, with all that runs on them: leave the machine idle otherwise.
 
     Args:
         calls: By name, what to call.
-        seconds: How long each is called in a round; there are three.
+        seconds: How long every call is repeated in a round; there are three.
         folder: Where the counters are.
 
     Returns:
@@ -48,10 +48,12 @@ def energy(
     """
     if not counters(folder):
         return {}
-    used, n_calls = dict.fromkeys(calls, 0.0), dict.fromkeys(calls, 0)
+    used = dict.fromkeys(calls, 0.0)
+    n_calls = dict.fromkeys(calls, 0)
     for _ in range(ROUNDS):
         for name, call in calls.items():
-            before, end = counters(folder), time.perf_counter() + seconds
+            before = counters(folder)
+            end = time.perf_counter() + seconds
             while n_calls[name] == 0 or time.perf_counter() < end:
                 call()
                 n_calls[name] += 1

@@ -1,4 +1,4 @@
-"""What any model says of some windows: one door for trainable, deployed and foreign forecasters of any scaling."""
+"""Forecasts of any model for some windows: one interface to trainable, deployed and foreign ones of any scaling."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Model = Any
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a batch, scaled as the windows are.
+    """Forecasts of a batch, scaled as the windows are.
 
     Args:
         forecast: (window, step, channel).
@@ -74,7 +74,7 @@ def forecasts(
 
 
 def quantile_levels(model: Model) -> tuple[float, ...]:
-    """The quantile levels that a model speaks of; none for one that gives single numbers or bins."""
+    """The quantile levels that a model forecasts; none for one that gives single numbers or bins."""
     from tsdistill.models.base import ModelConfig, levels_of
 
     config = getattr(model, "config", None)
@@ -84,20 +84,20 @@ def quantile_levels(model: Model) -> tuple[float, ...]:
 def predictions_of(
     model: Model, windows: Windows, signature: Signature | None, batch_size: int, order: torch.Tensor | None = None
 ) -> Iterator[tuple[Batch, Prediction]]:
-    """Batches and what was said of them, checked, both scaled as the windows are."""
+    """Batches and their predictions, checked, both scaled as the windows are."""
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ConfigError(must("batch_size", "be a whole number of at least 1", batch_size, "Leave it out"))
     check_fits(model, windows, signature)
-    ask = _asker(model, windows, signature)
+    predict = _predictor(model, windows, signature)
     n_levels = len(quantile_levels(model))
     for batch in windows.batches(batch_size, order):
-        prediction = ask(batch)
+        prediction = predict(batch)
         shape = tuple(batch.target.shape)
-        wanted = [("forecast", "(window, step, channel)", prediction.forecast, shape)]
+        outputs = [("forecast", "(window, step, channel)", prediction.forecast, shape)]
         if prediction.quantiles is not None:
             axes = "(window, step, channel, quantile)"
-            wanted.append(("give quantiles of shape", axes, prediction.quantiles, (*shape, n_levels)))
-        for verb, axes, values, expected in wanted:
+            outputs.append(("give quantiles of shape", axes, prediction.quantiles, (*shape, n_levels)))
+        for verb, axes, values, expected in outputs:
             if values.shape != expected:
                 raise ShapeError(
                     f"{_title(model)} must {verb} {expected} {axes}, got {values.shape}. Check the horizon and the "
@@ -112,8 +112,8 @@ def predictions_of(
         yield batch, prediction
 
 
-def _asker(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Prediction]:
-    """What asks a model about a batch: it sees the scaling it was made for, its answer is scaled as the windows are."""
+def _predictor(model: Model, windows: Windows, signature: Signature | None) -> Callable[[Batch], Prediction]:
+    """How a model forecasts a batch: in the scaling it was made for, with results scaled as the windows are."""
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
 
@@ -127,52 +127,54 @@ def _asker(model: Model, windows: Windows, signature: Signature | None) -> Calla
         )
     device = _device(model)
 
-    def ask(batch: Batch) -> Prediction:
+    def predict(batch: Batch) -> Prediction:
         batch = _seen(batch, own).to(device)
         if isinstance(model, Forecaster) and quantile_levels(model):
             return _activated(model, batch)
         return Prediction(model.forecast(batch).detach().float().cpu().numpy())
 
     if own is None or signature is None or _scaling(own, own) == _scaling(signature, own):
-        return ask
-    return _rescaled(ask, own, False, signature, windows)
+        return predict
+    return _rescaled(predict, own, False, signature, windows)
 
 
 def _rescaled(
-    ask: Callable[[Batch], Prediction], own: Signature, raw: bool, signature: Signature | None, windows: Windows
+    predict: Callable[[Batch], Prediction], own: Signature, raw: bool, signature: Signature | None, windows: Windows
 ) -> Callable[[Batch], Prediction]:
-    """Asks in another scaling than the windows': in raw units, or as the model's own signature scales."""
-    ours = signature or own
+    """Forecast in another scaling than the windows': in raw units, or as the model's own signature scales."""
+    windows_signature = signature or own
 
-    def asked(batch: Batch) -> Prediction:
+    def rescaled(batch: Batch) -> Prediction:
         batch = _seen(batch, own)
-        mean, scale = _units(batch, ours, windows)
-        moved = raw_inputs(batch, ours, windows)
-        values = moved["context"]
+        mean, scale = _units(batch, windows_signature, windows)
+        inputs = raw_inputs(batch, windows_signature, windows)
+        values = inputs["context"]
         centre, spread = (np.zeros(1), np.ones(1)) if raw else (np.asarray(own.mean), np.asarray(own.scale))
         if not raw and own.normalisation == "window":
             centre, spread = window_units(values[:, -own.context :])
-        moved["context"] = (values - centre) / spread
+        inputs["context"] = (values - centre) / spread
         if not raw:
-            for name in moved.keys() - {"context"}:
-                moved[name] = (moved[name] - _numbers(own, f"{name}_mean")) / _numbers(own, f"{name}_scale")
-        said = ask(replace(batch, **{name: _float32(value) for name, value in moved.items()}))
-        forecast = ((said.forecast * spread + centre - mean) / scale).astype(np.float32)
-        if said.quantiles is None:
+            for name in inputs.keys() - {"context"}:
+                inputs[name] = (inputs[name] - _numbers(own, f"{name}_mean")) / _numbers(own, f"{name}_scale")
+        prediction = predict(replace(batch, **{name: _float32(value) for name, value in inputs.items()}))
+        forecast = ((prediction.forecast * spread + centre - mean) / scale).astype(np.float32)
+        if prediction.quantiles is None:
             return Prediction(forecast)
-        centre, spread, mean, scale = (each[..., None] for each in (centre, spread, mean, scale))
-        return Prediction(forecast, ((said.quantiles * spread + centre - mean) / scale).astype(np.float32))
+        centre, spread, mean, scale = (array[..., None] for array in (centre, spread, mean, scale))
+        return Prediction(forecast, ((prediction.quantiles * spread + centre - mean) / scale).astype(np.float32))
 
-    return asked
+    return rescaled
 
 
 def raw_inputs(batch: Batch, signature: Signature, windows: Windows) -> dict[str, np.ndarray]:
-    """Context and covariates of a batch in raw units, by name; `signature` says how the windows are scaled."""
+    """Context and covariates of a batch in raw units, by name; `signature` is the scaling of the windows."""
     mean, scale = _units(batch, signature, windows)
     inputs = {"context": batch.context.numpy() * scale + mean}
     for name in ("future", "past"):
-        if (known := getattr(batch, name)) is not None:
-            inputs[name] = known.numpy() * _numbers(signature, f"{name}_scale") + _numbers(signature, f"{name}_mean")
+        if (covariate := getattr(batch, name)) is not None:
+            inputs[name] = covariate.numpy() * _numbers(signature, f"{name}_scale") + _numbers(
+                signature, f"{name}_mean"
+            )
     return inputs
 
 
@@ -184,14 +186,14 @@ def _units(batch: Batch, signature: Signature, windows: Windows) -> tuple[np.nda
 
 
 def _seen(batch: Batch, own: Signature | None) -> Batch:
-    """The batch without the covariates that a model does not look at; a foreign teacher sees them all."""
+    """The batch without the covariates that a model does not use; a foreign teacher gets them all."""
     if own is None:
         return batch
     return replace(batch, future=batch.future if own.future else None, past=batch.past if own.past else None)
 
 
 def _scaling(signature: Signature, own: Signature) -> tuple[object, ...]:
-    """How a signature scales what a model with the signature `own` looks at."""
+    """How a signature scales the inputs of a model with the signature `own`."""
     future = (signature.future_mean, signature.future_scale) if own.future else ()
     past = (signature.past_mean, signature.past_scale) if own.past else ()
     return signature.normalisation, signature.mean, signature.scale, future, past
@@ -215,16 +217,17 @@ def _activated(model: Forecaster, batch: Batch) -> Prediction:
     model.eval()
     try:
         with torch.no_grad():
-            found = model.activations(batch.context, batch.future, batch.past)
+            activations = model.activations(batch.context, batch.future, batch.past)
     finally:
         model.train(was_training)
-    assert found.distribution is not None  # asked of models with a quantile head only
-    return Prediction(*(tensor.float().cpu().numpy() for tensor in (found.forecast, found.distribution)))
+    assert activations.distribution is not None  # only models with a quantile head get here
+    return Prediction(*(tensor.float().cpu().numpy() for tensor in (activations.forecast, activations.distribution)))
 
 
 def _run(model: Deployed, batch: Batch) -> Prediction:
     """Forecast, and quantiles if it has them, of raw windows through the runtime that serves the model."""
-    n_rows, steps = len(batch.context), {"context": model.context, "future": model.context + model.horizon}
+    n_rows = len(batch.context)
+    steps = {"context": model.context, "future": model.context + model.horizon}
     inputs = {
         name: np.ascontiguousarray(values[:, -steps.get(name, model.context) :].numpy())
         for name in ("context", "future", "past")
@@ -264,10 +267,13 @@ def check_fits(model: Model, windows: Windows, signature: Signature | None = Non
             must("channels", f"be the model's {list(own.channels)}", list(channels), "Select these columns")
         )
     for name in ("future", "past"):
-        theirs, given = (list(getattr(each, name)) for each in (own, signature or own))
-        if theirs and (theirs != given or getattr(windows, name) is None):
+        required = list(getattr(own, name))
+        given = list(getattr(signature or own, name))
+        if required and (required != given or getattr(windows, name) is None):
             given = given if getattr(windows, name) is not None else []
-            problems.append(must(name, f"be the model's covariates {theirs}", given, "Give the task's covariates=..."))
+            problems.append(
+                must(name, f"be the model's covariates {required}", given, "Give the task's covariates=...")
+            )
     if problems:
         raise ShapeError(listed(problems, f"the task for {_title(model)}"))
 

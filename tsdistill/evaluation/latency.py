@@ -14,7 +14,7 @@ import numpy as np
 from tsdistill.errors import ConfigError, listed, must
 
 BLOCK = 5
-"""Calls in a row before the next one has its turn: short, so that a slow spell of the machine hits everybody alike."""
+"""Calls in a row before the next name's turn: short, so that a slow spell of the machine affects all alike."""
 
 Calls = Mapping[str, Callable[[], object]]
 """What to time, by name."""
@@ -26,11 +26,11 @@ class Latency:
 
     Args:
         p50_ms: Median over the runs.
-        p95_ms: 95th percentile over the runs: what a user waits on a bad day.
+        p95_ms: 95th percentile over the runs: the slow tail.
         p99_ms: 99th percentile over the runs.
         paired_ms: What to compare calls by: the median over rounds of its median in a round, relative to the geometric
-            mean of all calls' in that round, times the median of that mean. A slow spell of the machine hits all calls
-            of a round and cancels out.
+            mean of all calls' in that round, times the median of that mean. A slow spell of the machine affects all
+            calls of a round and cancels out.
         n_runs: Calls timed.
     """
 
@@ -52,12 +52,12 @@ def measure_latency(
 ) -> dict[str, Latency]:
     """Time several calls side by side: in turns, in shuffled order, on one thread.
 
-    Each round calls everyone `BLOCK` times in a fresh order, so that a machine that slows down or a frequency that
-    changes meets all of them. Use it to compare; a number from one day is not comparable with one from another.
+    Each round calls every name `BLOCK` times in a fresh order, so that a machine that slows down or a frequency that
+    changes affects all of them. Use it to compare; numbers from different runs are not comparable.
 
-    Where a session's weights came to lie in memory can move its median for as long as it lives, however often it is
-    called. To tell calls apart that are within some per cent of each other, pass a function that makes them, with new
-    sessions, have it asked several times, and compare `paired_ms`.
+    The place of a session's weights in memory can shift its median for as long as it lives, however often it is
+    called. To distinguish calls within a few per cent of each other, pass a function that makes them with new
+    sessions, set `rebuilds`, and compare `paired_ms`.
 
     Torch is held to one thread while it measures, and set back. ONNX Runtime sessions keep the number of threads they
     were made with; those of tsdistill are made with one.
@@ -66,9 +66,9 @@ def measure_latency(
         callables: By name, what to call; make one forecast each. Or a function that returns them.
         n_runs: Calls to time of each; fewer when `max_seconds` runs out, never less than one.
         warmup: Calls of each that are not timed, each time that they are made.
-        max_seconds: Time for all of it, warming up included and making them not.
+        max_seconds: Time for all calls, with warm-up, without making them.
         seed: Of the order.
-        rebuilds: How many times the function is asked; each makes its share of the calls.
+        rebuilds: How many times the function is called; the timed calls are shared among them.
 
     Returns:
         A `Latency` for every name.
@@ -95,15 +95,15 @@ def measure_latency(
         raise ConfigError(listed(problems, "measure_latency"))
     rng = np.random.default_rng(seed)
     rounds: list[dict[str, list[int]]] = []
-    left = max_seconds
+    seconds_left = max_seconds
     with _undisturbed():
-        for made in range(rebuilds):
+        for build in range(rebuilds):
             calls = callables() if callable(callables) else callables
-            began = time.perf_counter()
-            share = math.ceil(n_runs * (made + 1) / rebuilds) - math.ceil(n_runs * made / rebuilds)
-            rounds += _in_turns(calls, share, warmup, left / (rebuilds - made), rng)
-            left -= time.perf_counter() - began
-            if left <= 0:
+            start = time.perf_counter()
+            share = math.ceil(n_runs * (build + 1) / rebuilds) - math.ceil(n_runs * build / rebuilds)
+            rounds += _in_turns(calls, share, warmup, seconds_left / (rebuilds - build), rng)
+            seconds_left -= time.perf_counter() - start
+            if seconds_left <= 0:
                 break
     return _latencies(rounds)
 
@@ -125,12 +125,13 @@ def _in_turns(
         block = min(BLOCK, n_runs - done)
         times: dict[str, list[int]] = {name: [] for name in names}
         for position in rng.permutation(len(names)):
-            call, taken = calls[names[position]], times[names[position]]
+            name = names[position]
+            call = calls[name]
             for _ in range(block):
                 start = time.perf_counter_ns()
                 call()
-                taken.append(time.perf_counter_ns() - start)
-                # One call of each has to do where a block of all takes longer than there is time.
+                times[name].append(time.perf_counter_ns() - start)
+                # One call per name has to suffice where blocks take longer than there is time.
                 if time.perf_counter() > end:
                     break
         rounds.append(times)
@@ -142,24 +143,25 @@ def _latencies(rounds: list[dict[str, list[int]]]) -> dict[str, Latency]:
     if not rounds:
         return {}
     names = list(rounds[0])
-    # Of what takes less than a tick of the clock the logarithm would be infinite.
+    # At least a nanosecond: a call faster than the clock's tick has no logarithm.
     log = np.log([[max(np.median(times[name]), 1.0) for name in names] for times in rounds])
-    together = log.mean(axis=1, keepdims=True)
-    paired = np.exp(np.median(log - together, axis=0) + np.median(together)) / 1e6
+    center = log.mean(axis=1, keepdims=True)
+    paired = np.exp(np.median(log - center, axis=0) + np.median(center)) / 1e6
     latencies = {}
     for place, name in enumerate(names):
-        taken = np.concatenate([times[name] for times in rounds]) / 1e6
-        p50, p95, p99 = np.percentile(taken, (50, 95, 99))
-        latencies[name] = Latency(float(p50), float(p95), float(p99), float(paired[place]), len(taken))
+        milliseconds = np.concatenate([times[name] for times in rounds]) / 1e6
+        p50, p95, p99 = np.percentile(milliseconds, (50, 95, 99))
+        latencies[name] = Latency(float(p50), float(p95), float(p99), float(paired[place]), len(milliseconds))
     return latencies
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """One torch thread and no garbage collection meanwhile; both as before afterwards, also after an error."""
+    """One torch thread and no garbage collection inside; both are restored afterwards, also after an error."""
     import torch
 
-    threads, collecting = torch.get_num_threads(), gc.isenabled()
+    threads = torch.get_num_threads()
+    collecting = gc.isenabled()
     torch.set_num_threads(1)
     gc.collect()
     gc.disable()

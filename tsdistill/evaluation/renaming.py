@@ -1,4 +1,4 @@
-"""Arguments that had another name in an earlier version: the old one still works for a while, and says so."""
+"""Arguments that had another name in an earlier version: the old one still works for a while, with a warning."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class QuantileScores:
     crossed: Total | None = None
 
     def to_dict(self) -> dict[str, float]:
-        """Weighted quantile loss, and what can be said of the quantiles themselves."""
+        """Weighted quantile loss, and coverage and crossing rate where the model has quantiles."""
         numbers = {"wql": float(self.loss.sum.sum() / size) if (size := float(self.loss.count.sum())) else None}
         if self.covered is not None:
             numbers |= {"coverage": _mean(self.covered), "nominal_coverage": self.nominal}
@@ -116,8 +116,8 @@ def evaluate(model: Model, task: Task, part: Part = "validation", *, batch_size:
     same).
 
     Use it with "validation" to choose between models and with "test" once, at the end. A deployed model is scored
-    through the runtime that serves it; in INT8 one window at a time, as it was timed, because others of a batch would
-    move its scale. A model trained with another scaling is scored on its own scale and brought back.
+    through the runtime that serves it; in INT8 one window at a time, as it was timed, because other windows of a batch
+    would change its scale. A model trained with another scaling is scored on its own scale and brought back.
 
     Args:
         model: A forecaster, a deployed one or a teacher.
@@ -126,14 +126,14 @@ def evaluate(model: Model, task: Task, part: Part = "validation", *, batch_size:
         batch_size: Windows forecast at once; changes speed and nothing else.
 
     Returns:
-        "mse", "mae" (scaled), "mse_raw", "mae_raw" (raw units), "mase" (left out when no item ever moved in training)
+        "mse", "mae" (scaled), "mse_raw", "mae_raw" (raw units), "mase" (left out without a varying item in training)
         and "n_windows"; with quantiles "wql", "coverage", "nominal_coverage" and "crossing_rate".
 
     Raises:
         ShapeError: The model's channels, horizon or context do not fit the task.
-        ConfigError: `part` is none of a task, or `batch_size` is below 1.
+        ConfigError: `part` is not a part of a task, or `batch_size` is below 1.
         DataError: The model forecast something that is not finite.
-        UnsupportedError: `model` is none of the three kinds.
+        UnsupportedError: `model` is neither a forecaster nor a teacher.
 
     Example:
         >>> from tsdistill.models import LinearConfig
@@ -216,13 +216,14 @@ def _quantile_scores(
 ) -> QuantileScores:
     """Scores of one batch; a forecast without quantiles stands for each of them."""
     mean, scale = units
-    scaled, mask = batch.target.numpy(), None if batch.mask is None else batch.mask.numpy()
+    scaled = batch.target.numpy()
+    mask = None if batch.mask is None else batch.mask.numpy()
     by: tuple[Axis, ...] = ("window", "channel")
     if prediction.quantiles is None:
-        every = np.repeat(prediction.forecast[..., None], len(levels), axis=-1)
+        quantiles = np.repeat(prediction.forecast[..., None], len(levels), axis=-1)
     else:
-        every = prediction.quantiles[..., [own.index(level) for level in levels]]
-    loss = wql(every * scale[..., None] + mean[..., None], scaled * scale + mean, levels, by=by, mask=mask)
+        quantiles = prediction.quantiles[..., [own.index(level) for level in levels]]
+    loss = wql(quantiles * scale[..., None] + mean[..., None], scaled * scale + mean, levels, by=by, mask=mask)
     if prediction.quantiles is None:
         return QuantileScores(levels, loss)
     crossed = crossing_rate(prediction.quantiles, by=by, mask=mask) if len(own) > 1 else None
@@ -256,10 +257,10 @@ def _joined(scores: list[QuantileScores]) -> QuantileScores:
 
     return QuantileScores(
         levels=first.levels,
-        loss=_stacked([each.loss for each in scores]),
+        loss=_stacked([part.loss for part in scores]),
         nominal=first.nominal,
-        covered=joined(each.covered for each in scores),
-        crossed=joined(each.crossed for each in scores),
+        covered=joined(part.covered for part in scores),
+        crossed=joined(part.crossed for part in scores),
     )
 
 
@@ -327,6 +328,6 @@ def _times(task: Task, items: np.ndarray, rows: np.ndarray) -> np.ndarray:
         return rows
     times = np.empty(len(rows), dtype="datetime64[ns]")
     for number, ds in enumerate(stamps):
-        mine = items == number
-        times[mine] = ds.to_numpy(dtype="datetime64[ns]")[rows[mine]]
+        windows = items == number
+        times[windows] = ds.to_numpy(dtype="datetime64[ns]")[rows[windows]]
     return times

@@ -1,6 +1,6 @@
-"""Are two forecasters told apart by their test windows, or is the difference within what chance does?
+"""Whether the difference of two forecasters on their test windows is significant, or due to chance.
 
-Neighbouring windows share most of their target, and weather or demand keeps its mood for days: the losses of successive
+Neighbouring windows share most of their target, and weather or demand persists for days: the losses of successive
 windows are strongly correlated. A plain t-test on them, or one with a short lag window, calls every second pair of
 equally good forecasters different. The test here measures the long-run variance from the slowest movements only.
 """
@@ -20,12 +20,12 @@ SIGNIFICANT = 0.05
 """A difference is called significant below this p-value."""
 
 HORIZONS_NEEDED = 4
-"""Windows needed, in horizons: with fewer there are no two independent looks at the data to measure chance from."""
+"""Windows needed, in horizons: with fewer there are too few independent observations to estimate the variance."""
 
 
 @dataclass(frozen=True)
 class LossComparison:
-    """What two series of window losses say about two forecasters.
+    """A test of two forecasters by their window losses.
 
     Args:
         mean_difference: Mean loss of the first less mean loss of the second; below 0 the first is better.
@@ -56,15 +56,15 @@ def compare_losses(first: Any, second: Any, *, horizon: int, times: Any = None) 
     compared with Student's t of B = min(0.4 * T^(2/3), T / (4 * horizon)) degrees of freedom, at least 2
 
     Use it on the losses of the same windows, one after another in time. It holds its level for losses that are
-    correlated over the horizon and beyond (a few horizons); it does not know about seeds: retrain before claiming that
+    correlated over the horizon and beyond (a few horizons); it does not cover seeds: retrain before claiming that
     one *method* is better than another.
 
     Args:
         first: (window,), mean loss of each window under the first forecaster, in time order.
         second: (window,), the same windows under the second one.
         horizon: Steps forecast: how far windows overlap.
-        times: (window,), labels of when a window happened; windows of several items at one time count as one look at
-            the data. None: every window has a time of its own.
+        times: (window,), labels of when a window happened; windows of several items at one time count as one
+            observation. None: every window has a time of its own.
 
     Returns:
         A `LossComparison`; its `p_value` is None with fewer than 4 horizons (or 16 times) to measure chance from.
@@ -94,7 +94,8 @@ def compare_losses(first: Any, second: Any, *, horizon: int, times: Any = None) 
         B is also at most T / (4 * horizon), because overlapping windows make the spectrum fall off beyond one cycle per
         horizon; without it the level was 8 to 14 % in our simulations, with it 4 to 7 %.
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first = np.asarray(first, dtype=np.float64)
+    second = np.asarray(second, dtype=np.float64)
     times = np.arange(first.size) if times is None else np.asarray(times)
     if first.ndim != 1 or first.shape != second.shape or times.shape != first.shape:
         raise ShapeError(
@@ -120,21 +121,21 @@ def compare_losses(first: Any, second: Any, *, horizon: int, times: Any = None) 
     steps = (np.arange(n_times) + 0.5) / n_times
     waves = np.cos(np.pi * np.arange(1, degrees + 1)[:, None] * steps)
     error = math.sqrt(float(((waves @ scores) ** 2).mean()) * 2) / n_times
-    return _judged(untested, error, degrees)
+    return _tested(untested, error, degrees)
 
 
-def _judged(untested: LossComparison, error: float, degrees: int) -> LossComparison:
+def _tested(untested: LossComparison, error: float, degrees: int) -> LossComparison:
     """The comparison with its test, from the standard error of the mean difference."""
     from scipy import stats
 
     mean = untested.mean_difference
-    # Without any variation the two differ by the same amount everywhere: by nothing, or beyond doubt.
+    # Without any variation the two differ by the same amount everywhere: zero, or certainly significant.
     certain = 0.0 if mean == 0 else math.copysign(math.inf, mean)
     statistic = mean / error if error > 0 else certain
-    reach = float(stats.t.ppf(0.975, degrees)) * error
+    margin = float(stats.t.ppf(0.975, degrees)) * error
     p_value = float(2 * stats.t.sf(abs(statistic), degrees))
     return LossComparison(
-        mean, mean - reach, mean + reach, statistic, p_value, degrees, untested.n_windows, untested.n_times
+        mean, mean - margin, mean + margin, statistic, p_value, degrees, untested.n_windows, untested.n_times
     )
 
 

@@ -1,4 +1,4 @@
-"""Forecasters of the statistical tradition, from statsmodels: fitted anew to the context of every window."""
+"""Statistical forecasters, from statsmodels: fitted to the context of every window."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 
 
 class Statistical(Spec):
-    """Which statistical method, and the season it looks for.
+    """A statistical method and its season.
 
     Args:
         kind: "ets", "theta" or "stl".
@@ -40,15 +40,15 @@ class Statistical(Spec):
 
 
 class StatisticalForecaster:
-    """A local method of the forecasting literature: it knows the context of a window and nothing else.
+    """A local statistical method: it uses the context of a window and nothing else.
 
     It has no weights: its few parameters are estimated again from every context, for each channel by itself, so that it
     cannot look ahead, needs no training part and treats items it has never seen like any other. It has the `forecast`
     and `digest` of a teacher. It cannot be exported, pruned or quantized.
 
-    Values are divided by the channel's scale and not centred before a fit, because a multiplicative season needs to
-    know where zero is. Of a task with `scaler="item"` it sees standardised values, and all its seasons are additive.
-    A channel that does not move in a window is forecast not to move.
+    Values are divided by the channel's scale and not centred before a fit, because a multiplicative season needs
+    the true zero. Of a task with `scaler="item"` it sees standardised values, and all its seasons are additive.
+    A channel that is constant in a window is forecast as constant.
 
     Attributes:
         config: The method and its season.
@@ -60,8 +60,10 @@ class StatisticalForecaster:
     n_parameters = 0
 
     def __init__(self, config: Statistical, signature: Signature) -> None:
-        self.config, self.signature = config, signature
-        self.n_fits, self.n_warned = 0, Counter[str]()
+        self.config = config
+        self.signature = signature
+        self.n_fits = 0
+        self.n_warned = Counter[str]()
 
     @property
     def digest(self) -> str:
@@ -72,7 +74,7 @@ class StatisticalForecaster:
 
     @property
     def remark(self) -> str:
-        """The season it looks for, and what its fits so far have met, in one line."""
+        """Its season, its fits so far and their warnings, in one line."""
         season = f"season of {self.config.period} steps" if self.config.period > 1 else "no season"
         warned = ", ".join(f"{name} {count}" for name, count in sorted(self.n_warned.items())) or "none with a warning"
         return f"{season}; {self.n_fits} fits, {warned}"
@@ -101,27 +103,27 @@ class StatisticalForecaster:
     def _fitted(self, values: np.ndarray) -> np.ndarray:
         """Forecasts of uncentred contexts (batch, context, channel)."""
         values = values[:, -self.signature.context :]
-        found = np.empty((len(values), self.signature.horizon, values.shape[2]))
+        forecasts = np.empty((len(values), self.signature.horizon, values.shape[2]))
         for window, channel in np.ndindex(len(values), values.shape[2]):
             try:
-                found[window, :, channel] = self._one(values[window, :, channel])
+                forecasts[window, :, channel] = self._one(values[window, :, channel])
             except (ValueError, np.linalg.LinAlgError) as error:
                 name = self.signature.channels[channel]
                 raise DataError(
                     f"{self.config.kind} cannot be fitted to window {window} of the batch, channel {name!r}: {error}. "
                     "Leave this method or this channel out."
                 ) from error
-        return found
+        return forecasts
 
     def _one(self, series: np.ndarray) -> np.ndarray:
         horizon = self.signature.horizon
         if np.ptp(series) == 0:
             return np.full(horizon, series[-1])
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always")
             forecast = _FIT[self.config.kind](series, self.config.period, horizon)
         self.n_fits += 1
-        self.n_warned.update({warning.category.__name__ for warning in caught})
+        self.n_warned.update({warning.category.__name__ for warning in raised})
         return forecast
 
     def __repr__(self) -> str:
@@ -129,14 +131,14 @@ class StatisticalForecaster:
 
 
 def statistical(method: Method, task: Task, *, period: int | None = None) -> StatisticalForecaster:
-    """A statistical forecaster of a task: what forecasters compared with before there was a network to train.
+    """A statistical forecaster of a task: the classical baseline of a network.
 
     "ets": additive exponential smoothing with a damped trend and an additive season (Holt-Winters). "theta": the Theta
     method, deseasonalised where the season passes a test. "stl": a season by STL, repeated, and a first-order
     autoregression (Burg) of what remains.
 
     Use it to know whether a network is worth its training. It is refitted to every window (tens of milliseconds per
-    channel), so that `compare(..., baselines=("theta",))` looks at some windows only. As a teacher it has to forecast
+    channel), so that `compare(..., baselines=("theta",))` scores some windows only. As a teacher it has to forecast
     every training window first.
 
     Args:
@@ -171,8 +173,8 @@ def statistical(method: Method, task: Task, *, period: int | None = None) -> Sta
         raise ConfigError(must("method", f"be one of {', '.join(METHODS)}", method, nearest(str(method), METHODS)))
     longest = task.context // 2
     if period is None:
-        found = task.panel.periods[0] if task.panel.periods else 1
-        period = found if found <= longest else 1
+        shortest = task.panel.periods[0] if task.panel.periods else 1
+        period = shortest if shortest <= longest else 1
     elif not isinstance(period, int) or not 1 <= period <= max(longest, 1):
         raise ConfigError(must("period", f"fit twice into the context of {task.context} steps", period, "Shorten it"))
     if method == "stl" and period == 1:
@@ -205,7 +207,7 @@ def _stl(series: np.ndarray, period: int, horizon: int) -> np.ndarray:
     season = STL(series, period=period).fit().seasonal
     rest = series - season
     steps = np.arange(horizon)
-    # What remains of a perfect season is rounding, of which nothing can be estimated.
+    # The remainder of a perfect season is rounding, from which nothing can be estimated.
     memory = float(burg(rest, order=1)[0][0]) if np.ptp(rest) > 1e-9 * np.abs(series).max() else 0.0
     mean = rest.mean()
     return np.asarray(mean + memory ** (steps + 1) * (rest[-1] - mean) + season[-period:][steps % period])

@@ -44,7 +44,7 @@ def mae(forecast: Any, target: Any, *, by: By = (), mask: Any = None) -> Total:
 
     mae = mean over windows, steps and channels of |forecast - target|
 
-    Use it beside `mse`: it rewards the conditional median and is not ruled by a few large misses.
+    Use it beside `mse`: it rewards the conditional median and is not dominated by a few large misses.
 
     Args:
         forecast: (window, step, channel), in the unit of `target`.

@@ -40,7 +40,8 @@ def wql(forecast: Any, target: Any, levels: Any, *, by: By = (), mask: Any = Non
         Crossing for Distribution-free Time Series Forecasting", AISTATS 2022, section 5 (mean over levels).
     """
     levels = np.asarray(levels, dtype=np.float64)
-    forecast, target = np.asarray(forecast, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    forecast = np.asarray(forecast, dtype=np.float64)
+    target = np.asarray(target, dtype=np.float64)
     if target.ndim != 3 or forecast.shape != (*target.shape, *levels.shape) or levels.ndim != 1:
         raise ShapeError(
             "`forecast` must have shape (window, step, channel, quantile) to a target (window, step, channel) and "
@@ -49,15 +50,15 @@ def wql(forecast: Any, target: Any, levels: Any, *, by: By = (), mask: Any = Non
         )
     if not ((levels > 0) & (levels < 1)).all():
         raise ConfigError(must("levels", "lie between 0 and 1", levels.tolist(), "Give shares, not percent"))
-    miss = target[..., None] - forecast
-    pinball = 2 * np.maximum(levels * miss, (levels - 1) * miss).mean(axis=-1)
+    error = target[..., None] - forecast
+    pinball = 2 * np.maximum(levels * error, (levels - 1) * error).mean(axis=-1)
     return Total(total_of(pinball, by, mask).sum, total_of(np.abs(target), by, mask).sum)
 
 
 def coverage(lower: Any, upper: Any, target: Any, *, by: By = (), mask: Any = None) -> Total:
     """Share of targets that lie in their forecast interval, borders included.
 
-    Compare it with the nominal share: above is too wide, below too narrow. It says nothing about the width itself.
+    Compare it with the nominal share: above is too wide, below too narrow. It does not measure the width itself.
 
     Args:
         lower: (window, step, channel), in the unit of `target`.

@@ -24,7 +24,7 @@ class Total:
 
     Args:
         sum: Summed entries, a number or an array over the axes kept.
-        count: How many entries (or which weight) stand behind each sum, of the same shape.
+        count: Number of entries (or their weight) in each sum, of the same shape.
 
     Example:
         >>> from tsdistill.metrics import mse
@@ -62,7 +62,8 @@ class Total:
 
 def pair(first: Any, second: Any, names: tuple[str, str] = ("forecast", "target")) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 of one shape with three axes."""
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first = np.asarray(first, dtype=np.float64)
+    second = np.asarray(second, dtype=np.float64)
     if first.ndim != 3 or first.shape != second.shape:
         raise ShapeError(
             f"`{names[0]}` and `{names[1]}` must have one shape (window, step, channel), got {first.shape} and "
@@ -80,7 +81,7 @@ def axes_kept(by: By) -> tuple[Axis, ...]:
 
 
 def masked(mask: Any, like: np.ndarray) -> np.ndarray:
-    """A mask of the shape of what it is for, checked."""
+    """A mask, checked to have the shape of the values."""
     mask = np.asarray(mask, dtype=bool)
     if mask.shape != like.shape:
         raise ShapeError(f"`mask` must have the target's shape {like.shape}, got {mask.shape}. Mark every entry.")
@@ -96,19 +97,22 @@ def yardstick(scale: Any, like: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ShapeError(
             f"`scale` must broadcast to (window, channel) = {shape}, got {np.shape(scale)}. Give one per channel."
         ) from None
-    known = scale > 0
-    return np.where(known, scale, 1.0), np.broadcast_to(known, like.shape)
+    usable = scale > 0
+    return np.where(usable, scale, 1.0), np.broadcast_to(usable, like.shape)
 
 
 def total_of(values: np.ndarray, by: By, mask: Any) -> Total:
     """Sum over the axes that are not kept, entries outside the mask left out (even when they are not finite)."""
     kept = axes_kept(by)
-    gone = tuple(position for position, name in enumerate(AXES) if name not in kept)
+    summed_axes = tuple(position for position, name in enumerate(AXES) if name not in kept)
     if mask is None:
-        count = np.full([size for position, size in enumerate(values.shape) if position not in gone], 1, dtype=np.int64)
-        summed = values.sum(axis=gone)
-        count = count * int(np.prod([values.shape[position] for position in gone], dtype=np.int64))
+        count = np.full(
+            [size for position, size in enumerate(values.shape) if position not in summed_axes], 1, dtype=np.int64
+        )
+        summed = values.sum(axis=summed_axes)
+        count = count * int(np.prod([values.shape[position] for position in summed_axes], dtype=np.int64))
     else:
         mask = masked(mask, values)
-        summed, count = np.where(mask, values, 0.0).sum(axis=gone), mask.sum(axis=gone)
+        summed = np.where(mask, values, 0.0).sum(axis=summed_axes)
+        count = mask.sum(axis=summed_axes)
     return Total(summed, count) if kept else Total(float(summed), int(count))
