@@ -1,4 +1,4 @@
-"""What an artifact folder says of itself: kind, config, signature, lineage, and the digest of every file.
+"""The manifest of an artifact folder: kind, config, signature, lineage, and the digest of every file.
 
 Standard library only, so that a machine without torch, pydantic or pandas can read and check an artifact. Reading never
 executes anything: JSON is parsed, digests are compared, and tensor and ONNX files are walked as plain bytes.
@@ -32,9 +32,9 @@ KINDS = ("forecaster", "deployed")
 PRECISIONS = ("fp32", "int8", "int8-weights", "int4-weights")
 MAX_BYTES = 16 * 2**20
 ATTEMPTS = 20
-"""Times a folder is read again because another one took its place in the middle."""
+"""How often a folder is read again because another one replaced it while it was read."""
 
-_KNOWN = ("calendar", "holidays", "future", "past")
+_COVARIATES = ("calendar", "holidays", "future", "past")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -52,9 +52,9 @@ class Deployment:
 
     Args:
         precision: "fp32", "int8", or "int8-weights" or "int4-weights" (weight-only).
-        isolate: Run one window at a time, so that no other moves a forecast.
+        isolate: Run one window at a time, so that no other window changes a forecast.
         n_parameters: Weights of the trained model the graph was made from.
-        parity: How far the graph's forecasts were from the trained model's where it was made, and what is tolerated.
+        parity: How far the graph's forecasts were from the trained model's where it was made, and the tolerance.
         float_operators: Operators that compute in floating point, and how many of each; absent in older artifacts.
     """
 
@@ -67,15 +67,15 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything an artifact says of itself, as plain data.
+    """The content of a manifest, as plain data.
 
     Args:
         kind: "forecaster" (trainable) or "deployed".
         config: The model's config as plain data.
         signature: Steps, channels, scaling and frequency as plain data.
-        lineage: How the model came to be, oldest step first.
+        lineage: Steps that made the model, oldest first.
         files: Digest and size of every file beside the manifest.
-        metrics: What the saver wanted to keep with it, such as validation metrics.
+        metrics: Numbers kept with the model, such as validation metrics.
         deployment: Present exactly when `kind` is "deployed".
     """
 
@@ -108,7 +108,7 @@ def entry(content: bytes) -> File:
 def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifest, dict[str, bytes]]:
     """Read an artifact folder whole: its manifest and the verified content of every file.
 
-    A folder that is replaced by a newer artifact in the very moment of reading is read again, so that a reader sees the
+    A folder that is replaced by a newer artifact while it is read is read again, so that a reader sees the
     old or the new one and never a mixture.
 
     Args:
@@ -126,7 +126,7 @@ def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifes
     for _ in range(ATTEMPTS):
         problems: list[str] = []
         place = _present(folder)
-        with _held(place) as handle:
+        with _opened(place) as handle:
             manifest = _manifest(place, problems)
             contents = _contents(place, manifest, optional, problems) if manifest is not None else {}
             if manifest is not None and not problems:
@@ -137,7 +137,7 @@ def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifes
 
 
 def unlisted(folder: str | Path, manifest: Manifest) -> list[str]:
-    """Names in the folder that the manifest does not speak of; no loader reads them."""
+    """Names in the folder that the manifest does not list; no loader reads them."""
     return sorted(set(os.listdir(folder)) - set(manifest.files) - {NAME})
 
 
@@ -152,7 +152,7 @@ def _present(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[int | None]:
+def _opened(folder: Path) -> Iterator[int | None]:
     """A handle on the folder, so that no newer one can take over its number on the disk; None if there is none."""
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -168,10 +168,10 @@ def _held(folder: Path) -> Iterator[int | None]:
 def _is_the_same(folder: Path, handle: int | None) -> bool:
     """Whether the path still leads to the folder of the handle; True as well when there never was one."""
     try:
-        found = os.stat(folder)
+        status = os.stat(folder)
     except OSError:
         return handle is None
-    return handle is not None and os.path.samestat(found, os.fstat(handle))
+    return handle is not None and os.path.samestat(status, os.fstat(handle))
 
 
 def _manifest(folder: Path, problems: list[str]) -> Manifest | None:
@@ -198,7 +198,7 @@ def _manifest(folder: Path, problems: list[str]) -> Manifest | None:
     _check_fields(values, problems)
     if problems:
         return None
-    values["files"] = {name: File(**found) for name, found in values["files"].items()}
+    values["files"] = {name: File(**entry) for name, entry in values["files"].items()}
     if values.get("deployment") is not None:
         values["deployment"] = Deployment(**values["deployment"])
     return Manifest(**values)
@@ -250,9 +250,11 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
     for name in ("future", "past"):
         if not _is_list(values.get(name, []), str):
             problems.append(must(f"signature.{name}", "be a list of names", values.get(name), "Save again"))
-    known = values.get("covariates")
-    if known is not None and not (isinstance(known, dict) and all(_is_list(known.get(n, []), str) for n in _KNOWN)):
-        problems.append(must("signature.covariates", f"hold lists of names: {', '.join(_KNOWN)}", known, "Save again"))
+    covariates = values.get("covariates")
+    is_sound = isinstance(covariates, dict) and all(_is_list(covariates.get(name, []), str) for name in _COVARIATES)
+    if covariates is not None and not is_sound:
+        rule = f"hold lists of names: {', '.join(_COVARIATES)}"
+        problems.append(must("signature.covariates", rule, covariates, "Save again"))
 
 
 def _check_deployment(values: Any, problems: list[str]) -> None:
@@ -262,8 +264,8 @@ def _check_deployment(values: Any, problems: list[str]) -> None:
         return
     unknown = sorted(values.keys() - set(types))
     problems += [f"`deployment.{name}` is not a known field. {nearest(name, types)}" for name in unknown]
-    told: dict[str, Any] = {"float_operators": {}, **values}
-    wrong = [name for name, kind in types.items() if not isinstance(told.get(name), kind)]
+    fields_given: dict[str, Any] = {"float_operators": {}, **values}
+    wrong = [name for name, kind in types.items() if not isinstance(fields_given.get(name), kind)]
     problems += [
         must(f"deployment.{name}", f"be a {types[name].__name__}", values.get(name), "Save again") for name in wrong
     ]
@@ -272,8 +274,9 @@ def _check_deployment(values: Any, problems: list[str]) -> None:
         problems.append(must("deployment.precision", rule, values["precision"], "Save the model again"))
     if "parity" in wrong:
         return
-    unit, tolerance = values["parity"].get("unit", [1.0]), values["parity"].get("tolerance", 1.0)
-    if not _is_list(unit, (int, float)) or not unit or not all(_is_number(each) and each > 0 for each in unit):
+    unit = values["parity"].get("unit", [1.0])
+    tolerance = values["parity"].get("tolerance", 1.0)
+    if not _is_list(unit, (int, float)) or not unit or not all(_is_number(number) and number > 0 for number in unit):
         rule = "hold a finite number above 0 per channel"
         problems.append(must("deployment.parity.unit", rule, unit, "Save the model again"))
     if not _is_number(tolerance) or tolerance < 0:
@@ -287,12 +290,12 @@ def _check_files(files: Mapping[str, Any], required: list[str], problems: list[s
         for name in required
         if name not in files
     ]
-    for name, found in files.items():
+    for name, listing in files.items():
         if not _PLAIN_NAME.fullmatch(name) or name == NAME:
             problems.append(f"file names must be plain names inside the folder, got {name!r}. Nothing outside is read.")
-        whole = isinstance(found, dict) and found.keys() == {"sha256", "size_bytes"}
-        if not whole or not is_count(found["size_bytes"]) or not _SHA256.fullmatch(str(found["sha256"])):
-            problems.append(must(f"files.{name}", "hold sha256 and size_bytes", found, "Save the model again"))
+        is_whole = isinstance(listing, dict) and listing.keys() == {"sha256", "size_bytes"}
+        if not is_whole or not is_count(listing["size_bytes"]) or not _SHA256.fullmatch(str(listing["sha256"])):
+            problems.append(must(f"files.{name}", "hold sha256 and size_bytes", listing, "Save the model again"))
 
 
 def _contents(folder: Path, manifest: Manifest, optional: Collection[str], problems: list[str]) -> dict[str, bytes]:
@@ -306,11 +309,11 @@ def _contents(folder: Path, manifest: Manifest, optional: Collection[str], probl
         except (OSError, ValueError) as error:
             problems.append(f"{name} cannot be read: {error}. Copy or save the artifact again.")
             continue
-        found = entry(content)
-        if found != expected:
+        actual = entry(content)
+        if actual != expected:
             problems.append(
                 f"{name} must have the digest {expected.sha256[:12]}... and {expected.size_bytes} bytes that the "
-                f"manifest lists, got {found.sha256[:12]}... and {found.size_bytes} bytes. Copy or save it again."
+                f"manifest lists, got {actual.sha256[:12]}... and {actual.size_bytes} bytes. Copy or save it again."
             )
             continue
         try:
@@ -329,13 +332,13 @@ def _regular_file(folder: Path, name: str, limit: int) -> bytes:
     path = folder / name
     if path.resolve().parent != folder.resolve():
         raise ValueError("it is a link to somewhere outside the folder")
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
-    if found.st_size > limit:
-        raise ValueError(f"it has {found.st_size} bytes, more than the {limit} allowed")
+    if status.st_size > limit:
+        raise ValueError(f"it has {status.st_size} bytes, more than the {limit} allowed")
     with open(path, "rb") as file:
-        return file.read(found.st_size + 1)
+        return file.read(status.st_size + 1)
 
 
 def _finite(value: Any) -> Any:

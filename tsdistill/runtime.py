@@ -1,7 +1,7 @@
 """Run a deployed artifact: raw units in, raw units out, with numpy and onnxruntime and nothing heavier.
 
 The scaler and the normalisation are inside the graph. This module never imports torch, pydantic or pandas; pandas is
-only touched when the caller hands over a frame, and has then loaded it already.
+used only for a frame, and whoever made that frame has loaded it already.
 
     from tsdistill.runtime import load
 
@@ -38,7 +38,9 @@ __all__ = [
     "verify",
 ]
 
-INPUT, OUTPUT, QUANTILES = "context", "forecast", "quantiles"
+INPUT = "context"
+OUTPUT = "forecast"
+QUANTILES = "quantiles"
 """Names of a graph's input, (batch, context, channel), and outputs, (batch, horizon, channel) and, of a model with a
 quantile head, (batch, horizon, channel, quantile), all in raw units. Covariates are the inputs "future", (batch,
 context + horizon, feature), and "past", (batch, context, feature)."""
@@ -60,7 +62,7 @@ class Predictor:
         levels: Quantile levels of the graph's second output; empty when it has none.
 
     Raises:
-        ArtifactError: onnxruntime cannot load the graph, or it does not take and give what the signature says.
+        ArtifactError: onnxruntime cannot load the graph, or its inputs and outputs are not those of the signature.
         ConfigError: `threads` is below 1.
     """
 
@@ -74,7 +76,10 @@ class Predictor:
         threads: int = 1,
         levels: tuple[float, ...] = (),
     ) -> None:
-        self.signature, self.precision, self.isolate, self.levels = signature, precision, isolate, levels
+        self.signature = signature
+        self.precision = precision
+        self.isolate = isolate
+        self.levels = levels
         self.session = _session(model, threads)
         self._check_ports()
 
@@ -89,7 +94,7 @@ class Predictor:
     ) -> np.ndarray | pd.DataFrame:
         """Forecasts in raw units, or quantiles of a model that has them, once or `rolling` through a long history.
 
-        `predict_raw` says what it takes and gives.
+        Inputs and outputs are those of `predict_raw`.
         """
         levels = self.levels if quantiles else ()
         if quantiles:
@@ -112,21 +117,23 @@ class Predictor:
         inputs = {name: values for name, values in given.items() if values is not None}
         if not self.isolate or len(context) <= 1:
             return self._outputs(inputs)
-        alone = [
+        outputs = [
             self._outputs({name: values[row : row + 1] for name, values in inputs.items()})
             for row in range(len(context))
         ]
-        return {name: np.concatenate([each[name] for each in alone]) for name in alone[0]}
+        return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
 
     def _outputs(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [OUTPUT, QUANTILES] if self.levels else [OUTPUT]
         try:
             return dict(zip(names, self.session.run(names, inputs), strict=True))
-        except Exception as error:  # of a graph that loads and cannot be run
+        except Exception as error:  # a graph can load and still fail to run
             raise ArtifactError(f"onnxruntime cannot run the graph: {_reason(error)}") from None
 
     def _check_ports(self) -> None:
-        context, horizon, n_channels = self.signature.context, self.signature.horizon, len(self.signature.channels)
+        context = self.signature.context
+        horizon = self.signature.horizon
+        n_channels = len(self.signature.channels)
         inputs = {INPUT: [context, n_channels]}
         if self.signature.future:
             inputs["future"] = [context + horizon, len(self.signature.future)]
@@ -136,17 +143,17 @@ class Predictor:
         if self.levels:
             outputs[QUANTILES] = [horizon, n_channels, len(self.levels)]
         sides = (("inputs", inputs, self.session.get_inputs()), ("outputs", outputs, self.session.get_outputs()))
-        for side, wanted, ports in sides:
-            found = {port.name: (port.type, list(port.shape)) for port in ports}
-            sound = set(found) == set(wanted) and all(
-                kind == "tensor(float)" and shape[1:] == wanted[name] and not isinstance(shape[0], int)
-                for name, (kind, shape) in found.items()
+        for side, expected, ports in sides:
+            actual = {port.name: (port.type, list(port.shape)) for port in ports}
+            is_sound = set(actual) == set(expected) and all(
+                kind == "tensor(float)" and shape[1:] == expected[name] and not isinstance(shape[0], int)
+                for name, (kind, shape) in actual.items()
                 if shape
             )
-            if not sound or not all(shape for _, shape in found.values()):
-                shapes = ", ".join(f"{name!r} (batch, {str(shape)[1:-1]})" for name, shape in wanted.items())
+            if not is_sound or not all(shape for _, shape in actual.values()):
+                shapes = ", ".join(f"{name!r} (batch, {str(shape)[1:-1]})" for name, shape in expected.items())
                 raise ArtifactError(
-                    f"the graph's {side} must be {shapes}, float32, got {found}. The manifest and the graph belong to "
+                    f"the graph's {side} must be {shapes}, float32, got {actual}. The manifest and the graph belong to "
                     "different models; save the model again."
                 )
 
@@ -192,8 +199,8 @@ def verify(folder: str | Path) -> dict[str, Any]:
     """Check every digest of a deployed artifact and replay its golden windows on this machine.
 
     The difference to the stored forecasts, and quantiles where there are some, is measured as in `difference`. fp32
-    must agree to 1e-4; INT8 arithmetic differs between processors and is given the looser bound that was set when it
-    was made.
+    must agree to 1e-4; INT8 arithmetic differs between processors and has the looser bound that was set when it
+    was quantized.
 
     Args:
         folder: The artifact.
@@ -215,20 +222,20 @@ def verify(folder: str | Path) -> dict[str, Any]:
     tolerance = float(parity.get("tolerance", TOLERANCE))
     golden = golden_windows(contents[manifests.GOLDEN], predictor.signature, predictor.levels)
     stored = {name: golden.pop(name) for name in (OUTPUT, QUANTILES) if name in golden}
-    found, where = _difference_of_all(predictor.outputs(**golden), stored, unit, predictor)
-    if not found <= tolerance:
+    largest, where = _difference_of_all(predictor.outputs(**golden), stored, unit, predictor)
+    if not largest <= tolerance:
         int8 = predictor.precision != "fp32"
         remedy = (
             "This processor computes INT8 differently; export in fp32 for it." if int8 else "Do not serve from here."
         )
         raise ArtifactError(
             f"replayed golden forecasts of {folder} must be within {tolerance:.1e} standard deviations of the stored "
-            f"ones, got {found:.1e} at {where}. {remedy}"
+            f"ones, got {largest:.1e} at {where}. {remedy}"
         )
     return {
         "precision": predictor.precision,
         "n_windows": len(golden["context"]),
-        "max_difference": found,
+        "max_difference": largest,
         "tolerance": tolerance,
         "float_operators": manifest.deployment.float_operators if manifest.deployment else {},
         "n_files": len(contents) + 1,
@@ -242,7 +249,7 @@ def difference(
     """Largest |forecast - reference| / unit and where it is, both (batch, horizon, channel) in raw units.
 
     `unit` (channel,) is a standard deviation per channel. One step of float32 at the forecast's own value is not
-    counted: a channel at 50 with a deviation of 0.02 cannot be written down more exactly, whoever forecasts it. NaN
+    counted: a channel at 50 with a deviation of 0.02 cannot be stored more exactly by any forecaster. NaN
     counts as infinitely far.
     """
     gap = np.abs(forecast.astype(np.float64) - reference) - np.spacing(np.abs(reference.astype(np.float32)))
@@ -256,13 +263,13 @@ def _difference_of_all(
 ) -> tuple[float, str]:
     """`difference` of the forecasts and of the quantiles of every level, where these are stored: the largest of all."""
     channels = predictor.signature.channels
-    found = [difference(outputs[OUTPUT], stored[OUTPUT], unit, channels)]
+    differences = [difference(outputs[OUTPUT], stored[OUTPUT], unit, channels)]
     if QUANTILES in stored:
         for place, level in enumerate(predictor.levels):
-            ours, theirs = outputs[QUANTILES][..., place], stored[QUANTILES][..., place]
-            gap, where = difference(ours, theirs, unit, channels)
-            found.append((gap, f"{where}, quantile {level:g}"))
-    return max(found, key=lambda each: each[0])
+            quantile = outputs[QUANTILES][..., place]
+            gap, where = difference(quantile, stored[QUANTILES][..., place], unit, channels)
+            differences.append((gap, f"{where}, quantile {level:g}"))
+    return max(differences, key=lambda pair: pair[0])
 
 
 def _session(model: bytes, threads: int) -> Any:
@@ -275,11 +282,11 @@ def _session(model: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    # Weights in 4 bits are multiplied in float: by default what they are multiplied with is rounded to 8 bits unasked.
+    # Weights in 4 bits are multiplied in float: by default their inputs would be rounded to 8 bits.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime has a dozen unrelated classes for a graph it does not like
+    except Exception as error:  # onnxruntime has a dozen unrelated classes for a graph it refuses
         raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load the graph: {_reason(error)}") from None
 
 
@@ -309,7 +316,7 @@ def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes
 
 
 def _signature(manifest: Manifest) -> SimpleNamespace:
-    """The signature without pydantic; artifacts of earlier versions know no covariates."""
+    """The signature without pydantic; artifacts of earlier versions have no covariates."""
     values = {"frequency": None, "future": (), "past": (), "covariates": None, **manifest.signature}
     for name in ("channels", "future", "past"):
         values[name] = tuple(values[name])
@@ -323,13 +330,14 @@ def golden_windows(content: bytes, signature: SignatureLike, levels: tuple[float
 
     Artifacts of earlier versions hold no quantiles, whatever their levels.
     """
-    items = tensors(content)
+    entries = tensors(content)
     arrays = {
-        name: np.frombuffer(content[item.begin : item.end], dtype="<f4").reshape(item.shape)
-        for name, item in items.items()
-        if item.dtype == "F32" and item.begin < item.end
+        name: np.frombuffer(content[entry.begin : entry.end], dtype="<f4").reshape(entry.shape)
+        for name, entry in entries.items()
+        if entry.dtype == "F32" and entry.begin < entry.end
     }
-    n_channels, n_windows = len(signature.channels), len(arrays.get("context", ()))
+    n_channels = len(signature.channels)
+    n_windows = len(arrays.get("context", ()))
     n_steps = signature.context + signature.horizon
     shapes: dict[str, tuple[int, ...]] = {
         "context": (n_windows, signature.context, n_channels),
@@ -339,12 +347,14 @@ def golden_windows(content: bytes, signature: SignatureLike, levels: tuple[float
         shapes["future"] = (n_windows, n_steps, len(signature.future))
     if signature.past:
         shapes["past"] = (n_windows, signature.context, len(signature.past))
-    if levels and QUANTILES in items:
+    if levels and QUANTILES in entries:
         shapes[QUANTILES] = (n_windows, signature.horizon, n_channels, len(levels))
-    found = {
-        name: arrays[name].shape if name in arrays else f"{item.end - item.begin} bytes of {item.dtype}"
-        for name, item in items.items()
+    actual = {
+        name: arrays[name].shape if name in arrays else f"{entry.end - entry.begin} bytes of {entry.dtype}"
+        for name, entry in entries.items()
     }
-    if found != shapes or n_windows == 0:
-        raise ArtifactError(f"golden windows must have the float32 shapes {shapes}, got {found}. Save the model again.")
+    if actual != shapes or n_windows == 0:
+        raise ArtifactError(
+            f"golden windows must have the float32 shapes {shapes}, got {actual}. Save the model again."
+        )
     return arrays
