@@ -118,7 +118,8 @@ def test_baselines_look_at_no_covariates() -> None:
 
 
 def test_what_is_timed_gets_raw_inputs_of_its_own_steps() -> None:
-    from tsdistill.report.comparison import _Entry, _latencies
+    from tsdistill.report.comparison import _latencies
+    from tsdistill.report.entries import Entry
 
     task, longer = task_of(), task_of(context=31)
     seen: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
@@ -132,7 +133,7 @@ def test_what_is_timed_gets_raw_inputs_of_its_own_steps() -> None:
 
     for signature in (task.signature, task.without_covariates().signature):
         seen.clear()
-        _latencies([_Entry("a", "model", Timed(signature), "onnx fp32", 0)], longer, "test", 1)
+        _latencies([Entry("a", "model", Timed(signature), "onnx fp32", 0)], longer, "test", 1)
         context, known = seen[-1]
         assert context[0, :, 0] == pytest.approx(raw_of(longer, 0)[0, :31], abs=1e-4)
         if signature.future:

@@ -187,11 +187,12 @@ def test_a_report_written_before_there_were_quantiles_still_loads(report: Report
 
 
 def test_rows_of_different_levels_share_a_loss_and_name_their_own_coverage() -> None:
-    from tsdistill.report.comparison import _common_levels, _Entry
+    from tsdistill.report.comparison import _common_levels
+    from tsdistill.report.entries import Entry
 
-    def entry(*levels: float) -> _Entry:
+    def entry(*levels: float) -> Entry:
         config = MLPConfig(head=QuantileHead(levels=levels) if levels else PointHead())
-        return _Entry("a", "model", config.build(toy_task().signature), "onnx fp32", 0)
+        return Entry("a", "model", config.build(toy_task().signature), "onnx fp32", 0)
 
     assert _common_levels([entry(0.1, 0.5, 0.9), entry(), entry(0.2, 0.5, 0.9)]) == (0.5, 0.9)
     assert _common_levels([entry()]) == ()

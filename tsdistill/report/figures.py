@@ -13,27 +13,30 @@ from tsdistill.report.records import ExampleForecast, Measurements, Row
 PALETTE = ("#3b6fd4", "#e07b39", "#2a9d6f", "#c2478b", "#8a63d2", "#b8952c", "#2fa3b5", "#d1495b")
 GREYS = ("#9aa1ad", "#6f7885")
 INK = "ink"
-"""Stands for the page's own text colour, which the page puts in: dark on light or light on dark."""
+"""Placeholder for the page's text colour, which the page fills in: dark on light or light on dark."""
 
 
 def colours(report: Measurements) -> dict[str, str]:
     """One colour per name, the same in every plot and table; a control has its student's, baselines are grey."""
     colour_by_name: dict[str, str] = {}
-    models, plain = 0, 0
+    n_models = 0
+    n_baselines = 0
     for row in report.rows:
         if row.name in colour_by_name:
             continue
         if row.role == "baseline":
-            colour_by_name[row.name], plain = GREYS[plain % len(GREYS)], plain + 1
+            colour_by_name[row.name] = GREYS[n_baselines % len(GREYS)]
+            n_baselines += 1
         elif row.role == "control":
             colour_by_name[row.name] = colour_by_name.get(row.name.removesuffix(" without teacher"), PALETTE[-1])
         else:
-            colour_by_name[row.name], models = PALETTE[models % len(PALETTE)], models + 1
+            colour_by_name[row.name] = PALETTE[n_models % len(PALETTE)]
+            n_models += 1
     return colour_by_name
 
 
 def figures(report: Measurements) -> dict[str, Any]:
-    """Plotly data and layout by the id of the place they go to."""
+    """Plotly data and layout by the id of the page element."""
     plots = {"size": _scatter(report, "size_bytes", "bytes"), "steps": _steps(report)}
     if any(row.latency_p50_ms is not None for row in report.rows):
         plots["latency"] = _scatter(report, "latency_p50_ms", "ms, median of one forecast")
@@ -87,12 +90,12 @@ def _scatter(report: Measurements, column: str, unit: str) -> dict[str, Any]:
 
 
 def _whole(report: Measurements) -> list[Row]:
-    """Rows that were scored on every window: an error on some of them does not belong on one axis with the others."""
+    """Rows that were scored on every window: errors on some of them only are not comparable on one axis."""
     return [row for row in report.rows if row.n_windows is None and row.mse is not None]
 
 
 def _far(row: Row, report: Measurements) -> bool:
-    """Whether a baseline or control is so bad that showing it to scale would press all others into one line."""
+    """Whether a baseline or control is so far off that a plot to scale would press all others into one line."""
     worst = max(other.measured_mse for other in _whole(report) if other.role in ("reference", "model"))
     return row.role in ("baseline", "control") and row.measured_mse > 1.25 * worst
 
@@ -107,16 +110,23 @@ def _span(values: list[float], least: float) -> tuple[float, float]:
 _TOP = 0.97
 """Height of a mark whose error lies beyond the plot."""
 
-_LETTER, _HEIGHT, _MARK = 0.0155, 0.05, 0.02
-"""Width of a letter, height of a label and radius of a mark, in shares of a plot of the usual size."""
+_LETTER = 0.0155
+"""Width of a letter, as a share of a plot of the usual size."""
+
+_HEIGHT = 0.05
+"""Height of a label, likewise."""
+
+_MARK = 0.02
+"""Radius of a mark, likewise."""
 
 
 def _labels(places: list[tuple[float, float]], texts: list[str]) -> list[tuple[str, str]]:
-    """Text and position of each mark's label; where every position would cover something, the mark goes without."""
-    taken = [(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
-    found = []
+    """Text and position of each mark's label; a mark has no label where every position would cover something."""
+    occupied = [(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
+    labels = []
     for (x, y), text in zip(places, texts, strict=True):
-        width, rise = _LETTER * len(text), _MARK + _HEIGHT / 2
+        width = _LETTER * len(text)
+        rise = _MARK + _HEIGHT / 2
         centres = {
             "top center": (x, y + rise),
             "bottom center": (x, y - rise),
@@ -126,13 +136,13 @@ def _labels(places: list[tuple[float, float]], texts: list[str]) -> list[tuple[s
         for position, (across, up) in centres.items():
             box = (across - width / 2, up - _HEIGHT / 2, across + width / 2, up + _HEIGHT / 2)
             inside = box[0] > -0.05 and box[2] < 1.05 and box[1] > 0 and box[3] < 1
-            if inside and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                found.append((text, position))
+            if inside and not any(_overlap(box, other) for other in occupied):
+                occupied.append(box)
+                labels.append((text, position))
                 break
         else:
-            found.append(("", "top center"))
-    return found
+            labels.append(("", "top center"))
+    return labels
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -164,7 +174,7 @@ def _bytes(value: float) -> str:
 
 
 def _label(row: Row, report: Measurements) -> str:
-    """The name, and the runtime where one name has several rows; the error where the mark cannot show it."""
+    """The name, and the runtime where one name has several rows; and the error where the plot cannot show it."""
     several = sum(other.name == row.name for other in report.rows) > 1
     name = f"{row.name} ({row.runtime.split()[0]})" if several else row.name
     return f"{name}: {words.error(row.mse)}" if _far(row, report) else name
@@ -184,12 +194,13 @@ def _tip(row: Row) -> str:
 
 def _steps(report: Measurements) -> dict[str, Any]:
     """MSE at each step of the horizon; a model run by two runtimes is drawn once."""
-    shades, seen = colours(report), set()
+    shades = colours(report)
+    drawn = set()
     traces = []
     for row in _whole(report):
-        if row.name in seen:
+        if row.name in drawn:
             continue
-        seen.add(row.name)
+        drawn.add(row.name)
         traces.append(
             {
                 "type": "scatter",
@@ -212,20 +223,21 @@ def _line(row: Row, colour: str) -> dict[str, Any]:
 
 def _example(report: Measurements, example: ExampleForecast) -> dict[str, Any]:
     """One window of one channel: the past, what happened, and the forecasts; most of them shown on demand."""
-    shades, seen = colours(report), set()
+    shades = colours(report)
+    drawn = set()
     past = list(range(1 - len(example.context), 1))
     steps = list(range(1, len(example.target) + 1))
     last = example.context[-1:]
     traces = [
         _series(past, example.context, "past", {"color": INK, "width": 1.2}, opacity=0.45),
-        # Drawn from the last observed value on, so that past, truth and forecasts hang together.
+        # Drawn from the last observed value on, so that past, target and forecasts connect.
         _series([0, *steps], (*last, *example.target), "what happened", {"color": INK, "width": 2}),
     ]
     for row in report.rows:
         forecast = example.forecasts.get(row.title)
-        if row.name in seen or forecast is None:
+        if row.name in drawn or forecast is None:
             continue
-        seen.add(row.name)
+        drawn.add(row.name)
         trace = _series([0, *steps], (*last, *forecast), row.name, _line(row, shades[row.name]))
         if row.name not in (report.reference, report.subject):
             trace["visible"] = "legendonly"
@@ -248,7 +260,7 @@ def _series(x: list[int], y: Any, name: str, line: dict[str, Any], opacity: floa
 
 
 def plain_layout(x: str, y: str, xaxis: dict[str, Any]) -> dict[str, Any]:
-    """Axes with names, and no ground of their own: the page puts its colours in."""
+    """Axes with names and a transparent background: the page fills in its colours."""
     return {
         "xaxis": {"title": {"text": x, "standoff": 8}, "zeroline": False, "automargin": True, **xaxis},
         "yaxis": {"title": {"text": y, "standoff": 8}, "zeroline": False, "automargin": True},

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task
 
 RUNTIME = "foreign"
-"""What stands where other rows name the runtime that was measured."""
+"""What foreign rows have in the place of a runtime."""
 
 
 def is_foreign(model: Any) -> bool:
-    """Whether a model can only be asked for forecasts."""
+    """Whether a model is a foreign teacher: it can forecast, and nothing else is known of it."""
     from tsdistill.evaluation import StatisticalForecaster
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
@@ -24,10 +24,11 @@ def is_foreign(model: Any) -> bool:
 
 
 def unwrapped(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The models with teachers in the place of what only teaching does to them, and what there is to say of that."""
+    """The models with wrappers that only serve training removed, and a remark for each one removed."""
     from tsdistill.teachers import RescaledTeacher, TrustedTeacher
 
-    unwrapped_models, remarks = dict[str, Any](), dict[str, str]()
+    unwrapped_models = dict[str, Any]()
+    remarks = dict[str, str]()
     for name, model in models.items():
         if isinstance(model, TrustedTeacher):
             remarks[name] = "the teacher itself, without the trust that weakened it in training"
@@ -36,8 +37,8 @@ def unwrapped(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
     return unwrapped_models, remarks
 
 
-def silence(model: Any, task: Task, part: Part) -> str | None:
-    """Why a foreign teacher cannot be asked about a part; None where it can."""
+def unscored_reason(model: Any, task: Task, part: Part) -> str | None:
+    """Why a foreign teacher cannot forecast a part; None where it can."""
     import torch
 
     try:
@@ -48,18 +49,18 @@ def silence(model: Any, task: Task, part: Part) -> str | None:
 
 
 def refuse_misfit(model: Any, task: Task) -> None:
-    """Refuse a foreign teacher of another question, or what is no teacher at all."""
+    """Refuse a foreign teacher that does not fit the task, or an object that is no teacher."""
     from tsdistill.teachers import check_teacher
 
     if is_foreign(model):
         check_teacher(model, task)
 
 
-def chosen_reference(models: Mapping[str, Any], reference: str | None, silent: Mapping[str, str]) -> str:
-    """The name of the row that ratios refer to, which has to have an error, as the last model has to."""
-    for name, what in ((reference, "`reference`"), (list(models)[-1], "The last of `models`")):
-        if name is not None and name in silent:
+def chosen_reference(models: Mapping[str, Any], reference: str | None, unscored: Mapping[str, str]) -> str:
+    """The name of the row that ratios refer to; it and the last model must have an error."""
+    for name, argument in ((reference, "`reference`"), (list(models)[-1], "The last of `models`")):
+        if name is not None and name in unscored:
             raise UnsupportedError(
-                f"{what} must be able to forecast this part, and {name!r} is {silent[name]}. Name another one."
+                f"{argument} must be able to forecast this part, and {name!r} is {unscored[name]}. Name another one."
             )
-    return reference or next(name for name in models if name not in silent)
+    return reference or next(name for name in models if name not in unscored)

@@ -1,4 +1,4 @@
-"""How a training run went, epoch by epoch: a table for a terminal and a page with plots."""
+"""The history of a training run, epoch by epoch: a table for a terminal and a page with plots."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEADINGS = {
 
 
 def read_history(path: str | Path) -> tuple[str, list[dict[str, Any]]]:
-    """What a run is called, and one record per epoch, oldest first.
+    """The name of a run, and one record per epoch, oldest first.
 
     Args:
         path: A `.history.jsonl` file, the checkpoint it stands beside, or the folder of a saved model, whose last
@@ -59,7 +59,7 @@ def plot_history(history: Sequence[Record] | str | Path, path: str | Path, *, ti
     Args:
         history: `forecaster.lineage[-1].metrics["history"]`, or a path as for `read_history`.
         path: The HTML file to write; its folder is made.
-        title: What stands above it.
+        title: Heading of the page.
 
     Returns:
         The path.
@@ -84,7 +84,7 @@ def plot_history(history: Sequence[Record] | str | Path, path: str | Path, *, ti
 
 
 def table(history: Sequence[Record]) -> dict[str, list[str]]:
-    """Cells as text by heading; a column for everything that some epoch knows."""
+    """Cells as text by heading; a column for every number that some epoch has."""
     names = list(dict.fromkeys(name for record in history for name in record))
     parts = [name for name in names if name.startswith("loss_")]
     order = ["epoch", "step", *parts, *list(_HEADINGS)[2:]]
@@ -99,22 +99,23 @@ def best(history: Sequence[Record]) -> int:
     """Position of the epoch whose weights are kept."""
     if not history:
         raise ConfigError("`history` must hold at least one epoch, got history=[]. Wait for the first one to end.")
-    return min(range(len(history)), key=lambda place: _judged(history[place]))
+    return min(range(len(history)), key=lambda place: _selection_error(history[place]))
 
 
 def headline(history: Sequence[Record]) -> str:
-    """One line on how it went."""
-    last, kept = history[-1], history[best(history)]
-    many = "epoch" if len(history) == 1 else "epochs"
+    """A summary in one line."""
+    last = history[-1]
+    kept = history[best(history)]
+    noun = "epoch" if len(history) == 1 else "epochs"
     return (
-        f"{len(history)} {many}, {words.count(last['step'])} steps; best in epoch {kept['epoch']} with a validation "
-        f"error of {words.error(_judged(kept))}"
+        f"{len(history)} {noun}, {words.count(last['step'])} steps; best in epoch {kept['epoch']} with a validation "
+        f"error of {words.error(_selection_error(kept))}"
         if "step" in last
-        else f"{len(history)} {many}; best in epoch {kept['epoch']}"
+        else f"{len(history)} {noun}; best in epoch {kept['epoch']}"
     )
 
 
-def _judged(record: Record) -> float:
+def _selection_error(record: Record) -> float:
     """The error that decides which weights are kept: a head's own where it is not the MSE."""
     return float(record.get("validation_error", record["validation_mse"]))
 
@@ -134,7 +135,8 @@ def _cell(name: str, value: Any) -> str:
 def _render(history: Sequence[Record], title: str) -> str:
     import plotly.offline
 
-    columns, place = table(history), best(history)
+    columns = table(history)
+    place = best(history)
     return (
         environment()
         .get_template(TEMPLATE)
@@ -152,14 +154,14 @@ def _render(history: Sequence[Record], title: str) -> str:
 
 
 def _figures(history: Sequence[Record], place: int) -> dict[str, Any]:
-    """Plotly data and layout by the id of the place they go to."""
+    """Plotly data and layout by the id of the page element."""
     names = list(dict.fromkeys(name for record in history for name in record))
     errors = [name for name in names if name.startswith(("validation_", "loss_"))]
     errors.sort(key=lambda name: not name.startswith("validation_"))
     traces = []
     for number, name in enumerate(errors):
-        judged = name.startswith("validation_")
-        line = {"color": PALETTE[number % len(PALETTE)], "width": 2, "dash": "solid" if judged else "dot"}
+        is_validation = name.startswith("validation_")
+        line = {"color": PALETTE[number % len(PALETTE)], "width": 2, "dash": "solid" if is_validation else "dot"}
         traces.append(_curve(history, name, line))
     kept = history[place]
     traces.append(
@@ -167,21 +169,21 @@ def _figures(history: Sequence[Record], place: int) -> dict[str, Any]:
             "type": "scatter",
             "mode": "markers",
             "x": [kept["epoch"]],
-            "y": [_judged(kept)],
+            "y": [_selection_error(kept)],
             "name": "kept",
             "marker": {"symbol": "star", "size": 13, "color": PALETTE[0]},
             "hoverinfo": "skip",
         }
     )
     layout = plain_layout("epoch", "scaled error", _epochs(history))
-    found = {"errors": {"data": traces, "layout": {**layout, "hovermode": "x unified", "showlegend": True}}}
+    plots = {"errors": {"data": traces, "layout": {**layout, "hovermode": "x unified", "showlegend": True}}}
     for id_, name, unit in (("rate", "learning_rate", "learning rate"), ("speed", "examples_per_s", "windows/s")):
         if name in names or id_ == "rate":
             line = {"color": PALETTE[0], "width": 2}
             layout = plain_layout("epoch", unit, _epochs(history))
             layout["yaxis"]["rangemode"] = "tozero"
-            found[id_] = {"data": [_curve(history, name, line)], "layout": layout}
-    return found
+            plots[id_] = {"data": [_curve(history, name, line)], "layout": layout}
+    return plots
 
 
 def _curve(history: Sequence[Record], name: str, line: dict[str, Any]) -> dict[str, Any]:

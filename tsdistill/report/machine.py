@@ -1,4 +1,4 @@
-"""Which machine and which versions a report was made with: what a reader needs to judge its milliseconds."""
+"""Which machine and which versions a report was made with: what a reader needs to interpret its latencies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 def machine() -> dict[str, Any]:
     """Processor, system, its INT8 abilities, and the threads that latencies are measured with."""
     model, flags = _cpu()
-    facts: dict[str, Any] = {"cpu": model or platform.processor() or platform.machine(), "system": platform.system()}
+    details: dict[str, Any] = {"cpu": model or platform.processor() or platform.machine(), "system": platform.system()}
     if flags:
-        facts["vnni"] = any("vnni" in flag for flag in flags)
-        facts["amx"] = "amx_int8" in flags
-    return {**facts, "threads": 1}
+        details["vnni"] = any("vnni" in flag for flag in flags)
+        details["amx"] = "amx_int8" in flags
+    return {**details, "threads": 1}
 
 
 def versions() -> dict[str, str]:
@@ -31,13 +31,13 @@ def versions() -> dict[str, str]:
 
 
 def _cpu() -> tuple[str, frozenset[str]]:
-    """Model name and feature flags as Linux tells them; nothing elsewhere."""
+    """Model name and feature flags as Linux lists them; empty elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "", frozenset()
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        found.setdefault(name.strip(), value.strip())
-    return found.get("model name", ""), frozenset(found.get("flags", "").split())
+        fields.setdefault(name.strip(), value.strip())
+    return fields.get("model name", ""), frozenset(fields.get("flags", "").split())

@@ -23,20 +23,20 @@ def write_page(report: Measurements, path: Path) -> Path:
     return put(render(report), path, "report")
 
 
-def put(page: str, path: Path, what: str) -> Path:
-    """Write a page where nobody ever sees half of it."""
+def put(page: str, path: Path, name: str) -> Path:
+    """Write a page at once, so that no reader sees half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, page)
     except OSError as error:
         raise ArtifactError(
-            f"Cannot write the {what} to {path}: {error.strerror or error}. Name a file in a folder you may write to."
+            f"Cannot write the {name} to {path}: {error.strerror or error}. Name a file in a folder you may write to."
         ) from None
     return path
 
 
 def environment() -> jinja2.Environment:
-    """What templates are filled in by: every value is escaped."""
+    """The environment of the templates: every value is escaped."""
     import jinja2
 
     return jinja2.Environment(
@@ -73,12 +73,12 @@ def render(report: Measurements) -> str:
 
 
 def _style(row: Row, report: Measurements, colour: str) -> dict[str, str]:
-    about = row.name == report.subject and row.role != "reference"
-    return {"role": "subject" if about else row.role, "colour": colour}
+    is_subject = row.name == report.subject and row.role != "reference"
+    return {"role": "subject" if is_subject else row.role, "colour": colour}
 
 
 def _facts(report: Measurements) -> list[tuple[str, str]]:
-    """What stands at the foot of the page, name and value."""
+    """Details at the foot of the page, name and value."""
     machine = report.machine
     abilities = [name for name in ("vnni", "amx") if machine.get(name)]
     channels = ", ".join(report.channels[:12]) + (

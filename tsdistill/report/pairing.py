@@ -1,4 +1,4 @@
-"""Rows that were scored on some windows only, held against rows that know all: always on the same windows."""
+"""Rows that were scored on some windows only, compared with fully scored rows on the same windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def spread(n_windows: int, n_chosen: int) -> np.ndarray | None:
 
 
 def paired(whole: Scores, some: Scores, positions: np.ndarray | None, horizon: int) -> LossComparison:
-    """Losses on all windows, less those of a row that knows the windows at `positions` (None: it knows all as well)."""
+    """Losses on all windows, less those of a row scored at `positions` only (None: on all windows as well)."""
     if positions is None:
         return compare_losses(whole.window_losses, some.window_losses, horizon=horizon, times=whole.times)
     reach = overlap(whole.times, positions, horizon)
@@ -25,7 +25,7 @@ def paired(whole: Scores, some: Scores, positions: np.ndarray | None, horizon: i
 
 
 def overlap(times: np.ndarray, positions: np.ndarray, horizon: int) -> int:
-    """How many of the chosen windows begin within one horizon: what the horizon is to a test that sees only them.
+    """How many of the chosen windows begin within one horizon: the horizon, counted in the chosen windows, for a test.
 
     Example:
         >>> overlap(np.arange(100), np.array([5, 15, 25, 35]), 24)

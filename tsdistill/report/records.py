@@ -1,4 +1,4 @@
-"""What a comparison found, as data: every table, sentence and plot is made from these records and nothing else."""
+"""The results of a comparison as data: every table, sentence and plot is made from these records only."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Row(Spec):
 
     Args:
         name: As given to `compare`, or of a baseline or control that was added.
-        runtime: What ran it: "torch fp32", "onnx fp32", "onnx int8", "statsmodels", or "foreign" for a teacher that is
-            a foreign one, whose size and speed are not known.
+        runtime: What ran it: "torch fp32", "onnx fp32", "onnx int8", "statsmodels", or "foreign" for a foreign
+            teacher, whose size and speed are not known.
         role: "reference", "model", "baseline" or "control".
         kind: Its architecture; the class of a foreign teacher.
-        mse: Mean squared error, scaled, as the literature reports it; None for a teacher that cannot be asked about the
-            part, of which `remark` says why.
+        mse: Mean squared error, scaled, as the literature reports it; None for a teacher that cannot forecast the part,
+            with the reason in `remark`.
         mae: Mean absolute error, scaled.
         mse_raw: Mean squared error in the data's own units.
         mae_raw: Mean absolute error in the data's own units.
-        mase: Mean absolute error over the seasonal naive error in training; None where nothing moved in training.
-        wql: Weighted quantile loss over the report's `levels`, raw units; a forecast without quantiles stands for each
+        mase: Mean absolute error over the seasonal naive error in training; None where all series are constant.
+        wql: Weighted quantile loss over the report's `levels`, raw units; a forecast without quantiles counts as each
             of them. None where no model of the report has quantiles.
         coverage: Share of targets within the row's outermost symmetric pair of levels; None without quantiles.
-        nominal_coverage: What that share should be.
+        nominal_coverage: The share that a calibrated forecast has.
         crossing_rate: Share of neighbouring quantiles that cross.
         n_parameters: Weights, each counted once; None for a foreign teacher.
         size_bytes: Every file it needs to forecast; None for a foreign teacher, and for a statistical method, which is
@@ -50,7 +50,7 @@ class Row(Spec):
         mse_by_step: Scaled MSE at each step of the horizon.
         n_windows: Windows it was scored on, evenly spread over the part; None: all of them. Ratio, difference and
             p-values then compare it with the reference on the same windows.
-        remark: What else there is to say of it, such as warnings that its fits gave.
+        remark: Other information, such as warnings of its fits.
     """
 
     name: str
@@ -95,15 +95,15 @@ class Row(Spec):
 
 
 class Comparison(Spec):
-    """The subject of a report against one other row: what a reader wants to know before using it.
+    """The subject of a report against one other row.
 
     Args:
         subject: Name of the model the report is about: the last one given.
-        other: Name of what it is held against: a baseline, or the same student without a teacher.
+        other: Name of the row it is compared with: a baseline, or the same student without a teacher.
         relative: MSE of the subject over MSE of the other, less 1; below 0 the subject is better.
         low: Lower end of its 95 % confidence interval.
         high: Upper end of it.
-        p_value: Chance of such a difference between equally good forecasters; None: too few windows to tell.
+        p_value: Chance of such a difference between equally good forecasters; None: too few windows for a test.
         n_windows: Windows that both were scored on, where they are not all of the part.
     """
 
@@ -117,14 +117,14 @@ class Comparison(Spec):
 
 
 class ExampleForecast(Spec):
-    """One channel of one window in raw units: what went before, what happened, and what each row forecast.
+    """One channel of one window in raw units: the context, the target, and the forecast of each row.
 
     Args:
         channel: Name of the channel.
         window: Position of the window in its part.
         start: Stamp of the first forecast step, if there are stamps.
         context: Last steps before the forecast.
-        target: What happened.
+        target: Observed values.
         forecasts: By row title.
     """
 
@@ -137,7 +137,7 @@ class ExampleForecast(Spec):
 
 
 class Measurements(Spec):
-    """What a comparison measured; a `Report` is this and how to show it.
+    """The measurements of a comparison; a `Report` adds how to show them.
 
     Args:
         panel: Name of the data.
@@ -155,7 +155,7 @@ class Measurements(Spec):
         rows: The reference first, then the models as given, the control and the baselines.
         comparisons: The subject against its control and the baselines.
         levels: What weighted quantile losses are a mean over: the levels that all models with quantiles have in common.
-        examples: A few windows, taken at fixed places, not chosen by how they look.
+        examples: A few windows at fixed positions, not chosen by their look.
         versions: Of the packages that can change numbers.
         machine: Processor, its INT8 abilities and the threads used.
     """

@@ -1,4 +1,4 @@
-"""A comparison as a reader has it: printed, as a page, as sentences."""
+"""The report of a comparison: printed, as a page, as sentences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Report(Measurements):
     """A comparison of forecasters on one task; print it, or take it as a frame, JSON or an HTML page.
 
     Made by `compare`. Everything in it is data: two reports are equal when their values are, and `Report.from_json`
-    gives back what `to_json` wrote.
+    reads what `to_json` wrote.
 
     The fields are those of `Measurements`.
 
@@ -34,7 +34,7 @@ class Report(Measurements):
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """What the numbers say, in plain sentences; one paragraph each."""
+        """The results in plain sentences, one paragraph each."""
         from tsdistill.report.verdict import verdict
 
         return verdict(self)
@@ -53,7 +53,7 @@ class Report(Measurements):
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page: verdict, tables, interactive plots. It needs no network.
 
-        The page is written beside its place and moved there, so that a reader never sees half of it.
+        The page is written beside its place and moved there, so that no reader sees half of it.
 
         Args:
             path: The file to write; its folder is made.

@@ -1,4 +1,4 @@
-"""How much a model minds losing some of each group, as one page with curves."""
+"""How the error grows as units of each group are removed, as one page with curves."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ALLOWED = 0.01
 """Growth of the error up to which a share cut counts as spare."""
 
 TOP = 2.0
-"""Errors beyond so many times that of the whole model leave the plot, which would show nothing else with them."""
+"""Errors beyond this many times that of the whole model are left out of the plot, to keep the others readable."""
 
 
 def plot_sensitivity(sensitivity: PruningSensitivity, path: str | Path, *, title: str = "Sensitivity") -> Path:
     """Write one self-contained page with an error curve for every group, and a table of them.
 
     Args:
-        found: What `td.sensitivity` gave.
+        sensitivity: The result of `td.sensitivity`.
         path: The HTML file to write; its folder is made.
-        title: What stands above it, such as the model's name.
+        title: Heading of the page, such as the model's name.
 
     Returns:
         The path.
@@ -66,7 +66,7 @@ def plot_sensitivity(sensitivity: PruningSensitivity, path: str | Path, *, title
 
 def _growth(sensitivity: PruningSensitivity, error: float) -> str:
     growth = error / sensitivity.error - 1
-    # No sign before what rounds to nothing, and no tenths of what is several times as much.
+    # No sign for what rounds to zero, and no decimals where the error doubles or more.
     return "0.0%" if abs(growth) < 0.0005 else f"{growth:+.1%}" if growth < 1 else f"{growth:+,.0%}"
 
 

@@ -40,7 +40,7 @@ def to_text(report: Measurements, width: int = WIDEST, *, ascii_only: bool = Fal
 
 
 def renderables(report: Measurements, width: int = WIDEST, *, ascii_only: bool = False) -> Iterator[RenderableType]:
-    """What rich prints, from top to bottom."""
+    """The parts of the report for rich, from top to bottom."""
     from rich.text import Text
 
     yield Text(f"{report.panel or 'data'}: {headline(report)}", style="bold")
@@ -62,7 +62,7 @@ def headline(report: Measurements) -> str:
 
 
 def footnote(report: Measurements) -> str:
-    """What the columns mean and what was measured on what."""
+    """The meaning of the columns, and how they were measured."""
     parts = [
         "MSE and MAE: scaled data, every window, step and channel. raw: the data's own units. p: equal MSE to the "
         f"reference {report.reference}, by window losses, robust to their autocorrelation, Holm-adjusted in the table."
@@ -162,7 +162,7 @@ def cost(report: Measurements) -> dict[str, list[str]]:
 
 
 def fits_explained(report: Measurements) -> str:
-    """What is said of statistical methods: on which windows they were scored, and what their fits met."""
+    """How statistical methods were scored, and the remarks of all rows."""
     parts = []
     some = [row for row in report.rows if row.n_windows is not None]
     if some:
@@ -184,14 +184,14 @@ def _tables(
     from rich.text import Text
 
     names = min(max(len(row.name) for row in report.rows), max(12, width // 4))
-    taken = names + max(len(row.runtime) for row in report.rows) + _GAP
+    used = names + max(len(row.runtime) for row in report.rows) + _GAP
     groups: list[list[str]] = [[]]
-    left = width - taken
+    left = width - used
     for heading, column in cells.items():
         needed = max(len(cell) for cell in (heading, *column)) + _GAP
         if groups[-1] and needed > left:
             groups.append([])
-            left = width - taken
+            left = width - used
         groups[-1].append(heading)
         left -= needed
     for headings in groups:

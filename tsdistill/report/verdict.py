@@ -1,4 +1,4 @@
-"""A report in plain sentences: what was gained, what was lost, and whether the teacher deserves the credit."""
+"""A report in plain sentences: gains, losses, and whether the teacher made the difference."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tsdistill.report.words import change, error, factor, milliseconds, p_equals
 def verdict(report: Measurements) -> tuple[str, ...]:
     """The paragraphs of `Report.verdict`."""
     base = report.rows[0]
-    about = [row for row in report.rows if row.name == report.subject][-1]
-    paragraphs = [_against_reference(about, base, report), _against_control(report)]
+    subject = [row for row in report.rows if row.name == report.subject][-1]
+    paragraphs = [_against_reference(subject, base, report), _against_control(report)]
     paragraphs.append(_against_baselines(report))
-    paragraphs.append(_reference_against_baselines(about, base, report))
-    paragraphs.append(_runtime(about, base, report))
+    paragraphs.append(_reference_against_baselines(subject, base, report))
+    paragraphs.append(_runtime(subject, base, report))
     if any(comparison.p_value is None and comparison.n_windows is None for comparison in report.comparisons):
         paragraphs.append(
             f"There are too few windows for a significance test: it takes at least "
@@ -23,35 +23,35 @@ def verdict(report: Measurements) -> tuple[str, ...]:
     return tuple(paragraph for paragraph in paragraphs if paragraph)
 
 
-def _against_reference(about: Row, base: Row, report: Measurements) -> str:
-    if about.name == base.name:
-        cost = "" if about.size_bytes is None else f" in {size(about.size_bytes)}"
-        time = "" if about.latency_p50_ms is None else f", and one forecast takes {_ms(about)}"
-        return f"{about.title} has a {report.part} MSE of {error(about.mse)}{cost}{time}."
-    parts = [f"{about.title} {_accuracy(about, base, report.part)}"]
-    if about.size_ratio is not None:
-        smaller = about.size_ratio <= 1
-        times = factor(1 / about.size_ratio if smaller else about.size_ratio).removesuffix("x")
+def _against_reference(subject: Row, base: Row, report: Measurements) -> str:
+    if subject.name == base.name:
+        cost = "" if subject.size_bytes is None else f" in {size(subject.size_bytes)}"
+        time = "" if subject.latency_p50_ms is None else f", and one forecast takes {_ms(subject)}"
+        return f"{subject.title} has a {report.part} MSE of {error(subject.mse)}{cost}{time}."
+    parts = [f"{subject.title} {_accuracy(subject, base, report.part)}"]
+    if subject.size_ratio is not None:
+        smaller = subject.size_ratio <= 1
+        times = factor(1 / subject.size_ratio if smaller else subject.size_ratio).removesuffix("x")
         word = f"{times} times {'smaller' if smaller else 'larger'}"
-        parts.append(f"is {word} ({size(about.size_bytes)} against {size(base.size_bytes)})")
-    if about.speedup is not None:
-        faster = about.speedup >= 1
-        times = factor(about.speedup if faster else 1 / about.speedup).removesuffix("x")
+        parts.append(f"is {word} ({size(subject.size_bytes)} against {size(base.size_bytes)})")
+    if subject.speedup is not None:
+        faster = subject.speedup >= 1
+        times = factor(subject.speedup if faster else 1 / subject.speedup).removesuffix("x")
         word = f"{times} times {'faster' if faster else 'slower'}"
-        parts.append(f"is {word} ({_ms(about)} against {_ms(base)})")
+        parts.append(f"is {word} ({_ms(subject)} against {_ms(base)})")
     return f"{', '.join(parts[:-1])} and {parts[-1]}." if len(parts) > 1 else f"{parts[0]}."
 
 
-def _accuracy(about: Row, base: Row, part: str) -> str:
+def _accuracy(subject: Row, base: Row, part: str) -> str:
     """Such as: has a 1.1 % higher test MSE than teacher (0.52 against 0.51; not significant, p=0.13)."""
-    numbers = f"{error(about.mse)} against {error(base.mse)}"
-    if about.mse_ratio is None:
-        return f"has a {part} MSE of {error(about.mse)}, {base.name} of {error(base.mse)}"
-    if about.low is not None and about.high is not None:
-        low, high = (change(1 + end / base.measured_mse) for end in (about.low, about.high))
-        numbers += f"; 95 % interval {low} to {high}, {_significance(about.p_value)}"
-    word = "higher" if about.mse_ratio >= 1 else "lower"
-    return f"has a {_percent(about.mse_ratio - 1)} {word} {part} MSE than {base.name} ({numbers})"
+    numbers = f"{error(subject.mse)} against {error(base.mse)}"
+    if subject.mse_ratio is None:
+        return f"has a {part} MSE of {error(subject.mse)}, {base.name} of {error(base.mse)}"
+    if subject.low is not None and subject.high is not None:
+        low, high = (change(1 + end / base.measured_mse) for end in (subject.low, subject.high))
+        numbers += f"; 95 % interval {low} to {high}, {_significance(subject.p_value)}"
+    word = "higher" if subject.mse_ratio >= 1 else "lower"
+    return f"has a {_percent(subject.mse_ratio - 1)} {word} {part} MSE than {base.name} ({numbers})"
 
 
 def _against_control(report: Measurements) -> str:
@@ -80,15 +80,15 @@ def _against_control(report: Measurements) -> str:
 
 def _against_baselines(report: Measurements) -> str:
     names = {row.name for row in report.rows if row.role == "baseline"}
-    held = [comparison for comparison in report.comparisons if comparison.other in names]
-    won = [_versus(comparison) for comparison in held if comparison.relative < 0]
-    lost = [_versus(comparison) for comparison in held if comparison.relative >= 0]
+    against = [comparison for comparison in report.comparisons if comparison.other in names]
+    better = [_versus(comparison) for comparison in against if comparison.relative < 0]
+    worse = [_versus(comparison) for comparison in against if comparison.relative >= 0]
     sentences = []
-    if won:
-        sentences.append(f"{report.subject} has a lower MSE than {' and '.join(won)}.")
-    if lost:
+    if better:
+        sentences.append(f"{report.subject} has a lower MSE than {' and '.join(better)}.")
+    if worse:
         sentences.append(
-            f"{report.subject} does not have a lower MSE than {' and '.join(lost)}: "
+            f"{report.subject} does not have a lower MSE than {' and '.join(worse)}: "
             "what is simpler does as well or better."
         )
     return " ".join(sentences)
@@ -99,10 +99,10 @@ def _versus(comparison: Comparison) -> str:
     return f"{comparison.other} ({change(1 + comparison.relative)}{on}; {_significance(comparison.p_value)})"
 
 
-def _reference_against_baselines(about: Row, base: Row, report: Measurements) -> str:
-    """A warning where the reference has nothing to teach."""
+def _reference_against_baselines(subject: Row, base: Row, report: Measurements) -> str:
+    """A warning where the reference does not beat the baselines."""
     better = [row for row in report.rows if row.role == "baseline" and _ratio(row, base) <= 1]
-    if not better or about.name == base.name:
+    if not better or subject.name == base.name:
         return ""
     names = " and ".join(f"{row.name} ({_standing(row)})" for row in better)
     return f"{base.name} itself (MSE {error(base.mse)}) does not beat {names}: ratios to it say little."
@@ -114,18 +114,18 @@ def _ratio(row: Row, base: Row) -> float:
 
 
 def _standing(row: Row) -> str:
-    """An error on all windows as it is, one on some of them against the reference's on the same."""
+    """The error of a row scored on all windows; else its change against the reference on the same windows."""
     return f"MSE {error(row.mse)}" if row.n_windows is None else f"{change(row.mse_ratio)} on {row.n_windows} windows"
 
 
-def _runtime(about: Row, base: Row, report: Measurements) -> str:
+def _runtime(subject: Row, base: Row, report: Measurements) -> str:
     """How much of the speed comes from leaving torch, which the reference could have had as well."""
     same = [row for row in report.rows if row.name == base.name and row.runtime != base.runtime]
-    if not same or about.latency_p50_ms is None or same[0].latency_p50_ms is None or about.name == base.name:
+    if not same or subject.latency_p50_ms is None or same[0].latency_p50_ms is None or subject.name == base.name:
         return ""
-    gain = same[0].latency_p50_ms / about.latency_p50_ms
+    gain = same[0].latency_p50_ms / subject.latency_p50_ms
     return (
-        f"{base.name} exported as it is takes {_ms(same[0])} ({same[0].runtime}); against that {about.name} is "
+        f"{base.name} exported as it is takes {_ms(same[0])} ({same[0].runtime}); against that {subject.name} is "
         f"{factor(gain).removesuffix('x')} times as fast."
     )
 

@@ -1,4 +1,4 @@
-"""How numbers are written, the same in the terminal, in sentences and on the page."""
+"""Formatting of numbers, the same in the terminal, in sentences and on the page."""
 
 from __future__ import annotations
 
@@ -52,25 +52,25 @@ def change(ratio: float | None) -> str:
 
 
 def chance(p_value: float | None) -> str:
-    """A p-value as it stands in a table."""
+    """A p-value for a table."""
     if p_value is None:
         return "-"
     return "<0.001" if p_value < 0.0005 else f"{p_value:.3f}" if p_value < 0.0995 else f"{p_value:.2f}"
 
 
 def p_equals(p_value: float | None) -> str:
-    """A p-value as it stands in a sentence."""
+    """A p-value for a sentence."""
     text = chance(p_value)
     return f"p{text}" if text.startswith("<") else f"p={text}"
 
 
 def share(value: float | None) -> str:
-    """A share in percent: 78.3 %; a share that is small but not nothing keeps its digits."""
+    """A share in percent: 78.3 %; a small share above zero keeps its digits."""
     if value is None:
         return "-"
     return f"{100 * value:.1f} %" if value == 0 or value >= 0.0005 else f"{100 * value:.1g} %"
 
 
 def versus(row: Row, ratio: str) -> str:
-    """A row's ratio to the reference, and a word where it is the reference itself."""
+    """A row's ratio to the reference, or "reference" for the reference itself."""
     return "reference" if row.role == "reference" else ratio
