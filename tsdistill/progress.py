@@ -1,4 +1,4 @@
-"""A progress bar on standard error: in a terminal, and nowhere else unless asked for."""
+"""A progress bar on standard error: in a terminal by default, elsewhere on request."""
 
 from __future__ import annotations
 

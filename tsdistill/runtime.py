@@ -113,8 +113,8 @@ class Predictor:
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """Everything the graph gives for checked float32 inputs, by name."""
-        given = {INPUT: context, "future": future, "past": past}
-        inputs = {name: values for name, values in given.items() if values is not None}
+        arrays = {INPUT: context, "future": future, "past": past}
+        inputs = {name: values for name, values in arrays.items() if values is not None}
         if not self.isolate or len(context) <= 1:
             return self._outputs(inputs)
         outputs = [

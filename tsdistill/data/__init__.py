@@ -1,4 +1,4 @@
-"""The door of the data family: panels, tasks and the catalogue of known data sets, loaded only when they are used."""
+"""Panels, tasks and the catalogue of known data sets, loaded only when they are used."""
 
 from __future__ import annotations
 

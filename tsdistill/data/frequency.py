@@ -49,7 +49,7 @@ class StepGrid:
         return bool((np.diff(self.clock(ds).asi8)[inside] == self.step(ds.unit)).all())
 
     def positions(self, ds: pd.DatetimeIndex) -> tuple[np.ndarray, np.ndarray]:
-        """For sorted stamps of one item: the number of the step each stands at, and whether it stands exactly there."""
+        """For sorted stamps of one item: the number of each one's step, and whether it is exactly on it."""
         clock = self.clock(ds)
         if self.seconds is None:
             position = self._calendar(clock).get_indexer(clock)

@@ -263,7 +263,7 @@ class Panel:
 
 
 def _items(table: Table, timing: Timing, fill: Fill | None, problems: list[str]) -> list[Item]:
-    """Items of checked rows, with gaps and NaN filled if that was asked for."""
+    """Items of checked rows, with gaps and NaN filled on request."""
     rows = table.rows
     items = []
     for number, name in enumerate(rows.names):

@@ -44,7 +44,7 @@ def fill_in(values: np.ndarray, marks: np.ndarray, when: np.ndarray, fill: Fill)
 
 
 def cut_back(values: np.ndarray, marks: np.ndarray, fill: Fill) -> tuple[np.ndarray, np.ndarray | None, list[int]]:
-    """Values cut after some row, as if later ones had never been seen: interpolation must not know what comes next.
+    """Values cut after some row, as if there were no later ones: interpolation must not use what comes next.
 
     Returns the values, their marks, and the channels that hold no observed value any more.
     """

@@ -57,7 +57,7 @@ class Scores:
         yardstick: (window, channel), scaled seasonal naive error of the window's item in training; NaN or 0 if there is
             none.
         times: (window,), when each window's target begins: windows of several items at one time share a label.
-        quantiles: Scores of the quantiles, where levels were asked for or the model has some.
+        quantiles: Scores of the quantiles, where levels were given or the model has some.
     """
 
     squared: Total
@@ -214,7 +214,7 @@ def _quantile_scores(
     own: tuple[float, ...],
     levels: tuple[float, ...],
 ) -> QuantileScores:
-    """Scores of one batch; a forecast without quantiles stands for each of them."""
+    """Scores of one batch; a forecast without quantiles counts as each of them."""
     mean, scale = units
     scaled = batch.target.numpy()
     mask = None if batch.mask is None else batch.mask.numpy()

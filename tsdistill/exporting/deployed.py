@@ -118,7 +118,7 @@ class Deployed:
         """Every file of its artifact beside the manifest, by name."""
         from safetensors.numpy import save
 
-        # Contiguous, because safetensors writes the memory of strided arrays as it lies there.
+        # Contiguous, because safetensors writes the memory of strided arrays in its order.
         golden = save({name: np.ascontiguousarray(array) for name, array in self.golden.items()})
         return {manifests.MODEL: self.onnx, manifests.GOLDEN: golden}
 

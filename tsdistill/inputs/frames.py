@@ -1,6 +1,6 @@
 """Raw pandas frames for forecasting: columns and stamps checked, calendar features made, forecasts returned as a frame.
 
-Only reached with a frame in hand, when pandas is loaded already.
+Imported for frames only, when pandas is loaded already.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A few windows of a comparison in raw units, for a reader to look at."""
+"""A few windows of a comparison in raw units, as examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N_EXAMPLES = 3
 
 
 def examples(models: Mapping[str, Any], task: Task, part: Part) -> tuple[ExampleForecast, ...]:
-    """A few windows and channels at fixed places: evenly spread, so that nobody picked them."""
+    """A few windows and channels at fixed, evenly spread positions, not selected by their look."""
     windows = task.windows(part)
     n_channels = len(task.channels)
     places = sorted({int(len(windows) * (number + 0.5) / N_EXAMPLES) for number in range(N_EXAMPLES)})

@@ -222,7 +222,7 @@ def _line(row: Row, colour: str) -> dict[str, Any]:
 
 
 def _example(report: Measurements, example: ExampleForecast) -> dict[str, Any]:
-    """One window of one channel: the past, what happened, and the forecasts; most of them shown on demand."""
+    """One window of one channel: the context, the target, and the forecasts; most of them shown on demand."""
     shades = colours(report)
     drawn = set()
     past = list(range(1 - len(example.context), 1))

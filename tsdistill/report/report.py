@@ -20,6 +20,7 @@ class Report(Measurements):
     The fields are those of `Measurements`.
 
     Example:
+        >>> from tsdistill.report import Row
         >>> row = Row(
         ...     name="naive", runtime="onnx fp32", mse=1.0, mae=0.8, mse_raw=4.0, mae_raw=1.6,
         ...     n_parameters=0, size_bytes=7,

@@ -24,7 +24,7 @@ def plot_sensitivity(sensitivity: PruningSensitivity, path: str | Path, *, title
     """Write one self-contained page with an error curve for every group, and a table of them.
 
     Args:
-        sensitivity: The result of `td.sensitivity`.
+        sensitivity: The result of `td.pruning_sensitivity`.
         path: The HTML file to write; its folder is made.
         title: Heading of the page, such as the model's name.
 
@@ -36,11 +36,11 @@ def plot_sensitivity(sensitivity: PruningSensitivity, path: str | Path, *, title
 
     Example:
         >>> from tsdistill.models import MLPConfig
-        >>> from tsdistill.pruning import sensitivity
+        >>> from tsdistill.pruning import pruning_sensitivity
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
         >>> model = MLPConfig(width=5, depth=1).build(task.signature)
-        >>> plot_sensitivity(sensitivity(model, task, ratios=(0.5,)), "sensitivity.html").name
+        >>> plot_sensitivity(pruning_sensitivity(model, task, ratios=(0.5,)), "sensitivity.html").name
         'sensitivity.html'
     """
     import plotly.offline
