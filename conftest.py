@@ -33,6 +33,13 @@ def _seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _deprecations_are_new() -> None:
+    """A name that warned in one test warns in the next one too."""
+    if "tsdistill.deprecation" in sys.modules:
+        sys.modules["tsdistill.deprecation"].forget_warnings()
+
+
+@pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to anywhere but this machine is an error."""
     connect = socket.socket.connect

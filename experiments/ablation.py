@@ -30,7 +30,7 @@ from tsdistill.spec import digest_of
 
 Spec = dict[str, Any]
 LOSSES = {"feature": td.FeatureLoss, "attention": td.AttentionLoss, "temporal": td.TemporalLoss,
-          "smoothness": td.SmoothnessLoss}  # fmt: skip
+          "smoothness": td.losses.SmoothnessLoss}  # fmt: skip
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
         return td.train(config, task(), td.Training.from_dict(how), progress=False)
 
     @cache
-    def fit(losses: tuple[td.Loss, ...], seed: int) -> Forecaster:
+    def fit(losses: tuple[td.losses.Loss, ...], seed: int) -> Forecaster:
         training = td.Training.from_dict({**student["training"], **entry["training"], "seed": seed})
         config = MODELS.read(student["config"])
         if not losses:
@@ -86,10 +86,10 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
             progress=False,
         )
 
-    def chosen(candidates: list[tuple[td.Loss, ...]]) -> tuple[td.Loss, ...]:
+    def chosen(candidates: list[tuple[td.losses.Loss, ...]]) -> tuple[td.losses.Loss, ...]:
         return min(candidates, key=lambda losses: validation_mse(fit(losses, plan["seeds"][0]), few()))
 
-    def candidates(family: str) -> list[tuple[td.Loss, ...]]:
+    def candidates(family: str) -> list[tuple[td.losses.Loss, ...]]:
         if family == "output":
             return [(td.OutputLoss(alpha=alpha),) for alpha in plan["alphas"]]
         terms = plan["families"][family]
@@ -113,7 +113,7 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
         ours, theirs = ([score(model, few(), "test") for model in models] for models in (taught, controls))
         gains = [1 - mean_loss(a) / mean_loss(b) for a, b in zip(ours, theirs, strict=True)]
         mean = [np.mean([one.window_losses for one in scores], axis=0) for scores in (ours, theirs)]
-        baselines = [td.LinearConfig(), td.SeasonalNaiveConfig(period=entry["period"])]
+        baselines = [td.LinearConfig(), td.models.SeasonalNaiveConfig(period=entry["period"])]
         ridge, naive = (mean_loss(score(td.train(each, few()), few(), "test")) for each in baselines)
         row = {
             **name, "losses": " + ".join(map(str, losses)), "naive_mse": naive, "ridge_mse": ridge,

@@ -129,7 +129,7 @@ def choose_teacher(entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[s
     close = [name for name in found if errors[name] <= CLOSE * min(errors.values())]
     if len(close) > 1:
         name = f"mean of {', '.join(close)}"
-        found[name] = td.TeacherEnsemble([found[each] for each in close], task)
+        found[name] = td.teachers.TeacherEnsemble([found[each] for each in close], task)
         errors[name] = validation_mse(found[name], task)
     best = min(errors, key=lambda name: errors[name])
     print("teacher", task.horizon, len(task.train), {k: round(v, 4) for k, v in errors.items()}, flush=True)
@@ -171,8 +171,8 @@ def cell(
 ) -> Spec:
     """Choose alpha by validation with one seed, train every seed, read the test part once."""
     (name, teacher), (setting, controls) = taught_by, plain
-    if isinstance(teacher, td.TeacherEnsemble):
-        teacher = td.TeacherEnsemble(teacher.teachers, task)  # of the same members, for these training windows
+    if isinstance(teacher, td.teachers.TeacherEnsemble):
+        teacher = td.teachers.TeacherEnsemble(teacher.teachers, task)  # of the same members, for these training windows
 
     def fit(alpha: float, seed: int) -> Forecaster:
         training = training_of(setting["training"], entry, plan, few, seed)
@@ -190,7 +190,7 @@ def cell(
     tests = {kind: [score(model, task, "test") for model in models]
              for kind, models in (("student", taught), ("control", controls), ("returned", returned))}  # fmt: skip
     ridge = score(td.train(td.LinearConfig(), task), task, "test")
-    naive = score(td.train(td.SeasonalNaiveConfig(period=entry["period"]), task), task, "test")
+    naive = score(td.train(td.models.SeasonalNaiveConfig(period=entry["period"]), task), task, "test")
     row: Spec = {
         "context": task.context, "n_train": len(task.train), "teacher": name, "setting": digest_of(setting),
         "alpha": alpha, "n_parameters": taught[0].n_parameters, "n_seeds": len(seeds),

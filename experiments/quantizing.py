@@ -170,7 +170,7 @@ class Bench:
             try:
                 if form != "fp32":
                     deployed = self.deployed(form, model, forms, task)
-            except td.UnsupportedError as error:
+            except td.errors.UnsupportedError as error:
                 refused = str(error)
             seconds = exporting if form == "fp32" else time.perf_counter() - began
             if refused:
@@ -222,7 +222,7 @@ class Bench:
         positions = np.arange(0, len(task.test), self.cells["judged"])
         for form in ("fp32", *EVERY):
             row = {"model": self.entry["name"], "seed": self.seed, "form": form, "key": self.key(form)}
-            with contextlib.suppress(td.UnsupportedError):
+            with contextlib.suppress(td.errors.UnsupportedError):
                 model = full if form == "fp32" else self.deployed(form, self.model(task), forms, task)
                 assert isinstance(model, td.Deployed)
                 row |= {"difference": model.parity["max_difference"], "batch_effect": model.batch_effect}
@@ -286,10 +286,10 @@ class Bench:
         forms = Forms(full, task)
         found: dict[str, Any] = {"fp32": full}
         for name, values in EVERY.items():
-            with contextlib.suppress(td.UnsupportedError):
+            with contextlib.suppress(td.errors.UnsupportedError):
                 found[name] = forms.deployed(td.Quantization.from_dict({**FORCED, **values}))
         found["torch"] = model
-        with contextlib.suppress(td.UnsupportedError):
+        with contextlib.suppress(td.errors.UnsupportedError):
             found["torch int8"] = TorchInt8(model)
         return found
 

@@ -117,7 +117,7 @@ def measure(
         print(f"{entry['name']} seed {seed}: {name} made in {seconds[name]:.0f} s", flush=True)
         return models[name]
 
-    def config(name: str) -> td.ModelConfig:
+    def config(name: str) -> td.models.ModelConfig:
         return MODELS.read(entry[name])
 
     quiet: dict[str, Any] = {"progress": False}
@@ -130,7 +130,7 @@ def measure(
         spec = td.Quantization.from_dict({**values, "require_gain": False, "max_error_increase": 99.0})
         try:
             make(kind, lambda spec=spec: td.quantize(teacher, task, spec, **quiet))
-        except td.UnsupportedError as error:
+        except td.errors.UnsupportedError as error:
             print(f"{entry['name']} seed {seed}: no {kind}, {str(error)[:100]}", flush=True)
     make("efficient", lambda: td.train(config("efficient"), task, whole, **quiet))
     alone = make("student alone", lambda: td.train(config("student"), task, whole, **quiet))

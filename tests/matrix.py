@@ -19,16 +19,16 @@ from tsdistill.quantization import QAT, Auto, choice
 
 ARCHITECTURES: dict[str, ModelConfig] = {
     "patchtst": td.PatchTSTConfig(depth=2, width=6, heads=2, patch=7, stride=5),
-    "inverted-transformer": td.InvertedTransformerConfig(depth=1, width=6, heads=2),
+    "inverted-transformer": td.models.InvertedTransformerConfig(depth=1, width=6, heads=2),
     "lstm": td.LSTMConfig(widths=(5, 3), patch=7),
     "tcn": td.TCNConfig(width=7, depth=2, patch=5),
     "mlp": td.MLPConfig(width=5, depth=1),
-    "tsmixer": td.TSMixerConfig(depth=1),
-    "dlinear": td.DLinearConfig(kernel=5),
-    "sparse-tsf": td.SparseTSFConfig(period=24),
-    "cyclenet": td.CycleNetConfig(),
+    "tsmixer": td.models.TSMixerConfig(depth=1),
+    "dlinear": td.models.DLinearConfig(kernel=5),
+    "sparse-tsf": td.models.SparseTSFConfig(period=24),
+    "cyclenet": td.models.CycleNetConfig(),
     "linear": td.LinearConfig(),
-    "seasonal-naive": td.SeasonalNaiveConfig(period=24),
+    "seasonal-naive": td.models.SeasonalNaiveConfig(period=24),
 }
 QUICK = td.Training(max_steps=3, batch_size=16, precision="float32")
 """Enough to see that trained weights arrive in what is deployed."""
@@ -107,7 +107,7 @@ def row(kind: str) -> list[str]:
     def said(form: str, pruned: bool = False) -> str:
         try:
             deployed(kind, form, pruned)
-        except td.UnsupportedError as error:
+        except td.errors.UnsupportedError as error:
             return next(mark(words) for words in REASONS if words in str(error))
         return "yes"
 

@@ -32,7 +32,7 @@ LOSSES: dict[str, list[Loss]] = {
 }
 
 
-def still(kind: str) -> td.ModelConfig:
+def still(kind: str) -> td.models.ModelConfig:
     """An architecture that drops nothing out: random numbers differ between devices."""
     config = ARCHITECTURES[kind]
     return config.replace(dropout=0.0) if hasattr(config, "dropout") else config
@@ -80,7 +80,7 @@ def test_a_student_learns_there_what_it_learns_here(losses: list[Loss], kept: bo
 def test_teachers_inside_of_others_are_asked_there(monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of("patchtst")
     members = [td.train(still(kind), task, QUICK, progress=False) for kind in ("patchtst", "tcn")]
-    trusted = td.TrustedTeacher(td.TeacherEnsemble(members, task), task)
+    trusted = td.teachers.TrustedTeacher(td.teachers.TeacherEnsemble(members, task), task)
     places: list[str] = []
     for kind in {type(each) for each in members}:
         asked = kind.activations

@@ -27,7 +27,9 @@ class Repeat(nn.Module):
 
 
 FOREIGN: dict[str, Callable[[], Any]] = {
-    "TeacherEnsemble": lambda: td.TeacherEnsemble([forecaster("linear"), forecaster("seasonal-naive")], task()),
+    "TeacherEnsemble": lambda: td.teachers.TeacherEnsemble(
+        [forecaster("linear"), forecaster("seasonal-naive")], task()
+    ),
     "WrappedTeacher": lambda: td.wrap(Repeat(), task()),
     "Repeat": Repeat,
     "NoneType": lambda: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -18,65 +19,45 @@ HEAVY = ("torch", "pandas", "optuna", "plotly")
 
 # The public face. A name joins or leaves this list together with a line in CHANGELOG.md, never by accident.
 PUBLIC = [
-    "ArtifactError",
     "AttentionLoss",
-    "BinnedHead",
-    "ConfigError",
     "Covariates",
-    "CycleNetConfig",
-    "DLinearConfig",
-    "DataError",
-    "DecompositionLoss",
     "Deployed",
-    "DivergenceError",
     "FeatureLoss",
     "Forecaster",
-    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
-    "MultiScaleLoss",
-    "OrderError",
     "OutputLoss",
     "Panel",
     "PatchTSTConfig",
-    "Plan",
-    "PointHead",
     "Pruning",
     "QuantileHead",
-    "QuantileLoss",
     "Quantization",
     "Recipe",
     "Report",
-    "SeasonalNaiveConfig",
-    "ShapeError",
-    "SmoothnessLoss",
-    "SoftLabelLoss",
-    "SparseTSFConfig",
-    "SpectralLoss",
     "Split",
     "TCNConfig",
-    "TSMixerConfig",
     "Task",
-    "TeacherEnsemble",
     "TemporalLoss",
     "Training",
-    "TrustedTeacher",
-    "TsdistillError",
-    "UnsupportedError",
-    "WeightSchedule",
     "compare",
     "datasets",
     "distill",
+    "errors",
     "evaluate",
+    "evaluation",
     "export",
     "load",
+    "losses",
+    "models",
     "plan_pruning",
     "prune",
+    "pruning",
+    "pruning_sensitivity",
+    "quantization",
     "quantization_sensitivity",
     "quantize",
     "read_csv",
-    "read_forecasts",
     "read_parquet",
     "read_sql",
     "retrain",
@@ -84,10 +65,8 @@ PUBLIC = [
     "runtime",
     "save",
     "search",
-    "pruning_sensitivity",
     "shrink",
     "solve",
-    "statistical",
     "teachers",
     "testing",
     "train",
@@ -96,7 +75,53 @@ PUBLIC = [
 ]
 
 # Those of them that are modules.
-MODULES = ["datasets", "retrain", "runtime", "search", "teachers", "testing"]
+MODULES = [
+    "datasets",
+    "errors",
+    "evaluation",
+    "losses",
+    "models",
+    "pruning",
+    "quantization",
+    "retrain",
+    "runtime",
+    "search",
+    "teachers",
+    "testing",
+]
+
+# Names of version 0.1 that moved, each with its place; the table leaves together with the names, in version 0.3.
+MOVED = {
+    "ArtifactError": "tsdistill.errors.ArtifactError",
+    "BinnedHead": "tsdistill.models.BinnedHead",
+    "ConfigError": "tsdistill.errors.ConfigError",
+    "CycleNetConfig": "tsdistill.models.CycleNetConfig",
+    "DLinearConfig": "tsdistill.models.DLinearConfig",
+    "DataError": "tsdistill.errors.DataError",
+    "DecompositionLoss": "tsdistill.losses.DecompositionLoss",
+    "DivergenceError": "tsdistill.errors.DivergenceError",
+    "InvertedTransformerConfig": "tsdistill.models.InvertedTransformerConfig",
+    "MultiScaleLoss": "tsdistill.losses.MultiScaleLoss",
+    "OrderError": "tsdistill.errors.OrderError",
+    "Plan": "tsdistill.pruning.Plan",
+    "PointHead": "tsdistill.models.PointHead",
+    "QuantileLoss": "tsdistill.losses.QuantileLoss",
+    "SeasonalNaiveConfig": "tsdistill.models.SeasonalNaiveConfig",
+    "ShapeError": "tsdistill.errors.ShapeError",
+    "SmoothnessLoss": "tsdistill.losses.SmoothnessLoss",
+    "SoftLabelLoss": "tsdistill.losses.SoftLabelLoss",
+    "SparseTSFConfig": "tsdistill.models.SparseTSFConfig",
+    "SpectralLoss": "tsdistill.losses.SpectralLoss",
+    "TSMixerConfig": "tsdistill.models.TSMixerConfig",
+    "TeacherEnsemble": "tsdistill.teachers.TeacherEnsemble",
+    "TrustedTeacher": "tsdistill.teachers.TrustedTeacher",
+    "TsdistillError": "tsdistill.errors.TsdistillError",
+    "UnsupportedError": "tsdistill.errors.UnsupportedError",
+    "WeightSchedule": "tsdistill.losses.WeightSchedule",
+    "read_forecasts": "tsdistill.teachers.read_forecasts",
+    "sensitivity": "tsdistill.pruning_sensitivity",
+    "statistical": "tsdistill.evaluation.statistical",
+}
 
 
 def loaded_by(code: str, *names: str) -> list[str]:
@@ -115,7 +140,7 @@ def test_the_check_itself_sees_what_is_loaded() -> None:
     assert loaded_by("import tsdistill; tsdistill.Panel", *HEAVY) == ["pandas"]
 
 
-@pytest.mark.parametrize("module", ["errors", "clock", "spec", "manifest", "runtime"])
+@pytest.mark.parametrize("module", ["errors", "deprecation", "clock", "spec", "manifest", "runtime"])
 def test_floor_zero_is_light(module: str) -> None:
     assert loaded_by(f"import tsdistill.{module}", *HEAVY) == []
 
@@ -174,8 +199,8 @@ def test_no_submodule_hides_a_public_name() -> None:
     """Importing a submodule binds its name on the package, so it must never be the name of a function."""
     code = (
         "import importlib, pkgutil, types\nimport tsdistill as td\n"
-        "found = list(pkgutil.walk_packages(td.__path__, 'tsdistill.'))\n"
-        "modules = [importlib.import_module(info.name) for info in found]\n"
+        "infos = list(pkgutil.walk_packages(td.__path__, 'tsdistill.'))\n"
+        "modules = [importlib.import_module(info.name) for info in infos]\n"
         f"shown = [n for n in {PUBLIC!r} if isinstance(getattr(td, n), types.ModuleType)]\n"
         "assert len(modules) > 20, modules\n"
         f"assert shown == {MODULES!r}, shown"
@@ -189,4 +214,39 @@ def test_every_public_name_exists_and_is_documented() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        td.no_such_name  # noqa: B018
+        td.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_table_of_moved_names_is_frozen() -> None:
+    assert td.MOVED == MOVED  # type: ignore[attr-defined]
+    assert set(MOVED).isdisjoint(PUBLIC)
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_moved_name_is_the_same_thing_and_warns_once(name: str) -> None:
+    place = MOVED[name]
+    module, _, attribute = place.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=rf"`tsdistill\.{name}` is `{place}` now.*0\.3") as caught:
+        values = [getattr(td, name) for _ in range(3)]
+    assert values == [getattr(importlib.import_module(module), attribute)] * 3
+    assert [Path(warning.filename).name for warning in caught] == ["test_imports.py"]
+
+
+def test_a_moved_name_is_imported_as_before() -> None:
+    code = (
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    from tsdistill import ConfigError\n"
+        "from tsdistill.errors import ConfigError as same\n"
+        "assert ConfigError is same and len(caught) == 1, caught"
+    )
+    assert loaded_by(code, *HEAVY) == []
+
+
+def test_families_are_reached_from_the_root() -> None:
+    assert callable(td.models.register)
+    assert callable(td.losses.register)
+    assert callable(td.pruning.register)
+    assert callable(td.quantization.register)
+    assert "quantile" in td.models.HEADS

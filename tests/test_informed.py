@@ -75,7 +75,11 @@ def test_every_config_that_takes_covariates_is_tried_here() -> None:
     ids=["patchtst", "tcn", "lstm", "seasonal-naive"],
 )  # fmt: skip
 def test_covariates_are_refused_by_those_who_would_not_look(config: Any, takes: tuple[str], words: list[str]) -> None:
-    words += ["`covariates` must", "td.InvertedTransformerConfig, td.MLPConfig, td.TSMixerConfig", ".without_cov"]
+    words += [
+        "`covariates` must",
+        "td.models.InvertedTransformerConfig, td.models.MLPConfig, td.models.TSMixerConfig",
+        ".without_cov",
+    ]
     with pytest.raises(UnsupportedError) as caught:
         config.build(toy_signature(takes))
     assert [word for word in words if word not in str(caught.value)] == []

@@ -18,7 +18,7 @@ QUICK = td.Training(epochs=1, max_steps=7, batch_size=31, precision="float32", s
 MODELS: dict[str, Any] = {
     "linear": td.LinearConfig(),
     "mlp": td.MLPConfig(width=5, depth=1, dropout=0.0),
-    "seasonal-naive": td.SeasonalNaiveConfig(period=24),
+    "seasonal-naive": td.models.SeasonalNaiveConfig(period=24),
 }
 
 
@@ -112,5 +112,5 @@ def test_a_window_is_standardised_by_itself() -> None:
 
 def test_a_student_trained_on_one_scaling_does_not_go_on_with_another() -> None:
     model, teacher = (td.train(MODELS["mlp"], task(scaler), QUICK) for scaler in ("item", None))
-    with pytest.raises(td.ShapeError, match="the task's scaler"):
+    with pytest.raises(td.errors.ShapeError, match="the task's scaler"):
         td.distill(teacher, model, task(None), training=QUICK)

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "strict.toml").write_text(recipe.replace(quantization=td.Quantization()).to_toml())
     task = recipe.task.build(recipe.data.load())
     td.save(td.train(td.MLPConfig(width=7, depth=1), task, QUICK), folder / "model")
-    td.save(td.train(td.SparseTSFConfig(period=7), task, QUICK), folder / "tiny")
+    td.save(td.train(td.models.SparseTSFConfig(period=7), task, QUICK), folder / "tiny")
     return folder
 
 

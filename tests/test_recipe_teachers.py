@@ -205,7 +205,7 @@ def test_a_table_teaches_a_recipe_and_stands_in_its_report(finished: Path, ridge
     assert "than teacher" in report.verdict[0]
     assert "smaller" not in report.verdict[0]
     student = td.load(finished / "out" / "stages" / "student")
-    table = td.read_forecasts(finished / "forecasts.csv", task)
+    table = td.teachers.read_forecasts(finished / "forecasts.csv", task)
     assert student.lineage[-1].spec["teacher"] == table.digest
     assert student.lineage[-1].spec["teacher_kind"] == "ForecastTable"
     kept = Recipe.from_file(finished / "out" / "recipe.toml")
@@ -307,7 +307,7 @@ kind = "table"
 path = "forecasts.csv"
 """
     found = [teacher_of(data, text) for _ in range(2)]
-    assert [type(each) for each in found] == [td.TrustedTeacher] * 2
+    assert [type(each) for each in found] == [td.teachers.TrustedTeacher] * 2
     assert found[0].digest == found[1].digest
     assert found[0].sharpness == 2.0
     naive, table = found[0].teacher.weights
@@ -321,7 +321,7 @@ path = "forecasts.csv"
 def test_trust_changes_the_students_key_and_not_the_teachers(data: Path) -> None:
     plain = teacher_of(data, '[teacher]\nmodel = { kind = "linear" }')
     trusted = teacher_of(data, '[teacher]\ntrust = true\nmodel = { kind = "linear" }')
-    assert isinstance(trusted, td.TrustedTeacher)
+    assert isinstance(trusted, td.teachers.TrustedTeacher)
     assert trusted.teacher.digest == plain.digest != trusted.digest
     assert stages(data / "out") == [("teacher", False), ("teacher", True)]
 

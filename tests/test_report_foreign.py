@@ -69,7 +69,7 @@ def test_a_foreign_teacher_is_scored_like_a_forecaster_and_has_no_cost(task: Tas
     report = td.compare(models, task, n_latency_runs=7)
     teacher, student = report.row("teacher"), report.row("student")
     assert (teacher.runtime, teacher.role, teacher.kind) == ("foreign", "reference", "RefittedTeacher")
-    naive = td.SeasonalNaiveConfig(period=24).build(task.signature)
+    naive = td.models.SeasonalNaiveConfig(period=24).build(task.signature)
     assert teacher.mse == pytest.approx(td.evaluate(naive, task, part="test")["mse"], rel=1e-4)
     assert teacher.mae_raw == pytest.approx(report.row("seasonal naive").mae_raw, rel=1e-4)
     assert [teacher.n_parameters, teacher.size_bytes, teacher.latency_p50_ms, teacher.speedup] == [None] * 4
@@ -97,7 +97,7 @@ def test_the_least_teacher_is_compared_alone(task: Task) -> None:
 
 def test_a_teacher_that_cannot_be_asked_is_an_empty_row_that_says_why(task: Task, ridge: Forecaster) -> None:
     table = ForecastTable.from_frame(forecast_frame(ridge, task, ("train", "validation")), task)
-    oracle = td.TeacherEnsemble([ridge, Constant()], task, "best-per-window")
+    oracle = td.teachers.TeacherEnsemble([ridge, Constant()], task, "best-per-window")
     report = td.compare({"table": table, "oracle": oracle, "student": ridge}, task, latency=False)
     assert report.reference == "student"
     for name, words in (("table", "(train, validation), got those of the test part"), ("oracle", "training windows")):
@@ -120,7 +120,7 @@ def test_what_only_teaching_does_to_a_teacher_is_left_out(task: Task, ridge: For
     other = Task(task.panel, context=47, horizon=11, split=td.Split.rows(151, 101, 67))
     foreign = td.train(td.LinearConfig(), other)
     models = {
-        "trusted": td.TrustedTeacher(wrapped, task),
+        "trusted": td.teachers.TrustedTeacher(wrapped, task),
         "rescaled": RescaledTeacher(foreign, task),
         "student": ridge,
     }

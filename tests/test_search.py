@@ -109,17 +109,25 @@ def opened(storage: Any) -> optuna.Study:
 @pytest.mark.parametrize(
     ("storage", "kind", "words"),
     [
-        ("nonsense", td.ConfigError, ["storage", "journal:FILE"]),
-        (f"postgresql+psycopg://u:{PASSWORD}@host:port/base", td.ConfigError, ["cannot be read", "postgresql+psycopg"]),
-        (f"mysql://u:{PASSWORD}@host/base", td.ConfigError, ["'mysql'", "known kind"]),
-        ("sqlite://", td.ConfigError, ["memory", "None"]),
-        ("sqlite:///no-such-folder/x.db", td.ArtifactError, ["no-such-folder/x.db", "unable to open"]),
-        ("journal:", td.ConfigError, ["journal:study.log"]),
-        ("journal:no-such-folder/x.log", td.ArtifactError, ["no-such-folder/x.log", "No such file"]),
-        ("env:NOT_SET_ANYWHERE", td.ConfigError, ["NOT_SET_ANYWHERE", "not set"]),
-        (f"postgresql+pg8000://u:{PASSWORD}@host/base", td.UnsupportedError, ["driver", "tsdistill[postgres]"]),
-        (f"postgresql+psycopg://u:{PASSWORD}@127.0.0.1:1/b", td.ArtifactError, ["127.0.0.1:1/b", "refused", "up"]),
-        (7, td.ConfigError, ["storage", "int"]),
+        ("nonsense", td.errors.ConfigError, ["storage", "journal:FILE"]),
+        (
+            f"postgresql+psycopg://u:{PASSWORD}@host:port/base",
+            td.errors.ConfigError,
+            ["cannot be read", "postgresql+psycopg"],
+        ),
+        (f"mysql://u:{PASSWORD}@host/base", td.errors.ConfigError, ["'mysql'", "known kind"]),
+        ("sqlite://", td.errors.ConfigError, ["memory", "None"]),
+        ("sqlite:///no-such-folder/x.db", td.errors.ArtifactError, ["no-such-folder/x.db", "unable to open"]),
+        ("journal:", td.errors.ConfigError, ["journal:study.log"]),
+        ("journal:no-such-folder/x.log", td.errors.ArtifactError, ["no-such-folder/x.log", "No such file"]),
+        ("env:NOT_SET_ANYWHERE", td.errors.ConfigError, ["NOT_SET_ANYWHERE", "not set"]),
+        (f"postgresql+pg8000://u:{PASSWORD}@host/base", td.errors.UnsupportedError, ["driver", "tsdistill[postgres]"]),
+        (
+            f"postgresql+psycopg://u:{PASSWORD}@127.0.0.1:1/b",
+            td.errors.ArtifactError,
+            ["127.0.0.1:1/b", "refused", "up"],
+        ),
+        (7, td.errors.ConfigError, ["storage", "int"]),
     ],
 )
 def test_a_storage_that_cannot_be_used_gives_one_clear_error_without_its_password(
@@ -133,7 +141,7 @@ def test_a_storage_that_cannot_be_used_gives_one_clear_error_without_its_passwor
 
 @pytest.mark.parametrize(("name", "seed"), [("", 0), ("  ", 0), ("toy", -1), ("toy", 1.5)])
 def test_a_study_has_a_name_and_a_seed(name: str, seed: Any) -> None:
-    with pytest.raises(td.ConfigError, match="must be"):
+    with pytest.raises(td.errors.ConfigError, match="must be"):
         create_study(name, seed=seed)
 
 
@@ -164,7 +172,7 @@ def test_a_study_is_a_plain_one_that_minimises_and_names_its_sampler(tmp_path: P
 def test_a_study_that_maximises_is_refused(tmp_path: Path) -> None:
     storage = optuna.storages.InMemoryStorage()
     optuna.create_study(study_name="toy", storage=storage, direction="maximize")
-    with pytest.raises(td.ConfigError, match="does not minimise"):
+    with pytest.raises(td.errors.ConfigError, match="does not minimise"):
         create_study("toy", storage=storage)
 
 
@@ -228,7 +236,7 @@ def test_a_half_written_last_line_of_a_journal_is_cut_off(tmp_path: Path) -> Non
 def test_a_file_that_is_no_journal_is_left_as_it_is(tmp_path: Path, content: str) -> None:
     path = tmp_path / "data.csv"
     path.write_text(content)
-    with pytest.raises(td.ArtifactError, match="not a journal"):
+    with pytest.raises(td.errors.ArtifactError, match="not a journal"):
         create_study("toy", storage=f"journal:{path}")
     assert path.read_text() == content
 
@@ -238,7 +246,7 @@ def test_a_damaged_journal_is_reported(tmp_path: Path) -> None:
     run_trials(create_study("toy", storage=f"journal:{path}"), draw, 2, progress=False)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b'{"op_code":4,"wor\n', *lines[2:]]))
-    with pytest.raises(td.ArtifactError, match=r"s\.log.*(cannot|can) be read|damaged"):
+    with pytest.raises(td.errors.ArtifactError, match=r"s\.log.*(cannot|can) be read|damaged"):
         create_study("toy", storage=f"journal:{path}")
 
 
@@ -262,7 +270,7 @@ def test_a_pruned_trial_counts_and_a_failed_one_is_retried(kept: Callable[[], op
         if trial.number == 1:
             raise optuna.TrialPruned
         if trial.number in (2, 3):
-            raise td.DivergenceError("the loss is not finite")
+            raise td.errors.DivergenceError("the loss is not finite")
         return float("nan") if trial.number == 4 else draw(trial)
 
     study = kept()
@@ -277,10 +285,10 @@ def test_five_failures_in_a_row_stop_the_search_with_the_last_reason() -> None:
     def hopeless(trial: optuna.Trial) -> float:
         if trial.number < 2:
             return draw(trial)
-        raise td.DivergenceError(f"trial {trial.number} diverged.")
+        raise td.errors.DivergenceError(f"trial {trial.number} diverged.")
 
     study = create_study("toy")
-    with pytest.raises(td.DivergenceError, match=r"5 trials in a row failed.*trial 6 diverged"):
+    with pytest.raises(td.errors.DivergenceError, match=r"5 trials in a row failed.*trial 6 diverged"):
         run_trials(study, hopeless, 9, progress=False)
     assert states(study) == ["COMPLETE"] * 2 + ["FAIL"] * 5
 
@@ -416,7 +424,7 @@ def test_a_server_that_goes_away_gives_one_clear_error(postgres_url: str) -> Non
             connection.execute(sa.text(ended), {"name": name})
         return 0.5
 
-    with pytest.raises(td.ArtifactError) as caught:
+    with pytest.raises(td.errors.ArtifactError) as caught:
         run_trials(study, cut, 1, progress=False)
     assert str(caught.value).startswith("Cannot reach the storage postgresql")
     password = sa.make_url(postgres_url).password
@@ -427,7 +435,7 @@ def test_a_server_that_goes_away_gives_one_clear_error(postgres_url: str) -> Non
 def test_sqlite_serves_one_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
     first, second = opened(url), opened(url)
-    with Claims(first), pytest.raises(td.OrderError, match=r"s\.db.*one only"):
+    with Claims(first), pytest.raises(td.errors.OrderError, match=r"s\.db.*one only"):
         run_trials(second, draw, 1, progress=False)
     run_trials(second, draw, 1, progress=False)
     assert states(first) == ["COMPLETE"]
@@ -435,7 +443,7 @@ def test_sqlite_serves_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_trials", [0, -1, 2.5, True, None])
 def test_a_total_is_a_whole_number(n_trials: Any) -> None:
-    with pytest.raises(td.ConfigError, match="n_trials"):
+    with pytest.raises(td.errors.ConfigError, match="n_trials"):
         run_trials(create_study("toy"), draw, n_trials)
 
 
@@ -516,10 +524,10 @@ def test_the_best_recipe_keeps_a_budget_and_says_what_the_smallest_takes(searche
     better = min((small, large), key=lambda trial: trial.value)
     assert best_recipe(searched.study).student.model.width == 3
     assert best_recipe(searched.study, max_size_bytes=10**6) == Recipe.from_json(better.user_attrs["recipe"])
-    with pytest.raises(td.UnsupportedError) as caught:
+    with pytest.raises(td.errors.UnsupportedError) as caught:
         best_recipe(searched.study, max_size_bytes=5_000)
     assert all(word in str(caught.value) for word in ("5,000", "trial 0", f"{small.user_attrs['size_bytes']:,}"))
-    with pytest.raises(td.OrderError, match="no finished trial"):
+    with pytest.raises(td.errors.OrderError, match="no finished trial"):
         best_recipe(create_study("empty"))
 
 
@@ -546,7 +554,7 @@ def test_a_study_is_not_continued_with_another_question(
     searched: Searched, change: dict[str, Any], words: list[str]
 ) -> None:
     teacher = td.train(change["teacher"], searched.task) if "teacher" in change else searched.teacher
-    with pytest.raises(td.ConfigError) as caught:
+    with pytest.raises(td.errors.ConfigError) as caught:
         optimize(
             create_study("toy", storage=f"journal:{searched.folder / 's.log'}"),
             change.get("space", SMALL),
@@ -591,7 +599,7 @@ def test_an_objective_that_cannot_work_is_refused_before_any_trial(
 ) -> None:
     recipe = settings.pop("recipe", {})
     recipe = None if recipe is None else searched.recipe.replace(**recipe)
-    with pytest.raises(td.ConfigError) as caught:
+    with pytest.raises(td.errors.ConfigError) as caught:
         objective(settings.pop("space", SMALL), searched.teacher, searched.task, recipe=recipe, **settings)
     assert [word for word in words if word not in str(caught.value)] == []
 
@@ -619,7 +627,7 @@ def test_a_recipe_is_found_for_a_panel_of_the_catalogue() -> None:
 def test_a_search_that_cannot_work_is_refused_before_the_teacher_is_trained(
     tmp_path: Path, settings: dict[str, Any], words: list[str]
 ) -> None:
-    with pytest.raises(td.ConfigError) as caught:
+    with pytest.raises(td.errors.ConfigError) as caught:
         run(toy_recipe(tmp_path), tmp_path / "out", **{"n_trials": 1, "space": SMALL, **settings})
     assert [word for word in words if word not in str(caught.value)] == []
     assert not (tmp_path / "out" / "stages").exists()

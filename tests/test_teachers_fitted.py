@@ -100,7 +100,7 @@ def last_season(series: np.ndarray, n_steps: int) -> np.ndarray:
 
 def test_a_function_of_a_series_teaches_like_the_forecaster_it_is(task: td.Task) -> None:
     teacher = from_function(last_season, task)
-    naive = td.SeasonalNaiveConfig(period=24).build(task.signature)
+    naive = td.models.SeasonalNaiveConfig(period=24).build(task.signature)
     for windows in (task.train, task.validation, task.test):
         batch = some(windows)
         torch.testing.assert_close(teacher.forecast(batch), naive.forecast(batch), rtol=1e-4, atol=1e-4)
@@ -111,7 +111,7 @@ def test_a_function_of_a_series_teaches_like_the_forecaster_it_is(task: td.Task)
 def test_a_function_sees_raw_values_of_items_with_a_scaler_of_their_own() -> None:
     task = td.Task(toy_panel(), context=47, horizon=11, split=SPLIT, scaler="item")
     teacher = from_function(last_season, task)
-    naive = td.SeasonalNaiveConfig(period=24).build(task.signature)
+    naive = td.models.SeasonalNaiveConfig(period=24).build(task.signature)
     torch.testing.assert_close(
         teacher.forecast(some(task.train)), naive.forecast(some(task.train)), rtol=1e-4, atol=1e-4
     )

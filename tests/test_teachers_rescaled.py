@@ -46,8 +46,8 @@ def test_a_teacher_of_all_rows_teaches_a_student_of_the_last_ones_if_it_is_resca
     for refused in (
         lambda: td.distill(teacher, td.LinearConfig(), last),
         lambda: td.prune(td.MLPConfig(width=4, depth=1).build(last.signature), last, teacher=teacher),
-        lambda: td.TeacherEnsemble([teacher], last),
-        lambda: td.TrustedTeacher(teacher, last),
+        lambda: td.teachers.TeacherEnsemble([teacher], last),
+        lambda: td.teachers.TrustedTeacher(teacher, last),
     ):
         with pytest.raises(ShapeError, match=r"scaled as those of the task.*td\.teachers\.RescaledTeacher"):
             refused()
@@ -63,7 +63,7 @@ def test_a_teacher_of_all_rows_teaches_a_student_of_the_last_ones_if_it_is_resca
     assert td.evaluate(rescaled, last)["mse"] == pytest.approx(td.evaluate(teacher, last)["mse"], rel=1e-4)
     inside = rescaled.show(batch)
     assert len(inside.hidden) == len(teacher.activations(batch.context).hidden)
-    td.TrustedTeacher(rescaled, last)
+    td.teachers.TrustedTeacher(rescaled, last)
 
 
 def test_scalers_that_differ_by_rounding_are_one(every: Task) -> None:
@@ -119,9 +119,9 @@ def test_forecasters_inside_of_teachers_are_copied_to_a_device_and_stay_where_th
     config = td.MLPConfig(width=5, depth=1)
     teacher, there = config.build(every.signature), torch.device("meta")
     rescaled = RescaledTeacher(teacher, last)
-    ensemble = td.TeacherEnsemble([rescaled, config.build(last.signature)], last)
+    ensemble = td.teachers.TeacherEnsemble([rescaled, config.build(last.signature)], last)
     moved = at(ensemble, there)
-    assert isinstance(moved, td.TeacherEnsemble)
+    assert isinstance(moved, td.teachers.TeacherEnsemble)
     assert isinstance(moved.teachers[0], RescaledTeacher)
     assert [moved.teachers[0].forecaster.device, moved.teachers[1].device] == [there, there]
     assert [teacher.device, ensemble.teachers[1].device] == [torch.device("cpu")] * 2
@@ -136,7 +136,7 @@ def test_a_teacher_that_is_not_ours_stays_itself_whatever_it_holds(every: Task) 
             super().__init__()
             self.forecaster = td.MLPConfig(width=5, depth=1).build(every.signature)
 
-        def forecast(self, batch: td.Batch) -> torch.Tensor:
+        def forecast(self, batch: td.data.Batch) -> torch.Tensor:
             return self.forecaster.forecast(batch)
 
     foreign = Foreign()

@@ -86,7 +86,7 @@ def test_files_of_every_kind_give_the_same_teacher(
 ) -> None:
     write_forecasts(ridge, task, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert td.read_forecasts(tmp_path / name, task).digest == ForecastTable.from_frame(frame, task).digest
+    assert td.teachers.read_forecasts(tmp_path / name, task).digest == ForecastTable.from_frame(frame, task).digest
 
 
 def test_columns_may_be_called_otherwise_and_rows_may_be_too_many(task: td.Task, frame: pd.DataFrame) -> None:
@@ -216,7 +216,7 @@ def test_unknown_channels_and_files_are_told(tmp_path: Path, task: td.Task, ridg
         ForecastTable.from_frame(wide.drop(columns="c1"), several)
     for name in ("no.csv", "no.parquet"):
         with pytest.raises(DataError, match="Cannot read"):
-            td.read_forecasts(tmp_path / name, task)
+            td.teachers.read_forecasts(tmp_path / name, task)
     with pytest.raises(UnsupportedError, match=r"\.csv"):
         write_forecasts(ridge, task, tmp_path / "f.pickle")
     with pytest.raises(ConfigError, match="not for teaching"):

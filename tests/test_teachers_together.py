@@ -57,16 +57,16 @@ def error_of(teacher: Any, windows: Any) -> float:
 def test_an_ensemble_of_one_is_its_member(task: td.Task, members: list[Forecaster]) -> None:
     batch = every(task.train)
     for weights in ("equal", "validation", "best-per-window"):
-        alone = td.TeacherEnsemble(members[:1], task, weights)  # type: ignore[arg-type]
+        alone = td.teachers.TeacherEnsemble(members[:1], task, weights)  # type: ignore[arg-type]
         torch.testing.assert_close(alone.forecast(batch), members[0].forecast(batch), rtol=0, atol=1e-6)
-    alone, config = td.TeacherEnsemble(members[:1], task), LinearConfig(penalties=(1e-3,))
+    alone, config = td.teachers.TeacherEnsemble(members[:1], task), LinearConfig(penalties=(1e-3,))
     students = [td.distill(each, config, task, control=False) for each in (alone, members[0])]
     torch.testing.assert_close(*(student.state_dict()["map.weight"] for student in students))
     assert alone.digest != members[0].digest
 
 
 def test_the_mean_is_the_mean_and_knows_all_windows(task: td.Task, members: list[Forecaster]) -> None:
-    ensemble = td.TeacherEnsemble(members, task)
+    ensemble = td.teachers.TeacherEnsemble(members, task)
     for windows in (task.train, task.validation):
         batch = every(windows)
         mean = sum(member.forecast(batch) for member in members) / 3
@@ -75,11 +75,11 @@ def test_the_mean_is_the_mean_and_knows_all_windows(task: td.Task, members: list
 
 
 def test_validation_weighs_no_worse_than_the_best_member_and_the_mean(task: td.Task, members: list[Forecaster]) -> None:
-    weighed = td.TeacherEnsemble(members, task, "validation")
+    weighed = td.teachers.TeacherEnsemble(members, task, "validation")
     assert weighed.weights is not None
     assert min(weighed.weights) >= 0
     assert sum(weighed.weights) == pytest.approx(1)
-    least = min(error_of(each, task.validation) for each in (*members, td.TeacherEnsemble(members, task)))
+    least = min(error_of(each, task.validation) for each in (*members, td.teachers.TeacherEnsemble(members, task)))
     assert error_of(weighed, task.validation) <= least + 1e-6
 
 
@@ -98,7 +98,7 @@ def test_weights_are_those_of_a_search_over_the_simplex() -> None:
 
 
 def test_the_best_per_window_is_the_oracle_of_training_windows(task: td.Task, members: list[Forecaster]) -> None:
-    oracle = td.TeacherEnsemble(members, task, "best-per-window")
+    oracle = td.teachers.TeacherEnsemble(members, task, "best-per-window")
     batch = task.train.batch(torch.tensor([5, 3, 88]))
     found = oracle.forecast(batch)
     for window in range(3):
@@ -112,33 +112,35 @@ def test_the_best_per_window_is_the_oracle_of_training_windows(task: td.Task, me
 
 def test_an_ensembles_digest_follows_members_and_weights(task: td.Task, members: list[Forecaster]) -> None:
     made = [
-        td.TeacherEnsemble(members, task),
-        td.TeacherEnsemble(members[:2], task),
-        td.TeacherEnsemble(members, task, "validation"),
-        td.TeacherEnsemble(members, task, "best-per-window"),
+        td.teachers.TeacherEnsemble(members, task),
+        td.teachers.TeacherEnsemble(members[:2], task),
+        td.teachers.TeacherEnsemble(members, task, "validation"),
+        td.teachers.TeacherEnsemble(members, task, "best-per-window"),
     ]
     assert len({each.digest for each in made}) == 4
-    assert made[0].digest == td.TeacherEnsemble(list(members), task).digest
+    assert made[0].digest == td.teachers.TeacherEnsemble(list(members), task).digest
 
 
 def test_tables_teach_together(task: td.Task, members: list[Forecaster]) -> None:
     table = td.teachers.ForecastTable.from_frame(forecast_frame(members[1], task), task)
-    td.TeacherEnsemble([table, members[0]], task)
+    td.teachers.TeacherEnsemble([table, members[0]], task)
     with pytest.raises(DataError, match="the windows it covers"):
-        td.TeacherEnsemble([table, members[0]], task, "validation")
+        td.teachers.TeacherEnsemble([table, members[0]], task, "validation")
     both = td.teachers.ForecastTable.from_frame(forecast_frame(members[1], task, ("train", "validation")), task)
-    ours, theirs = (td.TeacherEnsemble([each, members[0]], task, "validation").weights for each in (both, members[1]))
+    ours, theirs = (
+        td.teachers.TeacherEnsemble([each, members[0]], task, "validation").weights for each in (both, members[1])
+    )
     assert ours == pytest.approx(theirs)
 
 
 def test_wrong_ensembles_are_refused(task: td.Task, members: list[Forecaster]) -> None:
     other = train(LinearConfig(), td.Task(task.panel, context=47, horizon=7, split=task.split))
     with pytest.raises(ShapeError, match="11 steps"):
-        td.TeacherEnsemble([members[0], other], task)
+        td.teachers.TeacherEnsemble([members[0], other], task)
     with pytest.raises(ConfigError, match=r"(?s)`teachers`.*`weights`.*Did you mean `validation`"):
-        td.TeacherEnsemble([], task, "validatoin")  # type: ignore[arg-type]
+        td.teachers.TeacherEnsemble([], task, "validatoin")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="Make it for this task"):
-        check_teacher(td.TeacherEnsemble(members, task), toy_task(seed=1))
+        check_teacher(td.teachers.TeacherEnsemble(members, task), toy_task(seed=1))
 
 
 def by_window(batch: Batch) -> Tensor:
@@ -154,17 +156,17 @@ def test_trust_falls_where_the_baseline_is_better(task: td.Task) -> None:
     expected = torch.ones(4, 3)
     expected[[0, 3], 0] = 0.25  # half the error, so a quarter of its square
     for sharpness, value in ((1.0, expected), (2.0, expected**2), (float("inf"), (expected == 1).float())):
-        trusted = td.TrustedTeacher(teacher, task, baseline=baseline, sharpness=sharpness)
+        trusted = td.teachers.TrustedTeacher(teacher, task, baseline=baseline, sharpness=sharpness)
         torch.testing.assert_close(trusted.trust(batch), value)
         blend = batch.target + value[:, None] * (teacher.forecast(batch) - batch.target)
         torch.testing.assert_close(trusted.forecast(batch), blend)
-    assert bool((td.TrustedTeacher(Off("truth", lambda _: 0.0), task).trust(batch) == 1).all())
-    assert bool((td.TrustedTeacher(baseline, task, baseline=Off("t", lambda _: 0.0)).trust(batch) == 0).all())
+    assert bool((td.teachers.TrustedTeacher(Off("truth", lambda _: 0.0), task).trust(batch) == 1).all())
+    assert bool((td.teachers.TrustedTeacher(baseline, task, baseline=Off("t", lambda _: 0.0)).trust(batch) == 0).all())
 
 
 def test_alpha_times_trust_reaches_the_closed_form(task: td.Task) -> None:
     teacher, baseline = Off("teacher", by_window), Off("baseline", lambda _: 1.0)
-    trusted = td.TrustedTeacher(teacher, task, baseline=baseline)
+    trusted = td.teachers.TrustedTeacher(teacher, task, baseline=baseline)
     config = LinearConfig(penalties=(1e-3,))
     student = td.distill(trusted, config, task, losses=[OutputLoss(alpha=0.8)], control=False)
 
@@ -179,7 +181,7 @@ def test_alpha_times_trust_reaches_the_closed_form(task: td.Task) -> None:
 
 def test_a_trusted_teacher_shows_its_insides_and_is_cached(task: td.Task) -> None:
     inner = PatchTSTConfig(depth=1, width=6, heads=2, patch=11).build(task.signature).eval()
-    trusted = td.TrustedTeacher(inner, task)
+    trusted = td.teachers.TrustedTeacher(inner, task)
     batch = task.train.batch(torch.arange(5))
     inside = shown_by(trusted, batch, attention=True)
     torch.testing.assert_close(inside.forecast, trusted.forecast(batch))
@@ -187,16 +189,19 @@ def test_a_trusted_teacher_shows_its_insides_and_is_cached(task: td.Task) -> Non
     outputs = CachedTeacher(trusted).outputs(task.train, {"hidden.0"}).of(batch)
     torch.testing.assert_close(outputs.forecast, inside.forecast, rtol=0, atol=5e-3)
     weekly = SeasonalNaiveConfig(period=7).build(task.signature)
-    others = [td.TrustedTeacher(inner, task, sharpness=2), td.TrustedTeacher(inner, task, baseline=weekly)]
+    others = [
+        td.teachers.TrustedTeacher(inner, task, sharpness=2),
+        td.teachers.TrustedTeacher(inner, task, baseline=weekly),
+    ]
     assert len({each.digest for each in (trusted, inner, *others)}) == 4
 
 
 def test_trust_is_known_of_training_windows_only(task: td.Task, members: list[Forecaster]) -> None:
-    trusted = td.TrustedTeacher(members[0], task)
+    trusted = td.teachers.TrustedTeacher(members[0], task)
     for windows in (task.validation, task.test):
         with pytest.raises(DataError, match="training windows of its task only"):
             trusted.forecast(windows.batch(torch.arange(3)))
     with pytest.raises(DataError, match="Make it for this task"):
         check_teacher(trusted, td.Task(toy_panel(seed=1), context=47, horizon=11, split=task.split))
     with pytest.raises(ConfigError, match=r"(?s)`baseline`.*`sharpness`"):
-        td.TrustedTeacher(members[0], task, baseline="naive", sharpness=0)  # type: ignore[arg-type]
+        td.teachers.TrustedTeacher(members[0], task, baseline="naive", sharpness=0)  # type: ignore[arg-type]

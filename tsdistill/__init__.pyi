@@ -1,120 +1,61 @@
-from . import retrain, runtime, search, teachers, testing
+from . import errors, evaluation, losses, models, pruning, quantization, retrain, runtime, search, teachers, testing
 from .artifacts import load, save, verify
 from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from .distillation import distill
-from .errors import (
-    ArtifactError,
-    ConfigError,
-    DataError,
-    DivergenceError,
-    OrderError,
-    ShapeError,
-    TsdistillError,
-    UnsupportedError,
-)
-from .evaluation import evaluate, statistical
+from .evaluation import evaluate
 from .exporting import Deployed, export
-from .losses import (
-    AttentionLoss,
-    DecompositionLoss,
-    FeatureLoss,
-    MultiScaleLoss,
-    OutputLoss,
-    QuantileLoss,
-    SmoothnessLoss,
-    SoftLabelLoss,
-    SpectralLoss,
-    TemporalLoss,
-    WeightSchedule,
-)
-from .models import (
-    BinnedHead,
-    CycleNetConfig,
-    DLinearConfig,
-    Forecaster,
-    InvertedTransformerConfig,
-    LinearConfig,
-    LSTMConfig,
-    MLPConfig,
-    PatchTSTConfig,
-    PointHead,
-    QuantileHead,
-    SeasonalNaiveConfig,
-    SparseTSFConfig,
-    TCNConfig,
-    TSMixerConfig,
-)
-from .pruning import Plan, Pruning, plan_pruning, prune, pruning_sensitivity, shrink
+from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss
+from .models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, QuantileHead, TCNConfig
+from .pruning import Pruning, plan_pruning, prune, pruning_sensitivity, shrink
 from .quantization import Quantization, quantization_sensitivity, quantize
 from .recipe import Recipe, run
 from .report import Report, compare
 from .solving import solve
-from .teachers import TeacherEnsemble, TrustedTeacher, read_forecasts, wrap
+from .teachers import wrap
 from .training import Training, train
 
 __version__: str
 
 __all__ = [
-    "ArtifactError",
     "AttentionLoss",
-    "BinnedHead",
-    "ConfigError",
     "Covariates",
-    "CycleNetConfig",
-    "DLinearConfig",
-    "DataError",
-    "DecompositionLoss",
     "Deployed",
-    "DivergenceError",
     "FeatureLoss",
     "Forecaster",
-    "InvertedTransformerConfig",
     "LSTMConfig",
     "LinearConfig",
     "MLPConfig",
-    "MultiScaleLoss",
-    "OrderError",
     "OutputLoss",
     "Panel",
     "PatchTSTConfig",
-    "Plan",
-    "PointHead",
     "Pruning",
     "QuantileHead",
-    "QuantileLoss",
     "Quantization",
     "Recipe",
     "Report",
-    "SeasonalNaiveConfig",
-    "ShapeError",
-    "SmoothnessLoss",
-    "SoftLabelLoss",
-    "SparseTSFConfig",
-    "SpectralLoss",
     "Split",
     "TCNConfig",
-    "TSMixerConfig",
     "Task",
-    "TeacherEnsemble",
     "TemporalLoss",
     "Training",
-    "TrustedTeacher",
-    "TsdistillError",
-    "UnsupportedError",
-    "WeightSchedule",
     "compare",
     "datasets",
     "distill",
+    "errors",
     "evaluate",
+    "evaluation",
     "export",
     "load",
+    "losses",
+    "models",
     "plan_pruning",
     "prune",
+    "pruning",
     "pruning_sensitivity",
+    "quantization",
     "quantization_sensitivity",
     "quantize",
     "read_csv",
-    "read_forecasts",
     "read_parquet",
     "read_sql",
     "retrain",
@@ -124,7 +65,6 @@ __all__ = [
     "search",
     "shrink",
     "solve",
-    "statistical",
     "teachers",
     "testing",
     "train",

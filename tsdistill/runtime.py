@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -82,6 +82,28 @@ class Predictor:
         self.levels = levels
         self.session = _session(model, threads)
         self._check_ports()
+
+    @overload
+    def predict(
+        self,
+        x: np.ndarray,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+        rolling: int | None = None,
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        x: pd.DataFrame,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+        rolling: int | None = None,
+    ) -> pd.DataFrame: ...
 
     def predict(
         self,
@@ -186,7 +208,7 @@ def load(folder: str | Path, *, threads: int = 1) -> Predictor:
     Example:
         >>> import tsdistill as td
         >>> from tsdistill.testing import toy_signature
-        >>> deployed = td.export(td.SeasonalNaiveConfig(period=24).build(toy_signature()))
+        >>> deployed = td.export(td.models.SeasonalNaiveConfig(period=24).build(toy_signature()))
         >>> folder = td.save(deployed, "models/naive")
         >>> load(folder).predict(np.zeros((5, 47, 3))).shape
         (5, 11, 3)

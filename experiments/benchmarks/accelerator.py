@@ -36,7 +36,7 @@ from tsdistill.training import TruthObjective
 
 BATCH, REPEATS = 256, 2
 WINDOWS = {"cpu": 256, "cuda": 4096}
-MODELS: dict[str, td.ModelConfig] = {
+MODELS: dict[str, td.models.ModelConfig] = {
     "mlp 64": td.MLPConfig(width=64),
     "lstm 512": td.LSTMConfig(widths=(512, 512), patch=24),
     "patchtst 128": td.PatchTSTConfig(depth=3, width=128, heads=8, patch=16, stride=8),

@@ -38,15 +38,15 @@ from tsdistill.training import Objective, TeacherObjective, TruthObjective
 
 BATCH, REPEATS, NAIVE_BATCHES, EPOCHS = 256, 9, 3, 20
 TIMED_BATCHES = {"lstm": 3, "transformer": 3}
-STUDENTS: dict[str, td.ModelConfig] = {
-    "linear": td.DLinearConfig(),
+STUDENTS: dict[str, td.models.ModelConfig] = {
+    "linear": td.models.DLinearConfig(),
     "mlp": td.MLPConfig(width=64, depth=2),
     "lstm": td.LSTMConfig(widths=(64,), patch=12),
     "transformer": td.PatchTSTConfig(depth=2, width=32, heads=4, patch=12, stride=12),
 }
 LOSSES: dict[str, list[Loss]] = {
     "output": [td.OutputLoss()],
-    "output + temporal": [td.OutputLoss(), td.TemporalLoss(), td.SmoothnessLoss()],
+    "output + temporal": [td.OutputLoss(), td.TemporalLoss(), td.losses.SmoothnessLoss()],
     "output + features": [td.OutputLoss(), td.FeatureLoss()],
 }
 
@@ -135,7 +135,7 @@ def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:
 
 
 def bound(
-    config: td.ModelConfig, losses: list[Loss], cached_teacher: CachedTeacher, task: td.Task
+    config: td.models.ModelConfig, losses: list[Loss], cached_teacher: CachedTeacher, task: td.Task
 ) -> tuple[Forecaster, TeacherObjective]:
     """An untrained student and its losses, bound to each other; outputs that are not there yet are taken."""
     student, objective = config.build(task.signature), TeacherObjective(losses, cached_teacher)

@@ -83,7 +83,7 @@ def quantize(
         "isolate": True if isolate else None,
     }
     if take_it:
-        typer.echo("--take-it is now called --force; the old name goes with the next version.", err=True)
+        typer.echo("--take-it is called --force now. The old name works until version 0.3.", err=True)
     spec = (chosen.quantization or Auto()).replace(
         **{name: value for name, value in asked.items() if value is not None}
     )

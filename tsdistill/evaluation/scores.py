@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsdistill.deprecation import renamed_argument
 from tsdistill.evaluation.forecasting import Model, Prediction, predictions_of, quantile_levels
-from tsdistill.evaluation.renaming import renamed_argument
 from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -91,6 +91,28 @@ class Deployed:
         copy = replace(self)
         _ = copy.predictor
         return copy
+
+    @overload
+    def predict(
+        self,
+        x: np.ndarray,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+        rolling: int | None = None,
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        x: pd.DataFrame,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+        rolling: int | None = None,
+    ) -> pd.DataFrame: ...
 
     def predict(
         self,

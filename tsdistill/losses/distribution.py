@@ -156,8 +156,8 @@ class SoftLabelLoss(Loss):
         problems = [
             f"`{side}` must have bins for a soft-label loss, got {_said(shown)}. {remedy}."
             for side, shown, remedy in (
-                ("student", example.student, "Give its config head=td.BinnedHead(...)"),
-                ("teacher", example.teacher, "Use a teacher with a td.BinnedHead, or td.OutputLoss()"),
+                ("student", example.student, "Give its config head=td.models.BinnedHead(...)"),
+                ("teacher", example.teacher, "Use a teacher with a td.models.BinnedHead, or td.OutputLoss()"),
             )
             if shown.support is None or shown.distribution is None
         ]
@@ -197,7 +197,7 @@ def _misplaced(student: Forecaster, example: Example) -> list[str]:
     """Why bins of the same rank are not about the same values, if they are not."""
     ours, theirs = example.student.support, example.teacher.support
     assert ours is not None and theirs is not None  # the caller saw both
-    remedy = "Give both the same td.BinnedHead."
+    remedy = "Give both the same td.models.BinnedHead."
     if ours.shape[-1] != theirs.shape[-1]:
         numbers = f"{ours.shape[-1]} for the student and {theirs.shape[-1]} for the teacher"
         return [f"`n_bins` must be the same on both sides, got {numbers}. {remedy}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, overload
 
 import numpy as np
 import torch
@@ -238,6 +238,28 @@ class Forecaster(nn.Module):
         finally:
             self.train(was_training)
 
+    @overload
+    def predict(
+        self,
+        x: np.ndarray,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+        rolling: int | None = None,
+    ) -> np.ndarray: ...
+
+    @overload
+    def predict(
+        self,
+        x: pd.DataFrame,
+        future: np.ndarray | pd.DataFrame | None = None,
+        past: np.ndarray | None = None,
+        *,
+        quantiles: bool = False,
+        rolling: int | None = None,
+    ) -> pd.DataFrame: ...
+
     def predict(
         self,
         x: np.ndarray | pd.DataFrame,
@@ -346,13 +368,19 @@ def _check_takes(config: ModelConfig, signature: Signature) -> None:
     asked = [side for side in ("future", "past") if getattr(signature, side)]
     refused = [side for side in asked if side not in config.takes]
     if refused:
-        able = sorted(architecture.__name__ for architecture in MODELS if architecture.takes.issuperset(asked))
+        able = sorted(_written(architecture) for architecture in MODELS if architecture.takes.issuperset(asked))
         named = {side: list(getattr(signature, side)) for side in refused}
         raise UnsupportedError(
             f"`covariates` must be some that the model can use, got {named}: a {config.kind!r} model takes no "
             f"{' and no '.join(refused)} covariates. Use {', '.join(able)}, or a task without them: "
             "task.without_covariates()."
         )
+
+
+def _written(architecture: type[ModelConfig]) -> str:
+    """A config's class as a user types it; one of the user's own by its name alone."""
+    own = architecture.__module__.startswith("tsdistill.")
+    return f"td.models.{architecture.__name__}" if own else architecture.__name__
 
 
 def versions() -> dict[str, str]:

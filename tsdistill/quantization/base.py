@@ -13,8 +13,8 @@ from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, Problem, UnsupportedError, listed, must
 from tsdistill.models.base import Forecaster
 from tsdistill.quantization.fake_quantized import Rounding
-from tsdistill.quantization.layers import WEIGHTS, Ability
 from tsdistill.quantization.float_graph import FloatGraph
+from tsdistill.quantization.layers import WEIGHTS, Ability
 from tsdistill.spec import Family, Member, Spec
 from tsdistill.teachers import Teacher
 

@@ -17,9 +17,9 @@ from tsdistill.exporting import quiet
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.fake_quantized import Rounding
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import scale_every_matrix
-from tsdistill.quantization.float_graph import FloatGraph
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""

@@ -18,10 +18,10 @@ from tsdistill.models.layers import ChannelLinear
 from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.calibration import CALIBRATED, Ranges, digest_of_windows
 from tsdistill.quantization.fake_quantized import Rounding
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.per_channel import scale_every_matrix
-from tsdistill.quantization.float_graph import FloatGraph
 
 ABILITY = Ability(
     CALIBRATED,

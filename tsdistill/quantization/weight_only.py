@@ -13,9 +13,9 @@ from torch import nn
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.fake_quantized import Rounding
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.layers import Ability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import allow_blocks
-from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.spec import Tuned
 
 ABILITY = Ability(("Conv", "Gemm", "LSTM", "MatMul"))

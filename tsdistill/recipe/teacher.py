@@ -133,7 +133,7 @@ class _Read(RecipeTeacher):
 
 
 class TableTeacherSpec(_Read):
-    """A table of forecasts that were made anywhere; see `td.read_forecasts`.
+    """A table of forecasts that were made anywhere; see `td.teachers.read_forecasts`.
 
     Args:
         path: A CSV (also gzipped) or Parquet file.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsdistill.data.split import PARTS
+from tsdistill.deprecation import renamed_argument
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, listed, must, nearest
 from tsdistill.evaluation import (
     METHODS,
@@ -20,7 +21,6 @@ from tsdistill.evaluation import (
 )
 from tsdistill.evaluation import baselines as make_baselines
 from tsdistill.evaluation.forecasting import raw_inputs
-from tsdistill.evaluation.renaming import renamed_argument
 from tsdistill.progress import open_bar
 from tsdistill.report.entries import Entry, make_entries
 from tsdistill.report.examples import examples
@@ -70,7 +70,7 @@ def compare(
         task: Data, context and horizon.
         part: The part to score.
         reference: Name of the model that ratios refer to; if not given, the first one that can be scored.
-        baselines: Statistical methods to add: "ets", "theta", "stl" (see `td.statistical`).
+        baselines: Statistical methods to add: "ets", "theta", "stl" (see `td.evaluation.statistical`).
         n_baseline_windows: Windows that these are scored on, evenly spread over the part: they are refitted to each, at
             tens of milliseconds per channel. They are compared with other rows on the same windows.
         latency: Also time each row: one window, one thread, raw values in and out, in turns.

@@ -127,7 +127,7 @@ def objective(
     `seconds` as user attributes; one that cannot be trained or deployed raises, and keeps the `reason`.
 
     Use `td.search.optimize` for a total that several processes reach together; use this with
-    `study.optimize(..., catch=td.TsdistillError)` for a loop of your own.
+    `study.optimize(..., catch=td.errors.TsdistillError)` for a loop of your own.
 
     Args:
         space: What varies.

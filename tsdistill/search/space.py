@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
 from optuna.trial import BaseTrial
 from pydantic import field_validator, model_validator
 
+from tsdistill.deprecation import warn_once
 from tsdistill.errors import ConfigError, Problem, listed
 from tsdistill.losses import OutputLoss
 from tsdistill.models import MODELS
@@ -56,7 +56,8 @@ class Space(Spec):
     def _read_older(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not older.FIELDS.intersection(values):
             return values
-        warnings.warn(older.MOVED, DeprecationWarning, stacklevel=4)
+        fields = sorted(older.FIELDS.intersection(values))
+        warn_once(f"Space({', '.join(fields)})", older.MOVED, stacklevel=4)
         return older.translated(values)
 
     @field_validator("vary", mode="before")

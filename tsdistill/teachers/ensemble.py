@@ -54,7 +54,8 @@ class TeacherEnsemble(Composed):
         >>> import tsdistill as td
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
-        >>> members = [td.train(config, task) for config in (td.LinearConfig(), td.SeasonalNaiveConfig(period=24))]
+        >>> configs = (td.LinearConfig(), td.models.SeasonalNaiveConfig(period=24))
+        >>> members = [td.train(config, task) for config in configs]
         >>> TeacherEnsemble(members, task)
         <TeacherEnsemble equal: 0.50 Linear, 0.50 SeasonalNaive>
 

@@ -38,8 +38,8 @@ def from_huggingface(
     Hidden states after every layer are shown, and PatchTST's attention. Nothing is fetched: the folder holds
     `config.json` and safetensors. Weights in a pickle are refused, as is a folder that brings code of its own, and
     nothing in it is executed. A PatchTST's class token is a token like the others. For models that are asked
-    otherwise (TimesFM, Informer, distributions), write their forecasts into a table (`td.read_forecasts`), or `td.wrap`
-    them.
+    otherwise (TimesFM, Informer, distributions), write their forecasts into a table (`td.teachers.read_forecasts`), or
+    `td.wrap` them.
 
     Args:
         folder: The folder.
@@ -105,7 +105,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(names, list) or len(names) != 1 or names[0] not in TAPS:
         raise UnsupportedError(
             f"{folder} must hold one of {', '.join(TAPS)}, got {names}. Load another model yourself and td.wrap it, or "
-            "write its forecasts into a table (td.read_forecasts)."
+            "write its forecasts into a table (td.teachers.read_forecasts)."
         )
     if "auto_map" in config:
         raise UnsupportedError(f"{folder} brings code of its own (auto_map), which is never run. Save a plain one.")
@@ -124,7 +124,7 @@ def _check_question(config: dict[str, Any], signature: Signature, name: str) -> 
     if config.get("loss", "mse") != "mse":
         raise UnsupportedError(
             f"The {name} must give forecasts, got one that was trained with loss={config['loss']!r} and gives "
-            "parameters of a distribution. Write its means into a table of forecasts (td.read_forecasts)."
+            "parameters of a distribution. Write its means into a table of forecasts (td.teachers.read_forecasts)."
         )
     asked = {"context_length": 32, "prediction_length": 24, "num_input_channels": 1}  # what the library takes them for
     ours = {key: config.get(key, default) for key, default in asked.items()}

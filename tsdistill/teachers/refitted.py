@@ -130,7 +130,7 @@ def from_function(function: Forecasting, task: Task, *, stride: int = 1) -> Refi
     only, for `stride - 1` steps more, and the windows between take the rest of the last forecast: cheaper by that
     factor, never looking ahead, and older by up to `stride - 1` steps. A cache (`td.distill(cache=...)`) keeps the
     answers. Use it for what is fitted to one series at a time; for the methods that tsdistill knows itself,
-    `td.statistical` gives teachers.
+    `td.evaluation.statistical` gives teachers.
 
     Args:
         function: Takes a series (context,) and a number of steps, gives that many forecasts.

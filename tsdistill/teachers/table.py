@@ -16,10 +16,10 @@ from tsdistill.teachers.tabulating import Columns, TableReading
 
 
 class ForecastTable:
-    """A teacher that has said everything already: forecasts of every training window, from a table.
+    """A teacher whose forecasts of every training window were made before, read from a table.
 
-    Use `td.read_forecasts` for a file and `ForecastTable.from_frame` for a data frame. It belongs to the windows of one
-    task and answers about no others.
+    Use `td.teachers.read_forecasts` for a file and `ForecastTable.from_frame` for a data frame. A table belongs to the
+    windows of one task and has no forecasts of others.
 
     Attributes:
         task: The task it was read for.
@@ -90,7 +90,7 @@ class ForecastTable:
         forecast: str = "forecast",
         channel: str = "channel",
     ) -> ForecastTable:
-        """A table in memory as a teacher; see `td.read_forecasts`, whose arguments it takes.
+        """A table in memory as a teacher; see `td.teachers.read_forecasts`, whose arguments it takes.
 
         Example:
             >>> from tsdistill.teachers import forecast_frame
@@ -136,9 +136,9 @@ def read_forecasts(
 
     Every training window must be covered: one cutoff for each step of the training part that has a whole context before
     it and a whole horizon after it. A table that covers the validation part as well can be weighed by a
-    `td.TeacherEnsemble`, and one that covers the test part can be scored by `td.compare`, which is all that those
-    forecasts are for. Rows about other cutoffs and steps beyond the horizon are left, and counted (`n_unused`). Use it
-    for foundation models and whatever else cannot be called from here.
+    `td.teachers.TeacherEnsemble`, and one that covers the test part can be scored by `td.compare`, which is all that
+    those forecasts are for. Rows about other cutoffs and steps beyond the horizon are left, and counted (`n_unused`).
+    Use it for foundation models and whatever else cannot be called from here.
 
     Args:
         path: A CSV (also gzipped) or Parquet file.

@@ -183,7 +183,7 @@ def wrap(
     The module is called once on a few windows, so that a wrong name, axis or path fails here and not in the middle of
     a distillation. It is asked in evaluation mode and without gradients, and left in the mode it was in; hooks are gone
     after every call. Use it for a network of your own or of another library. For a model that runs elsewhere, write its
-    forecasts into a table (`td.read_forecasts`).
+    forecasts into a table (`td.teachers.read_forecasts`).
 
     Args:
         module: A torch module that has learnt to forecast.
@@ -259,7 +259,7 @@ def _check(
     if units == "raw" and signature.normalisation == "window":
         raise UnsupportedError(
             'units="raw" cannot be served with scaler="item": a batch of such a task does not say what its windows '
-            'were scaled by. Use scaler="standard", or write a table of forecasts (td.read_forecasts).'
+            'were scaled by. Use scaler="standard", or write a table of forecasts (td.teachers.read_forecasts).'
         )
     found = [
         axis_problem("input_axes", input_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),
@@ -316,7 +316,7 @@ def _try_out(teacher: WrappedTeacher, task: Task | Signature) -> None:
     if not torch.allclose(inside.forecast, again, rtol=1e-3, atol=1e-4 * float(again.abs().max())):
         raise UnsupportedError(
             "`module` must forecast a window the same each time, and in evaluation mode it does not. Take the random "
-            "draws out of it, or write their mean into a table (td.read_forecasts)."
+            "draws out of it, or write their mean into a table (td.teachers.read_forecasts)."
         )
 
 

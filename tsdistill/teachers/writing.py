@@ -20,7 +20,7 @@ CHUNK = 256
 
 
 def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("train",)) -> pd.DataFrame:
-    """What a teacher says of every window, as the table that `td.read_forecasts` reads, in raw units.
+    """What a teacher says of every window, as the table that `td.teachers.read_forecasts` reads, in raw units.
 
     Use it to look at a teacher's forecasts, to teach on a machine that the teacher cannot run on, or to see what a
     table should look like. The test part is not for teaching.
@@ -83,7 +83,7 @@ def write_forecasts(teacher: Teacher, task: Task, path: str | Path, parts: Itera
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
         >>> write_forecasts(td.train(td.LinearConfig(), task), task, "forecasts.parquet", parts=("train", "validation"))
-        >>> td.read_forecasts("forecasts.parquet", task).parts
+        >>> td.teachers.read_forecasts("forecasts.parquet", task).parts
         ('train', 'validation')
     """
     path = Path(path)
