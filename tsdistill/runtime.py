@@ -93,7 +93,6 @@ class Predictor:
         quantiles: bool = False,
         rolling: int | None = None,
     ) -> np.ndarray: ...
-
     @overload
     def predict(
         self,
@@ -104,7 +103,6 @@ class Predictor:
         quantiles: bool = False,
         rolling: int | None = None,
     ) -> pd.DataFrame: ...
-
     def predict(
         self,
         x: np.ndarray | pd.DataFrame,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import numpy as np
 
@@ -91,6 +91,10 @@ class StatisticalForecaster:
         values = batch.context.cpu().numpy().astype(np.float64) + level
         return torch.from_numpy((self._fitted(values) - level).astype(np.float32))
 
+    @overload
+    def predict(self, x: np.ndarray) -> np.ndarray: ...
+    @overload
+    def predict(self, x: pd.DataFrame) -> pd.DataFrame: ...
     def predict(self, x: np.ndarray | pd.DataFrame) -> np.ndarray | pd.DataFrame:
         """Raw-unit forecasts: arrays (batch, context, channel) give (batch, horizon, channel), frames give frames."""
         scale = np.asarray(self.signature.scale)

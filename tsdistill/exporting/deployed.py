@@ -102,7 +102,6 @@ class Deployed:
         quantiles: bool = False,
         rolling: int | None = None,
     ) -> np.ndarray: ...
-
     @overload
     def predict(
         self,
@@ -113,7 +112,6 @@ class Deployed:
         quantiles: bool = False,
         rolling: int | None = None,
     ) -> pd.DataFrame: ...
-
     def predict(
         self,
         x: np.ndarray | pd.DataFrame,

@@ -248,7 +248,6 @@ class Forecaster(nn.Module):
         quantiles: bool = False,
         rolling: int | None = None,
     ) -> np.ndarray: ...
-
     @overload
     def predict(
         self,
@@ -259,7 +258,6 @@ class Forecaster(nn.Module):
         quantiles: bool = False,
         rolling: int | None = None,
     ) -> pd.DataFrame: ...
-
     def predict(
         self,
         x: np.ndarray | pd.DataFrame,
