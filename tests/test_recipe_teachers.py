@@ -185,7 +185,7 @@ def test_reading_a_recipe_looks_for_its_files_and_opens_none(place: Path, tmp_pa
     assert read_recipe(written(tmp_path, ensemble)).paths["teacher.members.0.path"] == str(tmp_path / "a.csv")
 
 
-# --------------------------------------------------------------------------------------------------------------- finished
+# -------------------------------------------------------------------------------------------------------------- finished
 @pytest.fixture(scope="module")
 def finished(place: Path) -> Path:
     """A finished run by that table."""

@@ -4,7 +4,7 @@ q = clamp(round(x / scale) + zero_point, low, high) and x' = (q - zero_point) * 
 symmetric when zero_point is 0 and low is -high (weights), affine when it is not (activations, which ReLU and its kin
 push to one side). Every function here gives what the kernels of ONNX Runtime give for the same numbers.
 
-FloatGraph: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 CVPR 2018, equation 1 and section 3 (r = S(q - Z)); gradient: Y. Bengio, N. Leonard and A. Courville, "Estimating or
 Propagating Gradients Through Stochastic Neurons for Conditional Computation", arXiv 1308.3432, 2013, section 4. Differs
 from the source: their S, Z are our scale, zero_point; symmetric grids do without the lowest number, so that -x is

@@ -84,7 +84,7 @@ class Quantization(Member):
         Traceback (most recent call last):
         tsdistill.errors.ConfigError: `calibration` must be left out with method='dynamic', got calibration='mse'. ...
 
-    FloatGraph: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, equation 1 (r = S(q - Z)). Differs from the source: their S, Z are our scale, zero_point;
     dynamic activation scales are found anew in every forecast instead of by calibration.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tsdistill.data.task import Task
-from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.errors import ConfigError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster, versions
 from tsdistill.quantization.base import Quantization
@@ -89,16 +89,13 @@ def quantize(
     refuse_deployed(forecaster, "quantize")
     refuse_foreign(forecaster)
     spec = Quantization() if quantization is None else quantization
-    if not isinstance(spec, Quantization):
-        raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))
-    if not isinstance(task, Task):
-        remedy = "Its validation windows judge, and its training windows calibrate: pass td.Task(...)"
-        raise ConfigError(must("task", "be the forecaster's Task", task, remedy))
+    check_type("quantization", spec, Quantization, "Pass td.Quantization(method=...)")
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     if teacher is not None and not spec.needs_teacher:
         remedy = "Leave it out, or quantize with method='qat', which trains"
         raise ConfigError(must("teacher", f"be None with method={spec.method!r}", type(teacher).__name__, remedy))
-    cache = None if cache is None else Path(cache)
-    checkpoint = None if checkpoint is None else Path(checkpoint)
+    cache = optional_path("cache", cache)
+    checkpoint = optional_path("checkpoint", checkpoint)
     spec.check_model(forecaster)
     full = export(forecaster, task)
     forms = Forms(full, task)

@@ -5,7 +5,7 @@ clamps the few. "min-max" takes the whole range, "percentile" leaves out a share
 rounding and clamping make together, and "entropy" the information that is lost on a histogram. `Spread` does them for
 more values than can be held at once.
 
-FloatGraph: "entropy": S. Migacz, "8-bit Inference with TensorRT", GPU Technology Conference 2017; "mse": R. Banner et al.,
+Source: "entropy": S. Migacz, "8-bit Inference with TensorRT", GPU Technology Conference 2017; "mse": R. Banner et al.,
 "Post Training 4-Bit Quantization of Convolutional Networks for Rapid-Deployment", NeurIPS 2019, section 3. Differs from
 the sources: the squared error is measured on the values themselves and not on a distribution fitted to them.
 """

@@ -148,7 +148,7 @@ def train_rounded(
     Raises:
         UnsupportedError: there is no layer to round, or the architecture is solved in closed form.
 
-    FloatGraph: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Source: B. Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, section 3. Differs from the source: activations are rounded over the range of the batch, as
     dynamic INT8 does, instead of over a running mean of ranges; weights lose no outliers; there is no batch
     normalisation to fold.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from tsdistill.data.task import Task
-from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.errors import UnsupportedError, check_type
 from tsdistill.exporting import export, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.quantization.base import WORST, Quantization
@@ -112,8 +112,8 @@ def quantization_sensitivity(
     refuse_deployed(forecaster, "quantize")
     refuse_foreign(forecaster)
     spec = Quantization() if quantization is None else quantization
-    if not isinstance(spec, Quantization):
-        raise ConfigError(must("quantization", "be a Quantization", spec, "Pass td.Quantization(method=...)"))
+    check_type("quantization", spec, Quantization, "Pass td.Quantization(method=...)")
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     spec = spec.deployed_form(forecaster)
     full = export(forecaster, task)
     return measured(Forms(full, task), Judge(full, task), spec)
