@@ -25,7 +25,7 @@ import pytest
 
 from tests import matrix
 from tests.deployables import TAKE_IT, exported, int8, quantized
-from tests.test_artifacts import GOLDEN, replace_file, tensors_of
+from tests.tampering import GOLDEN, replace_file, tensors_of
 from tests.test_quantiles_deployed import made
 from tsdistill.artifacts import save
 

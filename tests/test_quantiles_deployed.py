@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.deployables import CHANNELS, CONTEXT, HORIZON, TAKE_IT, contexts, forecaster, hourly, in_deviations, task
-from tests.test_artifacts import GOLDEN, replace_file, tensors_of
+from tests.tampering import GOLDEN, replace_file, tensors_of
 from tsdistill.artifacts import load, save
 from tsdistill.errors import ArtifactError, UnsupportedError
 from tsdistill.exporting import Deployed, export

@@ -1,7 +1,7 @@
 """Artifacts that somebody changed and signed anew: every one is whole or one clear error, and nothing in it runs.
 
-`test_artifacts.py` has a table of what may be wrong with a folder. Here whoever changed it knows how digests are made,
-so that only the checks behind them can tell.
+`test_artifacts_refused.py` has a table of what may be wrong with a folder. Here whoever changed it knows how digests
+are made, so that only the checks behind them can tell.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.deployables import contexts, exported, forecaster
-from tests.test_artifacts import GOLDEN, MODEL, NAME, WEIGHTS, flip, header, replace_file, rewrite, tensors_of
+from tests.tampering import GOLDEN, MODEL, NAME, WEIGHTS, flip, header, replace_file, rewrite, tensors_of
 from tests.test_quantiles_deployed import made
 from tsdistill import artifacts, runtime
 from tsdistill.artifacts import save
