@@ -59,7 +59,7 @@ def fresh(kind: str, seed: int = 0) -> Forecaster:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model.with_step(LineageStep(verb="train", seed=seed, metrics={"mse": 0.5})).eval()
 
 

@@ -61,7 +61,7 @@ def task_of(kind: str, standardized: bool = False) -> td.Task:
         context=deployables.CONTEXT,
         horizon=deployables.HORIZON,
         covariates=td.Covariates(calendar=("time-of-day",)) if kind == "cyclenet" else None,
-        **({"scaler": None} if standardized else {}),
+        scaler=None if standardized else "standard",
     )
 
 
@@ -75,7 +75,7 @@ def forecaster(kind: str, pruned: bool = False, standardized: bool = False) -> F
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 

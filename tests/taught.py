@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,9 +36,9 @@ def value_of(loss: Loss, ours: Activations, theirs: Activations) -> torch.Tensor
 
 def under_autocast(loss: Loss, ours: Activations, theirs: Activations) -> tuple[torch.Tensor, torch.Tensor]:
     """The term of a student in bfloat16 under autocast, and that of the same numbers in float32."""
-    rounded = {name: part.bfloat16() for name, part in ours.parts().items()}
-    half = Activations(**rounded, levels=ours.levels)
-    whole = Activations(**{name: part.float() for name, part in rounded.items()}, levels=ours.levels)
+    rounded: dict[str, Any] = {name: part.bfloat16() for name, part in ours.parts().items()}
+    half = replace(ours, **rounded)
+    whole = replace(ours, **{name: part.float() for name, part in rounded.items()})
     with torch.autocast("cpu", torch.bfloat16):
         found = value_of(loss, half, theirs)
     return found, value_of(loss, whole, theirs)

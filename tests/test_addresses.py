@@ -182,7 +182,7 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
 
 
 def test_a_job_takes_its_own_fields_and_its_recipe_s() -> None:
-    job = Job(store="store", data=Source(dataset="nyc-weather"))
+    job = Job.model_validate({"store": "store", "data": Source(dataset="nyc-weather")})
     texts = ["student.model.width=32", "gate.margin=0.02", "keep_runs=2", "task.horizon=12", "recipe.pruning=none"]
     job = job.assigned(texts)
     assert job.recipe.student.model == LSTMConfig(widths=(32, 32))

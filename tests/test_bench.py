@@ -14,11 +14,13 @@ from tsdistill.artifacts import save
 from tsdistill.errors import ArtifactError, ConfigError
 from tsdistill.evaluation import bench, peak_bytes
 from tsdistill.evaluation.energy import counters, energy, joules
+from tsdistill.exporting import Deployed
+from tsdistill.models import Forecaster
 from tsdistill.pruning import macs_of
 
 
 def test_every_model_and_batch_has_a_row_that_adds_up() -> None:
-    models = {"onnx": exported("linear"), "torch": forecaster("linear")}
+    models: dict[str, Forecaster | Deployed] = {"onnx": exported("linear"), "torch": forecaster("linear")}
     rows = bench(models, batches=(1, 67), n_runs=11)
     assert [(row["name"], row["batch"]) for row in rows] == [("onnx", 1), ("torch", 1), ("onnx", 67), ("torch", 67)]
     for row in rows:

@@ -89,7 +89,9 @@ def test_the_sample_is_what_its_card_says() -> None:
     measures = ("temperature", "dew_point", "humidity", "wind_speed", "pressure", "visibility")
     assert panel.channels == tuple(f"{station}_{measure}" for station in ("EWR", "JFK", "LGA") for measure in measures)
     assert (panel.n_rows, panel.frequency, panel.periods) == (8730, "h", (24, 168))
-    assert str(panel.items[0].ds[0]) == "2013-01-01 06:00:00+00:00"
+    stamps = panel.items[0].ds
+    assert stamps is not None
+    assert str(stamps[0]) == "2013-01-01 06:00:00+00:00"
     assert "interpolated" in panel.notes["remark"]
     assert panel.items[0].values[:, 3].max() < 50
 
@@ -323,4 +325,4 @@ def test_the_door_offers_what_it_lists_and_nothing_else() -> None:
     assert all(getattr(door, name) is not None for name in door.__all__)
     assert dir(door) == sorted(door.__all__)
     with pytest.raises(AttributeError, match="Pannel"):
-        _ = door.Pannel  # type: ignore[attr-defined]
+        _ = door.Pannel

@@ -13,6 +13,7 @@ import torch
 from tests.frames import hours
 from tsdistill import clock
 from tsdistill.data import Covariates, Item, Panel, Signature, Split, Task, Windows
+from tsdistill.data.split import PARTS
 from tsdistill.errors import ConfigError
 
 CONTEXT, HORIZON, ROWS = 29, 7, 307
@@ -20,7 +21,6 @@ COLUMNS = ("load", "plan", "flag", "wind", "still", "rare", "price")
 KNOWN = Covariates(
     calendar=("time-of-day", "time-of-week"), holidays=("2024-01-06",), future=("rare", "plan"), past=("wind", "still")
 )
-PARTS = ("train", "validation", "test")
 
 
 def panel(*rows: int, zone: str | None = None, stamped: bool = True, seed: int = 0) -> Panel:
@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[str]]] = {
         ["`past` must not be named in future as well", "['b']"],
     ),
     "twice": (lambda: Covariates(future=("a", "a")), ["`future` must name each entry once"]),
-    "no cycle": (lambda: Covariates(calendar=("time-of-moon",)), ["`calendar[0]`", "'time-of-day'", "time-of-moon"]),  # type: ignore[arg-type]
+    "no cycle": (lambda: Covariates(calendar=("time-of-moon",)), ["`calendar[0]`", "'time-of-day'", "time-of-moon"]),
     "no date": (
         lambda: Covariates(holidays=("2024-12-25", "Christmas", "2024-13-01")),
         ["`holidays` must be ISO dates", "['Christmas', '2024-13-01']", "Write 2013-12-25"],
@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: Covariates(calendar=("time-of-day",), past=("time-of-day.sin",)),
         ["not be called like a calendar feature", "Rename"],
     ),
-    "one text": (lambda: Covariates(future="plan"), ["`future` must", "'plan'"]),  # type: ignore[arg-type]
+    "one text": (lambda: Covariates(future="plan"), ["`future` must", "'plan'"]),
     "unknown field": (lambda: Covariates(hollidays=("2024-12-25",)), ["`holidays`?"]),  # type: ignore[call-arg]
     "several": (
         lambda: Covariates(calendar=("time-of-day",) * 2, future=("a",), past=("a", "time-of-day.cos")),
@@ -196,8 +196,11 @@ def test_a_subset_keeps_the_covariates() -> None:
     windows = task().train
     index = torch.tensor([3, 11, 2])
     part = windows.subset(index)
-    assert torch.equal(every(part).future, windows.batch(index).future)
-    assert torch.equal(every(part).past, windows.batch(index).past)
+    kept, picked = every(part), windows.batch(index)
+    for rows, wanted in ((kept.future, picked.future), (kept.past, picked.past)):
+        assert rows is not None
+        assert wanted is not None
+        assert torch.equal(rows, wanted)
     assert part.fingerprint != windows.fingerprint
     moved = every(part).to(torch.device("meta"))
     assert {moved.past.device.type, moved.future.device.type} == {"meta"}

@@ -57,7 +57,7 @@ def planned(n_rows: int = HORIZON, shift: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"ds": stamps, "price": 30 + np.arange(float(n_rows))})
 
 
-def arrays() -> dict[str, np.ndarray]:
+def arrays() -> dict[str, Any]:
     """What the frames say, as arrays, put together by hand."""
     recent, ahead = history().iloc[-CONTEXT:], planned()
     stamps = pd.DatetimeIndex([*recent["ds"], *ahead["ds"]]).tz_localize(None)
@@ -232,11 +232,15 @@ def test_arrays_roll_with_their_covariates() -> None:
     _, deployed = made()
     random = np.random.default_rng(0)
     sizes = {"x": (61, 2), "future": (61 + HORIZON, 4), "past": (61, 1)}
-    given = {name: random.normal(size=shape) for name, shape in sizes.items()}
+    given: dict[str, Any] = {name: random.normal(size=shape) for name, shape in sizes.items()}
     rolled = deployed.predict(**given, rolling=19)
     assert rolled.shape == (3, HORIZON, 2)
     for number, end in enumerate((23, 42, 61)):
-        seen = {"x": given["x"][:end], "future": given["future"][: end + HORIZON], "past": given["past"][:end]}
+        seen: dict[str, Any] = {
+            "x": given["x"][:end],
+            "future": given["future"][: end + HORIZON],
+            "past": given["past"][:end],
+        }
         np.testing.assert_allclose(rolled[number], deployed.predict(**seen), rtol=1e-4, atol=1e-3)
     with pytest.raises(ShapeError, match=r"`future` must have shape \(\[batch,\] 66 or more, 4\)"):
         deployed.predict(**{**given, "future": given["future"][:-1]}, rolling=19)

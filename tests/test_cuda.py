@@ -66,14 +66,14 @@ def test_short_floats_train_every_architecture(kind: str) -> None:
 def test_a_student_learns_there_what_it_learns_here(losses: list[Loss], kept: bool, balance: str) -> None:
     task = task_of("patchtst")
     teacher = td.train(still("patchtst"), task, QUICK, progress=False)
-    students = []
+    students: list[Forecaster] = []
     for training, device in ((QUICK.replace(device="cpu"), CPU), (THERE, CUDA)):
         student = still("patchtst").build(task.signature, 1)
         cached_teacher = CachedTeacher(teacher, max_bytes=2**30 if kept else 0, device=device)
         objective = TeacherObjective(losses, cached_teacher, balance=balance)  # type: ignore[arg-type]
         fit(student, task, training, objective, progress=False)
         students.append(student)
-    close(*students, task)
+    close(students[0], students[1], task)
     assert teacher.device == CPU
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -186,8 +187,11 @@ def test_a_student_that_validation_prefers_is_kept(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"), [({"keep": "best"}, '"student" or "better"'), ({"keep": "better", "control": False}, "`control`")]
+    ("options", "words"),
+    [({"keep": "best"}, '"student" or "better"'), ({"keep": "better", "control": False}, "`control`")],
 )
-def test_a_choice_that_cannot_be_made_is_refused(task: Task, teacher: Forecaster, how: dict, words: str) -> None:
+def test_a_choice_that_cannot_be_made_is_refused(
+    task: Task, teacher: Forecaster, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
-        distill(teacher, STUDENT, task, training=QUICK, **how)
+        distill(teacher, STUDENT, task, training=QUICK, **options)

@@ -116,7 +116,12 @@ def test_int8_is_scored_one_window_at_a_time(task: Task, ridge: Forecaster, monk
     deployed = dataclasses.replace(export(ridge, task), precision="int8")
     sizes: list[int] = []
     run = deployed.predictor.run
-    monkeypatch.setattr(deployed.predictor, "run", lambda context: (sizes.append(len(context)), run(context))[1])
+
+    def counted(context: np.ndarray) -> np.ndarray:
+        sizes.append(len(context))
+        return run(context)
+
+    monkeypatch.setattr(deployed.predictor, "run", counted)
     evaluate(deployed, task, "validation")
     assert sizes == [1] * len(task.validation)
 
@@ -317,7 +322,7 @@ def test_calls_are_made_anew_and_each_makes_its_share() -> None:
 def test_the_order_is_shuffled_the_same_way_every_time() -> None:
     def order(seed: int) -> str:
         calls: list[str] = []
-        many = {name: lambda name=name: calls.append(name) for name in "abcdefg"}  # type: ignore[misc]
+        many = {name: partial(calls.append, name) for name in "abcdefg"}
         measure_latency(many, n_runs=10, warmup=0, seed=seed)
         return "".join(calls)
 

@@ -1,4 +1,4 @@
-"""A trained forecaster as an ONNX graph: the same forecasts, the same bytes every time, and an error when it is not so."""
+"""A trained forecaster as an ONNX graph: the same forecasts, the same bytes every time, or an error."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_channels_far_from_zero_keep_their_precision() -> None:
     model = LinearConfig().build(signature, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1
+            parameter.add_(0.1)
     deployed = export(model)
     x = np.random.default_rng(0).standard_normal((5, 29, 5)) * scale + mean
     gap, where = difference(
@@ -245,7 +245,7 @@ def test_verbs_refuse_deployed_forecasters(verb: str, made_by: str, words: str) 
 
 def test_exporting_twice_is_refused() -> None:
     with pytest.raises(OrderError, match="`export` must get a trainable forecaster"):
-        export(exported("linear"))
+        export(exported("linear"))  # type: ignore[arg-type]
 
 
 def test_a_deployed_forecaster_can_be_copied() -> None:

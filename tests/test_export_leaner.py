@@ -61,7 +61,7 @@ def test_what_is_not_written_as_the_exporter_does_stays(
     start: float, perm: list[int], shape: list[int], squeezed: bool
 ) -> None:
     rng, units = np.random.default_rng(0), 3
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "w": rng.standard_normal((1, 4 * units, 2)).astype(np.float32),
         "r": rng.standard_normal((1, 4 * units, units)).astype(np.float32),
         "state": np.full((1, 4, units), start, np.float32),

@@ -6,6 +6,8 @@ far from zero cannot be written down to 2e-6 of a deviation in float32, whoever 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +60,8 @@ def pruned(config: ModelConfig) -> Forecaster:
 
 
 POINT = [config for config in MODELS.examples() if getattr(config, "head", None) in (None, PatchTSTConfig().head)]
-CELLS = {
-    **{f"{config.kind}-{number}": lambda config=config: built(config) for number, config in enumerate(POINT)},
+CELLS: dict[str, Callable[[], Forecaster]] = {
+    **{f"{config.kind}-{number}": partial(built, config) for number, config in enumerate(POINT)},
     "mlp-covariates": lambda: built(MLPConfig(width=7, depth=1), toy_signature(("future", "past"))),
     "mlp-quantiles": lambda: built(MLPConfig(width=7, depth=1, head=QuantileHead(levels=(0.1, 0.5, 0.7)))),
     "lstm-bins": lambda: built(LSTMConfig(widths=(5,), patch=11, head=BinnedHead(n_bins=13))),

@@ -45,7 +45,7 @@ def test_what_is_no_forecaster_is_to_be_distilled_first(name: str) -> None:
     for method in ("dynamic", "auto", "qat"):
         for verb in (quantize, td.quantization_sensitivity):
             with pytest.raises(UnsupportedError, match=words):
-                verb(model, task(), Quantization(method=method))  # type: ignore[arg-type]
+                verb(model, task(), Quantization(method=method))
     with pytest.raises(UnsupportedError, match=words):
         td.prune(model, task())
 
@@ -54,7 +54,7 @@ def reading(change: Callable[[Tensor], Tensor]) -> Forecaster:
     """A forecaster that does something more to its forecast."""
 
     def activations(self: MLP, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-        inside = MLP.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+        inside = MLP.activations(self, context, *covariates, **how)
         return replace(inside, forecast=change(inside.forecast))
 
     made: Forecaster = type("Odd", (MLP,), {"activations": activations})(MLPConfig(width=5, depth=1), task().signature)
@@ -95,7 +95,7 @@ def test_a_student_too_small_for_int8_stays_in_float32_for_its_bytes(name: str) 
     assert f"{model.n_parameters} weights" in name
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     # A budget that no form misses: nothing but bytes and the clock has a say.
     deployed = quantize(model, small, Quantization(method="auto", max_error_increase=9.0))
     metrics = deployed.lineage[-1].metrics

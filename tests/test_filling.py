@@ -85,7 +85,9 @@ def test_until_refuses_what_it_cannot_do() -> None:
     for stamp, words in (("2023", "before all data"), ("soon", "be a time"), ("2024-10-27 02:30", "stands twice")):
         with pytest.raises(DataError, match=words):
             panel.until(stamp)
-    assert panel.until("2024-10-27 00:30+00:00").items[0].ds[-1] == pd.Timestamp("2024-10-27 00:00", tz="UTC")
+    stamps = panel.until("2024-10-27 00:30+00:00").items[0].ds
+    assert stamps is not None
+    assert stamps[-1] == pd.Timestamp("2024-10-27 00:00", tz="UTC")
     late = changed("b", 0, np.nan)
     with pytest.raises(DataError, match=r"'b'.*no value up to"):
         Panel.from_frame(late, fill="interpolate").until("2024-01-01 00:00")

@@ -12,7 +12,7 @@ import torch
 
 from tsdistill.data import Covariates
 from tsdistill.data.panel import Item, Panel
-from tsdistill.data.task import Task
+from tsdistill.data.task import Batch, Task
 from tsdistill.errors import ShapeError
 from tsdistill.evaluation import baselines, evaluate, forecasts
 from tsdistill.exporting import Deployed
@@ -35,7 +35,8 @@ class Recorder:
     digest = "recorder"
 
     def __init__(self, signature: Any) -> None:
-        self.signature, self.shown = signature, []
+        self.signature = signature
+        self.shown: list[Batch] = []
 
     def forecast(self, batch: Any) -> torch.Tensor:
         self.shown.append(batch)
@@ -53,8 +54,11 @@ def test_a_model_sees_covariates_as_the_windows_have_them() -> None:
     model = Recorder(task.signature)
     forecasts(model, task.test, task.signature)
     whole, shown = task.test.batch(torch.arange(len(task.test))), model.shown[0]
-    assert torch.equal(shown.future, whole.future)
-    assert torch.equal(shown.past, whole.past)
+    for rows, wanted in ((shown.future, whole.future), (shown.past, whole.past)):
+        assert rows is not None
+        assert wanted is not None
+        assert torch.equal(rows, wanted)
+    assert shown.future is not None
     assert shown.future.shape == (len(task.test), CONTEXT + HORIZON, 3)
 
 

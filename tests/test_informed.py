@@ -51,16 +51,16 @@ def driven(covariates: Covariates | None) -> Task:
 @pytest.mark.parametrize("config", INFORMED, ids=lambda config: config.kind)
 def test_what_covariates_tell_is_learnt(config: ModelConfig) -> None:
     training = Training(epochs=16, batch_size=23, learning_rate=1e-2, precision="float32", patience=None)
-    told = train(config, driven(Covariates(future=("plan",), past=("signal",))), training)
-    untold = train(config, driven(None), training)
-    errors = [model.lineage[-1].metrics["validation_mse"] for model in (told, untold)]
+    informed = train(config, driven(Covariates(future=("plan",), past=("signal",))), training)
+    plain = train(config, driven(None), training)
+    errors = [model.lineage[-1].metrics["validation_mse"] for model in (informed, plain)]
     assert errors[1] > 0.8  # nothing to know without them
     assert errors[0] < 0.5 * errors[1], errors
 
 
 def test_every_config_that_takes_covariates_is_tried_here() -> None:
     # Those that need a covariate look at that one only, and have tests of their own.
-    free = {MODELS.kind_of(config) for config in MODELS if config.takes and config().needs is None}
+    free = {MODELS.kind_of(config) for config in MODELS if config.takes and config().needs is None}  # type: ignore[call-arg]
     assert {config.kind for config in INFORMED} == free
 
 

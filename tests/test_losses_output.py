@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,11 +78,11 @@ def test_every_error_of_an_output_loss_equals_its_plain_version(error: Any, last
     loss = OutputLoss(alpha=0.3, error=error, delta=delta, last_step_weight=last)
     ours, theirs, truth = said(1), said(2), toy_batch().target
     found = float(value_of(loss, ours, theirs))
-    arrays = [each.double().numpy() for each in (ours.forecast, theirs.forecast, truth)]
-    wanted = oracles.blended(*arrays, 0.3, error, 0.7, last or 1.0)
+    student, teacher, target = (rows.double().numpy() for rows in (ours.forecast, theirs.forecast, truth))
+    wanted = oracles.blended(student, teacher, target, 0.3, error, 0.7, last or 1.0)
     if error == "squared":
         # Blending targets instead of errors leaves out what no student can change.
-        between = oracles.blended(arrays[1], arrays[2], arrays[2], 1.0, error, 0.7, last or 1.0)
+        between = oracles.blended(teacher, target, target, 1.0, error, 0.7, last or 1.0)
         wanted -= 0.3 * 0.7 * between
     assert found == pytest.approx(wanted, rel=1e-5)
 
@@ -163,13 +164,13 @@ def test_what_averages_out_within_a_scale_costs_nothing() -> None:
 
 def test_spectral_distances_equal_their_plain_versions() -> None:
     ours, theirs = said(1), said(2)
-    arrays = [each.forecast.double().numpy() for each in (ours, theirs)]
+    student, teacher = (side.forecast.double().numpy() for side in (ours, theirs))
     for temperature in (None, 0.5):
         found = float(value_of(SpectralLoss(temperature=temperature), ours, theirs))
-        assert found == pytest.approx(oracles.spectral_divergence(*arrays, temperature or 0.1), rel=1e-4)
+        assert found == pytest.approx(oracles.spectral_divergence(student, teacher, temperature or 0.1), rel=1e-4)
     for floor in (None, 0.3):
         found = float(value_of(SpectralLoss(measure="log", floor=floor), ours, theirs))
-        assert found == pytest.approx(oracles.log_spectral(*arrays, floor or 0.01), rel=1e-4)
+        assert found == pytest.approx(oracles.log_spectral(student, teacher, floor or 0.01), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", [SpectralLoss(), SpectralLoss(measure="log")], ids=str)
@@ -246,7 +247,8 @@ def test_a_temperatures_square_keeps_the_size_of_gradients() -> None:
 
 @pytest.mark.parametrize("loss", [*FORECASTS, QuantileLoss(), SoftLabelLoss()], ids=str)
 def test_output_terms_are_float32_inside_under_bfloat16(loss: Loss) -> None:
-    make = {"quantile": quantiles, "soft-label": bins}.get(loss.kind, said)
+    makers: dict[str, Callable[[int], Activations]] = {"quantile": quantiles, "soft-label": bins}
+    make = makers.get(loss.kind, said)
     found, wanted = under_autocast(loss, make(1), make(2))
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx(float(wanted), rel=1e-5)

@@ -33,8 +33,8 @@ def task() -> Task:
 @pytest.mark.parametrize("side", ["rougher", "both"])
 def test_roughness_equals_its_plain_version(measure: Any, side: Any) -> None:
     loss, ours, theirs = SmoothnessLoss(measure=measure, side=side), said(1), said(2)
-    arrays = [each.forecast.double().numpy() for each in (ours, theirs)]
-    wanted = oracles.smoothness(*arrays, loss.order, both=side == "both")
+    student, teacher = (side.forecast.double().numpy() for side in (ours, theirs))
+    wanted = oracles.smoothness(student, teacher, loss.order, both=side == "both")
     assert float(value_of(loss, ours, theirs)) == pytest.approx(wanted, rel=1e-5)
 
 
@@ -58,9 +58,9 @@ def test_a_second_difference_lets_slopes_be_and_a_total_variation_does_not() -> 
 @pytest.mark.parametrize(("length", "share"), [(3, 0.5), (5, 0.3), (11, 1.0), (7, 0.0)])
 def test_a_decomposition_equals_its_plain_version(length: int, share: float) -> None:
     ours, theirs = said(1), said(2)
-    arrays = [each.forecast.double().numpy() for each in (ours, theirs)]
+    student, teacher = (side.forecast.double().numpy() for side in (ours, theirs))
     found = float(value_of(DecompositionLoss(trend=length, share=share), ours, theirs))
-    assert found == pytest.approx(oracles.decomposition(*arrays, length, share), rel=1e-5)
+    assert found == pytest.approx(oracles.decomposition(student, teacher, length, share), rel=1e-5)
 
 
 def test_a_level_is_all_trend() -> None:

@@ -35,7 +35,7 @@ def built(config: ModelConfig) -> Forecaster:
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model
 
 
@@ -106,16 +106,18 @@ def test_a_separable_block_equals_a_loop_over_tokens_and_filters() -> None:
     torch.nn.init.normal_(block.contract.weight, generator=torch.Generator().manual_seed(1))
     tokens = torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(0))
     slow = tokens.clone()
+    biases = [part.bias for part in (block.expand, block.depthwise, block.contract)]
+    expand, depthwise, contract = (bias.detach() for bias in biases if bias is not None)
     with torch.no_grad():
         for row in range(2):
-            inner = (block.expand.weight[:, :, 0] @ tokens[row] + block.expand.bias[:, None]).clamp(min=0)
+            inner = (block.expand.weight[:, :, 0] @ tokens[row] + expand[:, None]).clamp(min=0)
             for token in range(11):
-                filtered = block.depthwise.bias.clone()
+                filtered = depthwise.clone()
                 for tap in range(3):
                     seen = token - (2 - tap) * 2
                     if seen >= 0:
                         filtered += block.depthwise.weight[:, 0, tap] * inner[:, seen]
-                slow[row, :, token] += block.contract.weight[:, :, 0] @ filtered.clamp(min=0) + block.contract.bias
+                slow[row, :, token] += block.contract.weight[:, :, 0] @ filtered.clamp(min=0) + contract
         assert torch.allclose(block(tokens), slow, atol=1e-5)
         block.train().dropout.share = 0.0
         assert torch.allclose(block(tokens), slow, atol=1e-5)

@@ -61,7 +61,7 @@ def test_a_channel_embedding_tells_channels_apart() -> None:
     same = torch.randn(1, 47, 1).expand(1, 47, 3)
     with torch.no_grad():
         assert torch.allclose(model(same)[..., 0], model(same)[..., 2], atol=1e-5)
-        model.channel.weight[0, 1] += 1.0
+        model.get_parameter("channel.weight")[0, 1] += 1.0
         assert not torch.allclose(model(same)[..., 0], model(same)[..., 2], atol=1e-3)
 
 
@@ -81,9 +81,9 @@ def test_a_linear_model_is_the_ridge_of_scikit_learn() -> None:
     task = toy_task()
     found = Statistics.of(task.train)
     batch = task.train.batch(torch.arange(len(task.train)))
-    x, y = (part.transpose(1, 2).double() for part in (batch.context, batch.target))
-    centre = x.mean(-1, keepdim=True)
-    x, y = (x - centre).flatten(0, 1).numpy(), (y - centre).flatten(0, 1).numpy()
+    context, target = (rows.transpose(1, 2).double() for rows in (batch.context, batch.target))
+    centre = context.mean(-1, keepdim=True)
+    x, y = ((rows - centre).flatten(0, 1).numpy() for rows in (context, target))
     for penalty in (1e-3, 1e-1):
         chosen = choose(found, found, (penalty,), (0.0,))
         plain = Ridge(alpha=penalty * float(found.gram.trace()) / 47, fit_intercept=False).fit(x, y)

@@ -64,6 +64,8 @@ def test_one_place_says_what_is_significant() -> None:
     places = [
         str(path.relative_to(PACKAGE))
         for path in sorted(PACKAGE.rglob("*.py"))
-        if re.search(r"^(SIGNIFICANT|SIGNIFICANCE|LEVEL|ALPHA)\w* = 0\.05$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if re.search(
+            r"^(SIGNIFICANT|SIGNIFICANCE|LEVEL|ALPHA)\w* = 0\.05$", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
     ]
     assert places == ["evaluation/significance.py"]
