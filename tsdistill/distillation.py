@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 
 from tsdistill.data.task import Task
-from tsdistill.errors import ConfigError, OrderError, UnsupportedError, must
+from tsdistill.errors import ConfigError, OrderError, UnsupportedError, check_type, must, optional_path
 from tsdistill.evaluation.scores import score
 from tsdistill.evaluation.significance import SIGNIFICANT, compare_losses
 from tsdistill.exporting import refuse_deployed
-from tsdistill.losses import Loss, OutputLoss
+from tsdistill.losses import Loss, OutputLoss, check_losses_type
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
@@ -32,8 +32,8 @@ def distill(
     balance: Literal["fixed", "start"] = "fixed",
     control: bool = True,
     keep: Literal["student", "better"] = "student",
-    cache: Path | None = None,
-    checkpoint: Path | None = None,
+    cache: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Forecaster:
     """Train a student on a teacher's forecasts and on the truth; the teacher is left as it is.
@@ -68,7 +68,7 @@ def distill(
         ShapeError: the teacher forecasts other channels or another horizon than the task's, or is a forecaster that was
             trained on another scale (see `td.teachers.RescaledTeacher`).
         UnsupportedError: a loss that this teacher or this student cannot serve.
-        ConfigError: `keep` asks for the better of two where there is no control.
+        ConfigError: an argument of another type, or `keep` asks for the better of two where there is no control.
         OrderError: an exported or quantized model was given where a trainable one is needed.
         DivergenceError: loss or gradient became infinite or NaN.
 
@@ -85,10 +85,16 @@ def distill(
     Chen et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NeurIPS 2017, section 3.3.
     Differs from the source: forecasts are not classes, so that squared errors take the place of cross-entropies.
     """
-    training = training or Training()
+    training = Training() if training is None else training
     _check_keep(keep, control)
     refuse_deployed(student, "distill")
     refuse_deployed(teacher, "distill")
+    check_type("student", student, (ModelConfig, Forecaster), "Pass a config, such as td.LSTMConfig(), or a forecaster")
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_losses_type(losses)
+    check_type("training", training, Training, "Pass td.Training(epochs=...)")
+    checkpoint = optional_path("checkpoint", checkpoint)
+    cache = optional_path("cache", cache)
     check_teacher(teacher, task)
     fresh = _start(student, task, training)
     if fresh.n_parameters == 0:

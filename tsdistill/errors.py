@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 FieldPath = tuple[str | int, ...]
 """Where a field stands in a spec: names of fields, and places in tuples from 0."""
+
+
+LONGEST_VALUE = 60
+"""Letters of a value of the wrong type that an error shows; of a longer one it names the type."""
 
 
 class Problem(NamedTuple):
@@ -89,6 +94,48 @@ def address_of(path: FieldPath) -> str:
 def must(name: str, rule: str, value: object, remedy: str) -> str:
     """The one sentence of house style: `name` must <rule>, got name=<value>. <remedy>."""
     return f"`{name}` must {rule}, got {name}={value!r}. {remedy.rstrip('.')}."
+
+
+def check_type(
+    name: str, value: object, kinds: type | tuple[type, ...], remedy: str, *, optional: bool = False
+) -> None:
+    """ConfigError when an argument of a verb is of another type than the verb works with.
+
+    Args:
+        name: Of the argument.
+        value: What was passed.
+        kinds: Its class, or several that will do.
+        remedy: What to pass.
+        optional: Whether None will do, too.
+
+    Example:
+        >>> check_type("epochs", "many", int, "Pass a number")
+        Traceback (most recent call last):
+        tsdistill.errors.ConfigError: `epochs` must be an int, got epochs='many'. Pass a number.
+    """
+    if isinstance(value, kinds) or (optional and value is None):
+        return
+    names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+    rule = " or ".join(f"{article(name_)} {name_}" for name_ in names)
+    short = value is None or isinstance(value, bool | int | float | str | dict | list | tuple)
+    kind = type(value).__name__
+    written = f"{name}={value!r}" if short and len(repr(value)) <= LONGEST_VALUE else f"{article(kind)} {kind}"
+    raise ConfigError(f"`{name}` must be {rule}, got {written}. {remedy.rstrip('.')}.")
+
+
+def article(noun: str) -> str:
+    """'an' before a vowel, else 'a'."""
+    return "an" if noun[:1] in "AEIOaeio" else "a"
+
+
+def optional_path(name: str, value: str | Path | None) -> Path | None:
+    """A path argument of a verb, given as text or as a `Path`; None stays None.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    check_type(name, value, (str, Path), "Pass the path as text or as a pathlib.Path", optional=True)
+    return None if value is None else Path(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Signature, Task, Windows
-from tsdistill.errors import ArtifactError, ConfigError, ShapeError, UnsupportedError, must
+from tsdistill.errors import ArtifactError, ConfigError, ShapeError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import OutputLoss
-from tsdistill.models.base import Forecaster, versions
+from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.models.linear import Linear, LinearConfig
 from tsdistill.models.ridge import Statistics
 from tsdistill.spec import LineageStep, digest_of
@@ -78,16 +78,18 @@ def solve(
     Network", 2015, section 2, for the blend. Differs from the source: sums are taken part by part, the penalty is
     relative to the mean diagonal of X'X, and targets are forecasts, not classes.
     """
+    check_type("config", config, ModelConfig, "Pass td.LinearConfig()")
     if not isinstance(config, LinearConfig):
         raise UnsupportedError(
             must("config", "be a td.LinearConfig", type(config).__name__, "Train other models with td.train")
         )
     if isinstance(tasks, Task):
         raise ConfigError(must("tasks", "be several tasks", "one td.Task", "Write [task], or use td.train"))
+    check_type("tasks", tasks, Iterable, "Pass several td.Task, such as a list or a generator of them")
     loss = OutputLoss(alpha=alpha)
     if teacher is not None:
         refuse_deployed(teacher, "solve")
-    sums = _gathered(config, tasks, teacher, None if checkpoint is None else Path(checkpoint))
+    sums = _gathered(config, tasks, teacher, optional_path("checkpoint", checkpoint))
     if teacher is None:
         return _solved(config, sums, (0.0,), {})
     student = _solved(config, sums, loss.alphas or (0.0,), {"losses": str(loss), "teacher": teacher.digest})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tsdistill.deprecation import renamed_argument
+from tsdistill.errors import check_type
 from tsdistill.evaluation.forecasting import Model, Prediction, predictions_of, quantile_levels
 from tsdistill.metrics import Axis, Total, coverage, crossing_rate, mae, mse, naive_scale, wql
 
@@ -174,6 +175,9 @@ def score(
     Raises:
         ShapeError, ConfigError, DataError, UnsupportedError: As `evaluate`.
     """
+    from tsdistill.data.task import Task
+
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     windows = _chosen(task.windows(part), positions)
     by_window: list[tuple[Total, Total]] = []
     quantiles = []

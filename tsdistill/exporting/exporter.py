@@ -7,7 +7,7 @@ import copy
 import numpy as np
 
 from tsdistill.data.task import Task
-from tsdistill.errors import UnsupportedError
+from tsdistill.errors import UnsupportedError, check_type
 from tsdistill.exporting.deployed import Deployed, refuse_deployed
 from tsdistill.exporting.graph import graph_of, package_versions
 from tsdistill.exporting.parity import (
@@ -64,6 +64,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     """
     refuse_deployed(forecaster, "export")
     refuse_foreign(forecaster)
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)", optional=True)
     model = copy.deepcopy(forecaster).cpu().eval()
     inputs, source = parity_windows(forecaster.signature, task)
     step = LineageStep(

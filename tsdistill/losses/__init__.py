@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from tsdistill.losses.attention import AttentionLoss
-from tsdistill.losses.base import LOSSES, AnyLoss, BoundLoss, BoundSum, Example, Loss, LossSum, WeightSchedule
+from tsdistill.losses.base import (
+    LOSSES,
+    AnyLoss,
+    BoundLoss,
+    BoundSum,
+    Example,
+    Loss,
+    LossSum,
+    WeightSchedule,
+    check_losses_type,
+)
 from tsdistill.losses.distribution import QuantileLoss, SoftLabelLoss
 from tsdistill.losses.feature import FeatureLoss
 from tsdistill.losses.output import OutputLoss
@@ -45,5 +55,6 @@ __all__ = [
     "SpectralLoss",
     "TemporalLoss",
     "WeightSchedule",
+    "check_losses_type",
     "register",
 ]

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tsdistill.data.task import Batch
-from tsdistill.errors import ConfigError, must
+from tsdistill.errors import ConfigError, check_type, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 from tsdistill.spec import Family, Member, Spec, Tuned
@@ -169,6 +169,21 @@ AnyLoss = Annotated[Loss, LOSSES]
 """The type of a field that holds any loss; `kind` says which."""
 
 
+def check_losses_type(losses: object) -> None:
+    """ConfigError when `losses` is no sequence of losses.
+
+    Example:
+        >>> from tsdistill.losses import OutputLoss
+        >>> check_losses_type(OutputLoss())
+        Traceback (most recent call last):
+        tsdistill.errors.ConfigError: `losses` must be a list or a tuple, got an OutputLoss. Write [td.OutputLoss()].
+    """
+    check_type("losses", losses, (list, tuple), "Write [td.OutputLoss()]")
+    assert isinstance(losses, list | tuple)  # checked above
+    for place, loss in enumerate(losses):
+        check_type(f"losses[{place}]", loss, Loss, "Pass losses, such as td.OutputLoss() or td.FeatureLoss(weight=0.1)")
+
+
 class LossSum:
     """Several weighted losses, bound and computed as one.
 
@@ -179,6 +194,7 @@ class LossSum:
     """
 
     def __init__(self, terms: Sequence[Loss]) -> None:
+        check_losses_type(terms)
         if not terms:
             raise ConfigError("`losses` must hold at least one loss, got losses=[]. Add td.OutputLoss().")
         self.terms = tuple(terms)

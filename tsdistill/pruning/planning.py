@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsdistill.data.task import Task
-from tsdistill.errors import UnsupportedError
-from tsdistill.exporting import refuse_deployed
+from tsdistill.errors import UnsupportedError, check_type
+from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.ranking import UnitRanking, groups_of, notes_of
@@ -116,7 +116,10 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
         (16, 8, 544)
     """
     refuse_deployed(forecaster, "prune")
-    pruning = pruning or Pruning()
+    refuse_foreign(forecaster)
+    pruning = Pruning() if pruning is None else pruning
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_type("pruning", pruning, Pruning, "Pass td.Pruning(ratio=...)")
     ranks = UnitRanking(forecaster, groups_of(forecaster, pruning), pruning, Evidence(forecaster, task))
     if pruning.max_error_increase is not None:
         raise UnsupportedError(

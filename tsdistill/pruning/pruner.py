@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tsdistill.data.task import Task
-from tsdistill.errors import ConfigError, UnsupportedError, must
+from tsdistill.errors import ConfigError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster, versions
 from tsdistill.pruning.evidence import Evidence, error_of
@@ -38,8 +38,8 @@ def prune(
     pruning: Pruning | None = None,
     *,
     teacher: Teacher | None = None,
-    cache: Path | None = None,
-    checkpoint: Path | None = None,
+    cache: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Forecaster:
     """Remove the least worthy units of every width group; the result is an ordinary, smaller forecaster.
@@ -63,7 +63,7 @@ def prune(
 
     Raises:
         OrderError: the model was already exported or quantized.
-        ConfigError: a teacher is given though the spec recovers from the unpruned self.
+        ConfigError: an argument of another type, or a teacher is given though the spec recovers from the unpruned self.
         UnsupportedError: the architecture has nothing that can be removed (linear, seasonal naive), a name fits no
             group, a criterion cannot rank one, or a target is out of reach.
         DivergenceError: recovery met an infinite or NaN loss.
@@ -78,7 +78,11 @@ def prune(
     """
     refuse_deployed(forecaster, "prune")
     refuse_foreign(forecaster)
-    pruning = pruning or Pruning()
+    pruning = Pruning() if pruning is None else pruning
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_type("pruning", pruning, Pruning, "Pass td.Pruning(ratio=...)")
+    checkpoint = optional_path("checkpoint", checkpoint)
+    cache = optional_path("cache", cache)
     if teacher is not None:
         refuse_deployed(teacher, "prune")
         check_teacher(teacher, task)

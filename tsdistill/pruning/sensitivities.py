@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tsdistill.data.task import Task
-from tsdistill.errors import ConfigError, must
-from tsdistill.exporting import refuse_deployed
+from tsdistill.errors import ConfigError, check_type, must
+from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.ranking import UnitRanking, groups_of
@@ -109,7 +109,10 @@ def pruning_sensitivity(
         ['block1.hidden', 'block2.hidden']
     """
     refuse_deployed(forecaster, "prune")
-    pruning = pruning or Pruning()
+    refuse_foreign(forecaster)
+    pruning = Pruning() if pruning is None else pruning
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_type("pruning", pruning, Pruning, "Pass td.Pruning(ratio=...)")
     if not ratios or not all(0 <= ratio < 1 for ratio in ratios):
         raise ConfigError(must("ratios", "be shares from 0 to below 1", ratios, "Leave it out for 10 % to 90 %"))
     evidence = Evidence(forecaster, task)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from tsdistill.artifacts import save
 from tsdistill.data import Task
 from tsdistill.distillation import distill
+from tsdistill.errors import check_type
 from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
 from tsdistill.files import write_atomic
@@ -90,6 +91,7 @@ def run(
         >>> result = td.run(td.Recipe.from_file("recipe.toml"), "out")    # doctest: +SKIP
         >>> print(result.report)                                          # doctest: +SKIP
     """
+    check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)")
     workspace = Workspace(out, cache=cache, say=say)
     with workspace.locked():
         write_atomic(workspace.folder / "recipe.toml", from_anywhere(recipe).to_toml())

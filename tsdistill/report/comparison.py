@@ -9,7 +9,7 @@ import numpy as np
 
 from tsdistill.data.split import PARTS
 from tsdistill.deprecation import renamed_argument
-from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, listed, must, nearest
+from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, check_type, listed, must, nearest
 from tsdistill.evaluation import (
     METHODS,
     Method,
@@ -98,6 +98,10 @@ def compare(
         >>> [(row.name, row.runtime) for row in report.rows][:2]
         [('teacher', 'torch fp32'), ('teacher', 'onnx fp32')]
     """
+    from tsdistill.data.task import Task
+
+    check_type("models", models, Mapping, 'Pass models by name: {"teacher": teacher, ...}')
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     models, remarks = unwrapped(models)
     _check(models, task, part, reference, baselines, n_baseline_windows)
     foreign = {name: model for name, model in models.items() if is_foreign(model)}

@@ -14,7 +14,7 @@ import torch
 from optuna.trial import BaseTrial
 
 from tsdistill.data import Split, Task, datasets
-from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, listed, must
+from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, check_type, listed, must
 from tsdistill.evaluation import evaluate
 from tsdistill.exporting import Deployed
 from tsdistill.models import Forecaster
@@ -43,6 +43,9 @@ class TrialObjective:
     ) -> None:
         if max_size_bytes is not None and (not isinstance(max_size_bytes, int) or max_size_bytes < 1):
             raise ConfigError(must("max_size_bytes", "be a number of bytes above 0", max_size_bytes, "Leave it out"))
+        check_type("space", space, Space, "Pass td.search.Space()")
+        check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+        check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)", optional=True)
         self.space, self.teacher, self.task, self.max_size_bytes = space, teacher, task, max_size_bytes
         self.recipe = recipe_of(teacher, task) if recipe is None else recipe
         _check_recipe(self.recipe, teacher, task)

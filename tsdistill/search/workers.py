@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from tsdistill import errors
 from tsdistill.data import Panel, Task
-from tsdistill.errors import ConfigError, TsdistillError, must
+from tsdistill.errors import ConfigError, TsdistillError, check_type, must
 from tsdistill.files import Busy, lock, write_atomic
 from tsdistill.progress import open_bar
 from tsdistill.recipe import Recipe, Workspace, from_anywhere, make_teacher
@@ -127,7 +127,10 @@ def run(
     for setting, value in (("n_trials", n_trials), ("workers", workers)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(must(setting, "be a whole number above 0", value, "Give another one"))
-    space, folder = space or Space(), Path(out)
+    check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)")
+    space = Space() if space is None else space
+    check_type("space", space, Space, "Pass td.search.Space()")
+    folder = Path(out)
     space.check(recipe)
     workspace = Workspace(folder, say=say)
     storage = storage or f"journal:{folder / 'study.log'}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Windows
-from tsdistill.errors import ArtifactError
+from tsdistill.errors import ArtifactError, optional_path
 from tsdistill.files import AtomicWriter, lock
 from tsdistill.models.activations import Activations
 from tsdistill.progress import open_bar
@@ -50,10 +50,13 @@ class CachedTeacher:
     """
 
     teacher: Teacher
-    folder: Path | None = None
+    folder: str | Path | None = None
     max_bytes: int = MAX_BYTES
     progress: bool | None = None
     device: torch.device | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", optional_path("folder", self.folder))
 
     @property
     def digest(self) -> str:

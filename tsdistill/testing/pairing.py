@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Batch, Task
-from tsdistill.errors import TsdistillError, UnsupportedError
+from tsdistill.errors import TsdistillError, UnsupportedError, check_type
 from tsdistill.exporting import refuse_deployed
-from tsdistill.losses import BoundLoss, Loss
+from tsdistill.losses import BoundLoss, Loss, check_losses_type
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
@@ -59,7 +59,7 @@ def check_losses(
     task: Task,
     *,
     training: Training | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> tuple[CheckedTerm, ...]:
     """Show that every term of a distillation works for a student, a teacher and a task, before hours are spent on it.
 
@@ -100,9 +100,13 @@ def check_losses(
         >>> [(each.term, each.n_parameters) for each in found][1]
         ('0.1 * MSE(projector(student.hidden), norm(teacher.hidden))', 42)
     """
-    training = training or Training()
+    training = Training() if training is None else training
     refuse_deployed(student, "distill")
     refuse_deployed(teacher, "distill")
+    check_type("student", student, (ModelConfig, Forecaster), "Pass a config, such as td.LSTMConfig(), or a forecaster")
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_losses_type(losses)
+    check_type("training", training, Training, "Pass td.Training(epochs=...)")
     check_teacher(teacher, task)
     model = student.build(task.signature, training.seed) if isinstance(student, ModelConfig) else copy.deepcopy(student)
     if model.n_parameters == 0:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Task, Windows
-from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError
+from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, check_type, optional_path
 from tsdistill.models.base import Forecaster, ModelConfig, versions
 from tsdistill.progress import open_bar
 from tsdistill.spec import LineageStep, digest_of
@@ -31,7 +31,7 @@ def train(
     task: Task,
     training: Training | None = None,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> Forecaster:
     """Train a forecaster on a task's training part; validation picks the epoch whose weights are kept.
@@ -51,7 +51,8 @@ def train(
         The trained forecaster, in evaluation mode.
 
     Raises:
-        ConfigError: the architecture does not fit the task (a patch longer than the context, say).
+        ConfigError: an argument of another type, or an architecture that does not fit the task (a patch longer than the
+            context, say).
         DivergenceError: loss or gradient became infinite or NaN.
         ArtifactError: the checkpoint is damaged or of another run.
 
@@ -62,13 +63,15 @@ def train(
         >>> teacher.lineage[-1].metrics["steps"]
         2
     """
-    training = training or Training()
+    training = Training() if training is None else training
     if not isinstance(config, ModelConfig):
         kind = OrderError if hasattr(config, "onnx") else ConfigError
         raise kind(
             f"`train` must get the config of a new model, such as td.LSTMConfig(), got a {type(config).__name__}. "
             "Train before you export or quantize: swap the lines. td.distill goes on from a trained forecaster."
         )
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_type("training", training, Training, "Pass td.Training(epochs=...)")
     model = config.build(task.signature, training.seed)
     found = fit(model, task, training, TruthObjective(), checkpoint=checkpoint, progress=progress)
     step = LineageStep(
@@ -88,7 +91,7 @@ def fit(
     training: Training,
     objective: Objective,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place on any objective and leave it with its best weights; returns what to record.
@@ -99,6 +102,11 @@ def fit(
     Started by `torchrun`, every process takes its share of each batch, and all return the same model as one process
     would, up to rounding and dropout; only the first one shows progress and writes files.
     """
+    check_type("model", model, Forecaster, "Build one: config.build(task.signature)")
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    check_type("training", training, Training, "Pass td.Training(epochs=...)")
+    check_type("objective", objective, Objective, "Pass an Objective, such as TruthObjective()")
+    checkpoint = optional_path("checkpoint", checkpoint)
     _check_fits(model, task)
     windows, n_steps = task.train, training.n_steps(len(task.train))
     objective.bind(model, windows)
