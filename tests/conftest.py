@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.retraining import RetrainRuns
 
 VARIABLE = "TSDISTILL_TEST_POSTGRES"
 
@@ -42,3 +48,18 @@ def postgres_url() -> Iterator[str]:
     with engine.connect() as connection:
         connection.execute(sqlalchemy.text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def after(tmp_path_factory: pytest.TempPathFactory) -> RetrainRuns:
+    """A store after five jobs in a row, for all tests that only look at it."""
+    from tests import retraining
+
+    return retraining.run_jobs(tmp_path_factory.mktemp("retrain"))
+
+
+@pytest.fixture
+def copy(after: RetrainRuns, tmp_path: Path) -> Path:
+    """The folder after those runs, to be changed."""
+    shutil.copytree(after.folder / "store", tmp_path / "store", symlinks=True)
+    return tmp_path

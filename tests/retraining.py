@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from tsdistill import runtime
+from tsdistill.distillation import distill
 from tsdistill.losses import OutputLoss
 from tsdistill.models import LinearConfig, MLPConfig
 from tsdistill.recipe import Recipe, Source, StudentSpec, TaskSpec, TeacherSpec
-from tsdistill.retrain import Job
+from tsdistill.retrain import Gate, Job, Verdict, run_job
 from tsdistill.training import Training
+
+PIPELINE = importlib.import_module("tsdistill.recipe.pipeline")  # the package shows the function of this name
 
 CONTEXT, HORIZON, JUDGE, VALIDATION, N_ROWS = 29, 7, 53, 59, 397
 FIRST, SECOND = "2024-01-15 07:00", "2024-01-16 11:00"
@@ -50,3 +60,51 @@ def job(folder: Path, **changes: Any) -> Job:
     )
     values = {"store": str(folder / "store"), "judge": JUDGE, "validation": VALIDATION, "report": False, **changes}
     return Job(data=data, recipe=recipe, **values)
+
+
+class RetrainRuns(NamedTuple):
+    """A folder with data and a store, and what five jobs in a row decided."""
+
+    folder: Path
+    spoilt_first: Verdict
+    first: Verdict
+    spoilt_second: Verdict
+    second: Verdict
+    again: Verdict
+    backwards: Verdict
+
+
+def run_jobs(folder: Path) -> RetrainRuns:
+    """The jobs in a row, in a new folder."""
+    write_csv(folder / "fresh.csv")
+    good, spoilt = job(folder), job(folder, student=SPOILT)
+    with without_controls():
+        return RetrainRuns(
+            folder,
+            run_job(spoilt, as_of=FIRST),
+            run_job(good, as_of=FIRST),
+            run_job(spoilt, as_of=SECOND),
+            # Fresh data of a day moves a ridge regression by next to nothing: any model not clearly worse may pass.
+            run_job(good.replace(gate=Gate(margin=0.5)), as_of=SECOND),
+            run_job(good, as_of=SECOND),
+            run_job(good, as_of=FIRST),
+        )
+
+
+@contextlib.contextmanager
+def without_controls() -> Iterator[None]:
+    """A student without a teacher beside each one would only cost time here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PIPELINE, "distill", functools.partial(distill, control=False))
+        yield
+
+
+def same_job(after: RetrainRuns, place: Path, **changes: Any) -> Job:
+    """The good job with another store; its finished stages are kept there."""
+    return job(after.folder, store=str(place / "store"), **changes)
+
+
+def served_digest(store: Path) -> str:
+    """Digest of the served model, which forecasts."""
+    assert runtime.load(store / "current").predict(np.full((1, 29, 2), 5.0)).shape == (1, 7, 2)
+    return os.readlink(store / ".live/current").split("-")[-1]

@@ -35,8 +35,8 @@ def panel(*rows: int, zone: str | None = None, stamped: bool = True, seed: int =
     return Panel(tuple(items), COLUMNS, "h")
 
 
-def task(*rows: int, covariates: Covariates | None = KNOWN, **how: Any) -> Task:
-    return Task(panel(*rows), context=CONTEXT, horizon=HORIZON, covariates=covariates, **how)
+def task(*rows: int, covariates: Covariates | None = KNOWN, **options: Any) -> Task:
+    return Task(panel(*rows), context=CONTEXT, horizon=HORIZON, covariates=covariates, **options)
 
 
 def every(windows: Windows) -> Any:

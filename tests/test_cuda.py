@@ -85,9 +85,9 @@ def test_teachers_inside_of_others_are_asked_there(monkeypatch: pytest.MonkeyPat
     for kind in {type(each) for each in members}:
         asked = kind.activations
 
-        def watched(self: Forecaster, context: torch.Tensor, *rest: Any, asked: Any = asked, **how: Any) -> Any:
+        def watched(self: Forecaster, context: torch.Tensor, *rest: Any, asked: Any = asked, **options: Any) -> Any:
             places.append(context.device.type)
-            return asked(self, context, *rest, **how)
+            return asked(self, context, *rest, **options)
 
         monkeypatch.setattr(kind, "activations", watched)
     said = []

@@ -51,8 +51,8 @@ def panel_of(*values: np.ndarray, stamps: bool = True, starts: tuple[str, ...] =
     return Panel(tuple(items), channels=CHANNELS, frequency="h")
 
 
-def task_of(*values: np.ndarray, context: int = CONTEXT, **how: bool) -> Task:
-    return Task(panel_of(*values, **how), context=context, horizon=HORIZON)  # type: ignore[arg-type]
+def task_of(*values: np.ndarray, context: int = CONTEXT, **options: bool) -> Task:
+    return Task(panel_of(*values, **options), context=context, horizon=HORIZON)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -276,15 +276,15 @@ def test_a_teacher_with_the_wrong_horizon_is_refused(task: Task) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("options", "words"),
     [
         ({"part": "tset"}, "`part` must be one of train, validation, test"),
         ({"batch_size": 0}, "`batch_size` must be"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong(task: Task, ridge: Forecaster, how: dict[str, object], words: str) -> None:
+def test_a_wrong_call_says_what_is_wrong(task: Task, ridge: Forecaster, options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        evaluate(ridge, task, **how)  # type: ignore[arg-type]
+        evaluate(ridge, task, **options)  # type: ignore[arg-type]
     assert words in str(caught.value)
 
 
@@ -377,17 +377,17 @@ def test_one_thread_while_measuring_and_as_before_afterwards(fails: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("options", "words"),
     [
         ({"n_runs": 0}, ["`n_runs` must be at least 1"]),
         ({"rebuilds": 0}, ["`rebuilds` must be at least 1"]),
         ({"warmup": -1, "max_seconds": 0.0}, ["2 problems", "`warmup`", "`max_seconds` must be above 0"]),
     ],
 )
-def test_wrong_measuring_is_refused(how: dict[str, float], words: list[str]) -> None:
+def test_wrong_measuring_is_refused(options: dict[str, float], words: list[str]) -> None:
     measure: Callable[..., object] = measure_latency
     with pytest.raises(ConfigError) as caught:
-        measure({"it": lambda: None}, **how)
+        measure({"it": lambda: None}, **options)
     for word in words:
         assert word in str(caught.value)
 

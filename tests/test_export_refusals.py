@@ -53,8 +53,8 @@ def test_what_is_no_forecaster_is_to_be_distilled_first(name: str) -> None:
 def reading(change: Callable[[Tensor], Tensor]) -> Forecaster:
     """A forecaster that does something more to its forecast."""
 
-    def activations(self: MLP, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-        inside = MLP.activations(self, context, *covariates, **how)
+    def activations(self: MLP, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+        inside = MLP.activations(self, context, *covariates, **options)
         return replace(inside, forecast=change(inside.forecast))
 
     made: Forecaster = type("Odd", (MLP,), {"activations": activations})(MLPConfig(width=5, depth=1), task().signature)

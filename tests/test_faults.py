@@ -46,13 +46,13 @@ BINNED_CONFIG = LSTM_CONFIG.replace(head=BinnedHead(n_bins=13))
 TST_CONFIG = PatchTSTConfig(depth=1, width=6, heads=2, patch=7)
 
 
-def peeks_at_its_batch(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+def peeks_at_its_batch(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     return replace(inside, forecast=inside.forecast + context.mean())
 
 
-def swaps_axes(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+def swaps_axes(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     return replace(inside, forecast=inside.forecast.transpose(1, 2))
 
 
@@ -64,25 +64,25 @@ def reads_the_start(self: Forecaster, context: Tensor) -> Tensor:
     return context[:, : self.context].transpose(1, 2)
 
 
-def crosses(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+def crosses(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     assert inside.distribution is not None
     return replace(inside, distribution=inside.distribution.flip(-1))
 
 
-def says_the_lowest(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+def says_the_lowest(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     assert inside.distribution is not None
     return replace(inside, forecast=inside.distribution[..., 0])
 
 
-def says_no_mean(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+def says_no_mean(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     return replace(inside, forecast=inside.forecast + 0.01)
 
 
-def unnormalised_attention(self: Forecaster, context: Tensor, *covariates: Tensor | None, **how: Any) -> Activations:
-    inside = PatchTST.activations(self, context, *covariates, **how)  # type: ignore[arg-type]
+def unnormalised_attention(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = PatchTST.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     return replace(inside, attention=None if inside.attention is None else tuple(2 * each for each in inside.attention))
 
 
@@ -90,18 +90,18 @@ MLP_CONFIG = MLPConfig(width=5, depth=1)
 BOTH = ("future", "past")
 
 
-def ignores_the_past(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **how: Any) -> Activations:
-    return MLP.activations(self, context, future, torch.zeros_like(past), **how)  # type: ignore[arg-type]
+def ignores_the_past(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
+    return MLP.activations(self, context, future, torch.zeros_like(past), **options)  # type: ignore[arg-type]
 
 
-def ignores_the_horizon(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **how: Any) -> Activations:
+def ignores_the_horizon(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
     known = torch.cat([future[:, : -self.horizon], torch.zeros_like(future[:, -self.horizon :])], dim=1)
-    return MLP.activations(self, context, known, past, **how)  # type: ignore[arg-type]
+    return MLP.activations(self, context, known, past, **options)  # type: ignore[arg-type]
 
 
-def averages_covariates(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **how: Any) -> Activations:
+def averages_covariates(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
     shared = future.mean(dim=0, keepdim=True).expand_as(future)
-    return MLP.activations(self, context, shared, past, **how)  # type: ignore[arg-type]
+    return MLP.activations(self, context, shared, past, **options)  # type: ignore[arg-type]
 
 
 def reads_old_covariates(self: Forecaster, future: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:

@@ -194,9 +194,9 @@ def test_a_sparse_forecaster_forecasts_each_phase_from_its_own_past() -> None:
 
 
 def test_a_sparse_forecaster_is_as_small_as_its_paper_says() -> None:
-    def built(context: int, horizon: int, **how: Any) -> int:
+    def built(context: int, horizon: int, **options: Any) -> int:
         signature = Signature(context=context, horizon=horizon, channels=("a",), mean=(0.0,), scale=(1.0,))
-        return SparseTSFConfig(**how).build(signature).n_parameters
+        return SparseTSFConfig(**options).build(signature).n_parameters
 
     assert built(720, 720, period=24) == 925
     assert built(720, 96, period=24) == 145
@@ -227,12 +227,12 @@ def test_what_is_no_plain_linear_layer_is_exported_too(config: ModelConfig) -> N
     assert export(shaken(config)).parity["max_difference"] < 1e-4
 
 
-def daily(calendar: tuple[Any, ...] = ("time-of-day",), hours: int = 499, **how: Any) -> Task:
+def daily(calendar: tuple[Any, ...] = ("time-of-day",), hours: int = 499, **options: Any) -> Task:
     """The toy panel with stamps from a Tuesday, 5 o'clock, and the calendar as covariates."""
     values = toy_panel(n_rows=hours).items[0].values
     stamps = pd.date_range("2024-01-02T05", periods=hours, freq="h")
     panel = Panel((Item("toy", stamps, values),), channels=("load", "wind", "price"), frequency="h")
-    return Task(panel, context=47, horizon=11, covariates=Covariates(calendar=calendar), **how)
+    return Task(panel, context=47, horizon=11, covariates=Covariates(calendar=calendar), **options)
 
 
 @pytest.mark.parametrize(("clock", "n_steps", "first"), [("time-of-day", 24, 5), ("time-of-week", 168, 29)])

@@ -85,9 +85,9 @@ def test_only_a_mixing_lstm_lets_channels_tell_of_each_other() -> None:
         assert [float(each) > 1e-4 for each in change] == [mixing, True, mixing]
 
 
-@pytest.mark.parametrize("how", [{"bidirectional": True}, {"mixing": True}], ids=lambda how: next(iter(how)))
-def test_both_kinds_are_exported_and_made_int8(how: dict[str, bool]) -> None:
-    model = shaken(LSTMConfig(widths=(5, 3), patch=11, **how))
+@pytest.mark.parametrize("options", [{"bidirectional": True}, {"mixing": True}], ids=lambda options: next(iter(options)))
+def test_both_kinds_are_exported_and_made_int8(options: dict[str, bool]) -> None:
+    model = shaken(LSTMConfig(widths=(5, 3), patch=11, **options))
     task = toy_task()
     exported = export(model, task)
     assert exported.parity["max_difference"] < 1e-4

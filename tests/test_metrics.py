@@ -23,13 +23,13 @@ TRAINING, QUANTILES = draw(53, CHANNELS, seed=3), draw(WINDOWS, STEPS, CHANNELS,
 MASK = np.random.default_rng(5).random(TARGET.shape) < 0.6
 
 METRICS: dict[str, Callable[..., Total]] = {
-    "mse": lambda rows, **how: mse(FORECAST[rows], TARGET[rows], **how),
-    "mae": lambda rows, **how: mae(FORECAST[rows], TARGET[rows], **how),
-    "smape": lambda rows, **how: smape(FORECAST[rows], TARGET[rows], **how),
-    "mase": lambda rows, **how: mase(FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5), **how),
-    "rmsse": lambda rows, **how: rmsse(FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5, squared=True), **how),
-    "wql": lambda rows, **how: wql(QUANTILES[rows], TARGET[rows], LEVELS, **how),
-    "coverage": lambda rows, **how: coverage(FORECAST[rows], FORECAST[rows] + 3, TARGET[rows], **how),
+    "mse": lambda rows, **options: mse(FORECAST[rows], TARGET[rows], **options),
+    "mae": lambda rows, **options: mae(FORECAST[rows], TARGET[rows], **options),
+    "smape": lambda rows, **options: smape(FORECAST[rows], TARGET[rows], **options),
+    "mase": lambda rows, **options: mase(FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5), **options),
+    "rmsse": lambda rows, **options: rmsse(FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5, squared=True), **options),
+    "wql": lambda rows, **options: wql(QUANTILES[rows], TARGET[rows], LEVELS, **options),
+    "coverage": lambda rows, **options: coverage(FORECAST[rows], FORECAST[rows] + 3, TARGET[rows], **options),
 }
 ORACLES = {
     "mse": lambda: oracles.mse(FORECAST, TARGET),

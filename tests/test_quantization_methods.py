@@ -34,9 +34,9 @@ from tsdistill.quantization import (
     quantize,
     register,
 )
+from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.judging import table
 from tsdistill.quantization.layers import float_layers
-from tsdistill.quantization.source import Source
 from tsdistill.quantization.weight_only import weight_only_graph
 from tsdistill.recipe import Recipe, default_recipe, read_recipe
 from tsdistill.training import Training
@@ -113,7 +113,7 @@ def test_training_imitates_the_bits_and_layers_of_the_form(spec: Quantization) -
 
 @pytest.mark.parametrize("spec", [QAT(), Auto()], ids=name)
 def test_what_makes_forms_of_other_methods_has_no_graph_of_its_own(spec: Quantization) -> None:
-    source = Source(exported("mlp"), task())
+    source = FloatGraph(exported("mlp"), task())
     with pytest.raises(UnsupportedError, match=f"got method='{spec.method}'"):
         spec.graph(source)
     with pytest.raises(UnsupportedError, match=f"got method='{spec.method}'"):
@@ -212,7 +212,7 @@ class Coarse(Quantization):
     def precision(self) -> str:
         return "int8-weights"
 
-    def graph(self, source: Source) -> bytes:
+    def graph(self, source: FloatGraph) -> bytes:
         return weight_only_graph(source.graph, weight_bits=8, keep_float=self.keep_float)
 
 

@@ -17,11 +17,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tests import deployables, matrix
-from tests.deployables import CHANNELS, HORIZON, KINDS, contexts, exported, forecaster, hourly, int8, task
+from tests.deployables import HORIZON, KINDS, contexts, exported, forecaster, hourly, int8, task
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import save
 from tsdistill.cli import app
-from tsdistill.errors import ArtifactError, ConfigError, DataError, ShapeError
+from tsdistill.errors import ArtifactError, ConfigError
 from tsdistill.exporting import Deployed
 from tsdistill.formats import check_onnx
 from tsdistill.inputs import CHUNK, predict_raw
@@ -145,169 +145,8 @@ def test_threads_share_a_predictor(shelf: Path) -> None:
 X = contexts(5)
 
 
-def spoilt(value: float) -> np.ndarray:
-    x = contexts(5).astype(np.float64)
-    x[3, 2, 1] = x[0, 1, 1] = value
-    return x
-
-
-@pytest.mark.parametrize(
-    ("x", "error", "words"),
-    [
-        (X[..., :2], ShapeError, r"\(\[batch,\] 29 or more, 3\), got \(5, 29, 2\).*load, pressure, wind"),
-        (X[:, 1:], ShapeError, r"got \(5, 28, 3\)"),
-        (X[0, :, 0], ShapeError, r"got \(29,\)"),
-        (X[None], ShapeError, r"got \(1, 5, 29, 3\)"),
-        (np.float32(3), ShapeError, r"got \(\)"),
-        ([[1.0], [1.0, 2.0]], ShapeError, "must be an array of shape"),
-        (spoilt(np.nan), DataError, r"got 2 that are not, in the channels pressure \(2\)"),
-        (spoilt(-np.inf), DataError, "pressure"),
-        (spoilt(1e39), DataError, "must hold finite numbers"),
-        (X.astype(complex), DataError, "real numbers, got x='complex128'"),
-        (X.astype(str), DataError, "real numbers"),
-        (X > 0, DataError, "real numbers, got x='bool'"),
-        (None, DataError, "real numbers, got x='object'"),
-    ],
-)
-def test_arrays_that_cannot_be_forecast(x: Any, error: type[Exception], words: str) -> None:
-    for model in (exported("linear"), forecaster("linear")):
-        with pytest.raises(error, match=words):
-            model.predict(x)
-
-
-def wide(n_rows: int = 37) -> pd.DataFrame:
-    return hourly(n_rows)
-
-
-def test_a_wide_frame_gives_the_steps_after_its_last_stamp() -> None:
-    frame = wide()
-    forecast = exported("linear").predict(frame)
-    assert isinstance(forecast, pd.DataFrame)
-    expected = pd.date_range(frame.index[-1] + pd.Timedelta("1h"), periods=HORIZON, freq="h", name="ds")
-    pd.testing.assert_index_equal(forecast.index, expected, check_freq=False)
-    assert list(forecast.columns) == list(CHANNELS)
-    np.testing.assert_array_equal(forecast.to_numpy(), exported("linear").predict(frame.to_numpy()))
-
-
-@pytest.mark.parametrize("name", ["ds", "measured_at"])
-def test_stamps_may_be_a_column(name: str) -> None:
-    frame = wide().rename_axis(index=name)
-    forecast = exported("linear").predict(frame.reset_index())
-    assert list(forecast.columns) == [name, *CHANNELS]
-    pd.testing.assert_frame_equal(forecast.set_index(name), exported("linear").predict(frame))
-
-
-def test_the_order_of_columns_does_not_matter() -> None:
-    frame = wide()
-    turned = frame[["wind", "load", "pressure"]]
-    pd.testing.assert_frame_equal(exported("linear").predict(turned), exported("linear").predict(frame))
-
-
-def test_text_stamps_are_read() -> None:
-    frame = wide().reset_index()
-    text = frame.assign(ds=frame["ds"].astype(str))
-    pd.testing.assert_frame_equal(exported("linear").predict(text), exported("linear").predict(frame))
-
-
-@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
-def test_time_zones_are_kept_also_where_clocks_change(zone: str) -> None:
-    # In Berlin clocks go back in the night to the 27th, among the steps to come: an hour stands there twice.
-    stamps = pd.date_range("2013-10-25", periods=47 + HORIZON, freq="h", tz=zone, name="ds")
-    frame = pd.DataFrame(hourly(47).to_numpy(), index=stamps[:47], columns=list(CHANNELS))
-    forecast = exported("linear").predict(frame)
-    assert str(forecast.index.tz) == zone
-    assert list(forecast.index) == list(stamps[47:])
-    assert forecast.index.tz_localize(None).has_duplicates == (zone == "Europe/Berlin")
-
-
-def test_rows_without_stamps_are_numbered_on() -> None:
-    plain = wide(37).reset_index(drop=True)
-    assert list(exported("linear").predict(plain).index) == list(range(37, 37 + HORIZON))
-    every_other = plain.set_axis(pd.RangeIndex(10, 10 + 2 * 37, 2))
-    assert list(exported("linear").predict(every_other).index) == list(range(84, 84 + 2 * HORIZON, 2))
-    assert list(exported("linear").predict(plain.sample(frac=1, random_state=0)).index) == list(range(37, 44))
-
-
-def test_a_long_frame_gives_one_forecast_per_item() -> None:
-    items = {"b": hourly(31, seed=1), "a": hourly(37, seed=2)}
-    parts = [frame.reset_index().assign(unique_id=name) for name, frame in items.items()]
-    mixed = pd.concat(parts).sort_values("ds", kind="stable")
-    forecast = exported("linear").predict(mixed)
-    assert list(forecast.columns) == ["unique_id", "ds", *CHANNELS]
-    assert list(forecast["unique_id"].unique()) == ["b", "a"]
-    assert list(forecast.index) == list(range(2 * HORIZON))
-    for name, frame in items.items():
-        one = forecast[forecast["unique_id"] == name].drop(columns="unique_id").reset_index(drop=True)
-        pd.testing.assert_frame_equal(one, exported("linear").predict(frame.reset_index()), rtol=1e-5)
-
-
-def test_without_a_frequency_the_frames_own_step_goes_on() -> None:
-    model = exported("linear")
-    predictor = Predictor(model.onnx, model.signature.replace(frequency=None))
-    every_day = wide().set_axis(pd.date_range("2013-01-01", periods=37, freq="D"))
-    assert predictor.predict(every_day).index[0] == pd.Timestamp("2013-02-07")
-    with pytest.raises(DataError, match="must step by"):
-        predictor.predict(every_day.drop(every_day.index[20]))
-
-
-def test_torch_and_runtime_agree_on_frames() -> None:
-    frame = wide().reset_index()
-    pd.testing.assert_frame_equal(
-        forecaster("mlp").predict(frame), exported("mlp").predict(frame), rtol=1e-5, atol=1e-4
-    )
-
-
 def gap(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(frame.index[20])
-
-
-@pytest.mark.parametrize(
-    ("frame", "error", "words"),
-    [
-        (wide().drop(columns="wind"), DataError, "column 'wind' is missing"),
-        (
-            wide().rename(columns={"wind": "wnid"}),
-            DataError,
-            r"2 problems[\s\S]*'wind' is missing. Did you mean `wnid`",
-        ),
-        (wide().assign(extra=1.0), DataError, "column 'extra' is unknown.*Drop it"),
-        (wide().assign(load="much"), DataError, "column 'load' must hold numbers"),
-        (wide()[["load", "load", "pressure", "wind"]], DataError, "column 'load' stands in the frame twice"),
-        (wide(28), ShapeError, "at least context = 29 steps, got 28"),
-        (wide().replace({"load": {wide()["load"].iloc[-3]: np.nan}}), DataError, r"In x: .*load \(1\)"),
-        (gap(wide()), DataError, r"must step by h, sorted and without gaps.* is 2013-01-01 19:00"),
-        (wide().iloc[::-1], DataError, "must step by h, sorted"),
-        (wide().set_axis(pd.date_range("2013", periods=37, freq="D")), DataError, "must step by h"),
-        (wide().reset_index().assign(ds=range(37)), DataError, "`ds` must hold time stamps in x, got ds='int64'"),
-        (wide().reset_index().assign(ds="noon"), DataError, "`ds` must hold time stamps"),
-        (
-            wide().reset_index().assign(at=pd.Timestamp("2013")).rename(columns={"ds": "t"}),
-            DataError,
-            "2 columns of st",
-        ),
-        (wide().set_axis(pd.period_range("2013", periods=37, freq="h")), DataError, r"\.to_timestamp\(\)"),
-        (wide().assign(unique_id=[None] * 7 + ["a"] * 30), DataError, "`unique_id` must name an item in every row"),
-        (wide().assign(unique_id=["a"] * 7 + ["b"] * 30), DataError, "got 7 in item 'a'"),
-        (wide().iloc[:0].assign(unique_id=[]), DataError, "at least one item"),
-        (wide().assign(load=pd.NA).astype({"load": "Float64"}), DataError, r"load \(29\)"),
-    ],
-)
-def test_frames_that_cannot_be_forecast(frame: pd.DataFrame, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        exported("linear").predict(frame)
-
-
-def test_a_frame_of_another_library_is_refused() -> None:
-    class Table:
-        columns = CHANNELS
-
-    with pytest.raises(DataError, match=r"a pandas frame, got x='Table'.*to_pandas"):
-        exported("linear").predict(Table())  # type: ignore[arg-type]
-
-
-def test_gaps_before_the_context_do_not_matter() -> None:
-    frame = hourly(60)
-    assert len(exported("linear").predict(gap(frame))) == HORIZON
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "2"])
@@ -423,9 +262,6 @@ def test_the_walk_through_a_graph_knows_every_way_to_a_tensor() -> None:
     assert (numbers["external_data"], numbers["data_location"], onnx.TensorProto.EXTERNAL) == (13, 14, 1)
 
 
-# ------------------------------------------------------------------------------------------- rolling through a history
-
-
 @pytest.mark.parametrize("rolling", [1, 5, 29, 500])
 def test_rolling_forecasts_are_those_of_each_past_moment(shelf: Path, rolling: int) -> None:
     predictor, history = load(shelf / "linear"), hourly(3 * CHUNK + 1).to_numpy()
@@ -434,63 +270,3 @@ def test_rolling_forecasts_are_those_of_each_past_moment(shelf: Path, rolling: i
     assert forecast.shape == (len(ends), HORIZON, 3)
     for end, one in list(zip(ends, forecast, strict=True))[:: max(len(ends) // 7, 1)]:
         assert deployables.in_deviations(one - predictor.predict(history[:end])) < 2e-5
-
-
-def test_a_rolled_frame_names_each_cutoff_and_never_looks_beyond_it() -> None:
-    frame = hourly(61)
-    forecast = exported("linear").predict(frame, rolling=11)
-    assert list(forecast.columns) == ["cutoff", *CHANNELS]
-    assert list(forecast["cutoff"].unique()) == [frame.index[row] for row in (38, 49, 60)]
-    for cutoff, part in forecast.groupby("cutoff"):
-        known = exported("linear").predict(frame.loc[:cutoff])
-        pd.testing.assert_frame_equal(part.drop(columns="cutoff"), known, rtol=1e-4, check_freq=False)
-    spoilt_later = frame.copy()
-    spoilt_later.iloc[50:] = 1e6
-    again = exported("linear").predict(spoilt_later, rolling=11)
-    pd.testing.assert_frame_equal(again.iloc[: 2 * HORIZON], forecast.iloc[: 2 * HORIZON], rtol=1e-4)
-
-
-def test_rolling_goes_item_by_item() -> None:
-    items = {"b": hourly(45, seed=1), "a": hourly(37, seed=2)}
-    mixed = pd.concat([frame.reset_index().assign(unique_id=name) for name, frame in items.items()])
-    forecast = exported("linear").predict(mixed, rolling=7)
-    assert list(forecast.columns) == ["unique_id", "ds", "cutoff", *CHANNELS]
-    assert forecast.groupby("unique_id", sort=False)["cutoff"].nunique().to_dict() == {"b": 3, "a": 2}
-    assert (forecast["ds"] > forecast["cutoff"]).all()
-
-
-def test_rows_without_stamps_roll_as_well() -> None:
-    forecast = exported("linear").predict(hourly(31).reset_index(drop=True), rolling=1)
-    assert forecast["cutoff"].unique().tolist() == [28, 29, 30]
-    assert forecast.index.tolist() == [*range(29, 36), *range(30, 37), *range(31, 38)]
-
-
-def test_a_long_history_is_cut_into_windows_a_piece_at_a_time() -> None:
-    history = np.zeros((20_011, 3), np.float32)
-    largest = []
-
-    def run(context: np.ndarray) -> np.ndarray:
-        largest.append(context.nbytes)
-        return context[:, :HORIZON]
-
-    assert predict_raw(history, task().signature, run, rolling=1).shape == (19_983, HORIZON, 3)
-    assert max(largest) == CHUNK * 29 * 3 * 4
-
-
-@pytest.mark.parametrize(
-    ("x", "rolling", "error", "words"),
-    [
-        (X[0], 0, ConfigError, "`rolling` must be a whole number of at least 1, or None, got rolling=0"),
-        (X[0], True, ConfigError, "`rolling` must be"),
-        (X[0], 2.0, ConfigError, "`rolling` must be"),
-        (X, 3, ShapeError, r"one history \(time, channel\)"),
-        (X[0, :28], 3, ShapeError, r"29 or more, 3\), got \(28, 3\)"),
-        (np.concatenate([np.full((5, 3), np.nan), X[0]]), 3, DataError, "got 15 that are not"),
-        (hourly(28), 3, ShapeError, "at least context = 29 steps, got 28"),
-        (hourly(60).drop(hourly(60).index[20]), 3, DataError, "the last 59 stamps of x must step by h"),
-    ],
-)
-def test_what_cannot_be_rolled_through(x: Any, rolling: Any, error: type[Exception], words: str) -> None:
-    for model in (exported("linear"), forecaster("linear")):
-        with pytest.raises(error, match=words):
-            model.predict(x, rolling=rolling)

@@ -19,7 +19,8 @@ import pytest
 from optuna.trial import TrialState
 
 import tsdistill as td
-from tests.test_search import GUIDE, PASSWORD, SMALL, toy_recipe
+from tests.test_search import GUIDE, SMALL, toy_recipe
+from tests.test_search_storage import PASSWORD
 from tsdistill.models import MODELS
 from tsdistill.recipe import Recipe
 from tsdistill.search import Space, create_study, run
