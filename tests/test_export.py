@@ -78,7 +78,7 @@ def test_exporting_again_gives_the_same_bytes_and_leaves_the_forecaster_as_it_wa
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["patchtst", "lstm"])
 def test_another_process_exports_the_same_bytes(kind: str) -> None:
-    code = f"import deployables; print(deployables.exported({kind!r}).digest, deployables.int8({kind!r}).digest)"
+    code = f"from tests.deployables import exported, int8; print(exported({kind!r}).digest, int8({kind!r}).digest)"
     environment = {"PYTHONHASHSEED": "17", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=120

@@ -81,7 +81,9 @@ def says_no_mean(self: Forecaster, context: Tensor, *covariates: Tensor | None, 
     return replace(inside, forecast=inside.forecast + 0.01)
 
 
-def unnormalised_attention(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+def unnormalised_attention(
+    self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any
+) -> Activations:
     inside = PatchTST.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
     return replace(inside, attention=None if inside.attention is None else tuple(2 * each for each in inside.attention))
 

@@ -85,7 +85,9 @@ def test_only_a_mixing_lstm_lets_channels_tell_of_each_other() -> None:
         assert [float(each) > 1e-4 for each in change] == [mixing, True, mixing]
 
 
-@pytest.mark.parametrize("options", [{"bidirectional": True}, {"mixing": True}], ids=lambda options: next(iter(options)))
+@pytest.mark.parametrize(
+    "options", [{"bidirectional": True}, {"mixing": True}], ids=lambda options: next(iter(options))
+)
 def test_both_kinds_are_exported_and_made_int8(options: dict[str, bool]) -> None:
     model = shaken(LSTMConfig(widths=(5, 3), patch=11, **options))
     task = toy_task()

@@ -27,7 +27,9 @@ METRICS: dict[str, Callable[..., Total]] = {
     "mae": lambda rows, **options: mae(FORECAST[rows], TARGET[rows], **options),
     "smape": lambda rows, **options: smape(FORECAST[rows], TARGET[rows], **options),
     "mase": lambda rows, **options: mase(FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5), **options),
-    "rmsse": lambda rows, **options: rmsse(FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5, squared=True), **options),
+    "rmsse": lambda rows, **options: rmsse(
+        FORECAST[rows], TARGET[rows], naive_scale(TRAINING, 5, squared=True), **options
+    ),
     "wql": lambda rows, **options: wql(QUANTILES[rows], TARGET[rows], LEVELS, **options),
     "coverage": lambda rows, **options: coverage(FORECAST[rows], FORECAST[rows] + 3, TARGET[rows], **options),
 }

@@ -18,7 +18,7 @@ import torch
 from tsdistill import manifest as manifests
 from tsdistill import runtime
 from tsdistill.data.task import Signature
-from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed
+from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed, nearest
 from tsdistill.exporting import Deployed
 from tsdistill.files import flush_folder, write_new
 from tsdistill.formats import parse_json
@@ -113,8 +113,9 @@ def load(folder: str | Path) -> Forecaster | Deployed:
     kind = manifest.config.get(MODELS.tag)
     if kind not in MODELS:
         raise ArtifactError(
-            f"{folder} holds a model of kind {kind!r}, which is not registered in this process. Import the module that "
-            "registers it (td.models.register) and load it again, or update tsdistill."
+            f"{folder} holds a model of kind {kind!r}, which is not registered in this process: another version of "
+            "tsdistill wrote it, or the module that registers it (td.models.register) has to be imported first. "
+            f"{nearest(str(kind), MODELS.kinds)}"
         )
     try:
         config = MODELS.read(manifest.config)
