@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], list[str]]]
     "target twice": (wide, {"target": ["a", "a"]}, ["name each column once"]),
     "unknown time": (lambda: wide().rename(columns={"ds": "date"}), {"time": "dat"}, ["time='dat'", "`date`?"]),
     "unknown id": (wide, {"id": "unique"}, ["`id` must name a column", "id='unique'"]),
-    "missing id": (lambda: long().assign(unique_id=["s0"] * 35 + [None]), {}, ["no identifier in row 35"]),
+    "missing id": (lambda: long().assign(unique_id=["s0"] * 35 + [None]), {}, ["no identifier in row 35"]),  # type: ignore[list-item]
     "ids that read alike": (
         lambda: wide().assign(unique_id=pd.Series([1] * 30 + ["1"] * 23, dtype=object)),
         {},
@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_refused_in_clear_words(case: str) -> None:
 def test_one_error_lists_every_problem() -> None:
     df = wide()
     df["ds"] = df["ds"].astype(object)
-    df.loc[3, "ds"], df.loc[5, "ds"], df.loc[9, "ds"] = None, "never", df.loc[8, "ds"]
+    df.loc[3, "ds"], df.loc[5, "ds"], df.loc[9, "ds"] = None, "never", df.loc[8, "ds"]  # type: ignore[assignment, index]
     df["b"] = df["b"].astype(object)
     df.loc[11, "a"], df.loc[13, "a"], df.loc[17, "b"] = np.inf, np.nan, "x"
     with pytest.raises(DataError) as caught:
@@ -164,7 +164,7 @@ def test_a_wide_frame_is_one_item_with_every_column_a_channel() -> None:
     assert panel.split == Split.rows(30, 10, 13)
     assert panel.notes == {}
     np.testing.assert_array_equal(panel.items[0].values, df[["a", "b", "c"]].to_numpy())
-    pd.testing.assert_index_equal(panel.items[0].ds, pd.DatetimeIndex(df["ds"]), check_names=False)
+    pd.testing.assert_index_equal(panel.items[0].ds, pd.DatetimeIndex(df["ds"]), check_names=False)  # type: ignore[arg-type]
 
 
 def test_targets_choose_and_order_channels() -> None:

@@ -45,7 +45,7 @@ def inner(model: Forecaster, evidence: Evidence) -> np.ndarray:
         for batch in evidence.train.batches(1):
             x, _, _ = model.norm(batch.context.transpose(1, 2))
             state = model.embed(x) + model.channel.weight  # type: ignore[union-attr]
-            rows.append(functional.gelu(block.expand(block.norm(state)))[0])  # type: ignore[union-attr, operator]
+            rows.append(functional.gelu(block.expand(block.norm(state)))[0])  # type: ignore[operator]
     return torch.cat(rows).double().numpy()
 
 
@@ -60,8 +60,8 @@ def test_norms_of_weights(name: str, task: Task) -> None:
     for rows in slices:
         found = [(np.abs(rows[unit]) ** power).sum() for unit in range(7)]
         expected += np.array(found) / np.mean(found)
-    found = CRITERIA.read(name).score(model, group, Evidence(model, task))
-    assert np.allclose(found.numpy(), expected ** (1 / power))
+    found = CRITERIA.read(name).score(model, group, Evidence(model, task))  # type: ignore[assignment]
+    assert np.allclose(found.numpy(), expected ** (1 / power))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.kind)

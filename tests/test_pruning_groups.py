@@ -87,7 +87,7 @@ def test_a_recurrent_layer_goes_and_the_next_reads_what_it_read() -> None:
     rows = model.embed(model.patches(x)).flatten(0, 1)  # type: ignore[operator]
     whole = rebuild(model, {"layers": [1, 2]})
     for depth in (1, 2):
-        rows = model.layers[depth](rows)[0]  # type: ignore[index]
+        rows = model.layers[depth](rows)[0]  # type: ignore[operator, index]
     raw = model.last(rows[:, -1]).unflatten(0, (-1, 3))  # type: ignore[operator]
     assert torch.allclose(whole(toy_batch().context), (raw * spread + centre).transpose(1, 2), atol=1e-6)
 

@@ -151,7 +151,7 @@ def test_curves_are_errors_of_cut_models(task: Task) -> None:
 
 def test_a_page_of_curves_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     errors = {"<b>one</b>": (0.502, 0.5051, 0.504), "two": (0.503, 0.6, 40.0)}
-    found = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")
+    found = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")  # type: ignore[arg-type]
     page = plot_sensitivity(found, tmp_path / "new" / "page.html", title="<i>mine</i>").read_text()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page

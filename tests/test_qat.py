@@ -63,7 +63,7 @@ def shaken(config: ModelConfig, size: float = 0.3) -> Forecaster:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += size * torch.randn(parameter.shape, generator=generator)
+            parameter += size * torch.randn(parameter.shape, generator=generator)  # type: ignore[misc]
     return model.eval()
 
 
@@ -169,7 +169,7 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
     )
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))  # type: ignore[misc]
     form = Static(weight_bits=8) if kind == "tcn" else Dynamic(weight_bits=8)
     batch = toy_batch()
     gradients = []
@@ -255,7 +255,7 @@ def test_paths_may_be_text(tmp_path: Path) -> None:
     model.control = copy.deepcopy(model)
     spec = QAT(training=QUICK.replace(max_steps=2), require_gain=False, max_error_increase=9.0)
     paths = {"cache": str(tmp_path / "cache"), "checkpoint": str(tmp_path / "run.safetensors")}
-    deployed = quantize(model, task, spec, teacher=train(LinearConfig(), task), progress=False, **paths)  # type: ignore[arg-type]
+    deployed = quantize(model, task, spec, teacher=train(LinearConfig(), task), progress=False, **paths)
     assert deployed.control is not None
     assert {path.name for path in tmp_path.iterdir()} >= {"cache", "run.safetensors", "control-run.safetensors"}
 
@@ -396,4 +396,4 @@ def test_the_shell_trains_too(tmp_path: Path) -> None:
     assert json.loads(done.output)["chosen"] == "qat"
     step = load(tmp_path / "out").lineage[-1]
     assert step.spec["quantization"]["training"]["epochs"] == step.metrics["training"]["epochs"] == 1
-    assert step.spec["teacher"] == load(tmp_path / "model").digest  # type: ignore[union-attr]
+    assert step.spec["teacher"] == load(tmp_path / "model").digest

@@ -72,7 +72,7 @@ def test_crossing_is_measured_not_assumed(task: Task, model: Forecaster, monkeyp
 
     def crossed(self: Any, *inputs: Any, **how: Any) -> Any:
         said = real(self, *inputs, **how)
-        said.distribution[..., [0, 1]] = said.distribution[..., [1, 0]]
+        said.distribution[..., [0, 1]] = said.distribution[..., [1, 0]]  # type: ignore[index]
         return said
 
     monkeypatch.setattr(type(model), "activations", crossed)
@@ -146,7 +146,7 @@ def test_every_row_has_a_loss_and_rows_with_quantiles_the_rest(report: Report, t
     for name in COLUMNS:
         assert getattr(row, name) == pytest.approx(found[name], rel=1e-4), name
     for other in ("sure", "ridge", "seasonal naive"):
-        assert report.row(other).wql == pytest.approx(report.row(other).mae_raw * row_size(task), rel=1e-4)
+        assert report.row(other).wql == pytest.approx(report.row(other).mae_raw * row_size(task), rel=1e-4)  # type: ignore[operator]
         assert report.row(other).coverage is report.row(other).crossing_rate is None
 
 

@@ -203,11 +203,11 @@ def test_a_control_takes_the_form_of_the_chosen_one(
         return small[self.full.config.kind]
 
     monkeypatch.setattr(Forms, "deployed", deployed)
-    deployed = quantize(forecaster("linear"), task(), Quantization(method="auto"))
-    assert deployed.control is not None
-    assert (deployed.precision, deployed.control.precision) == (precision, precision)
-    assert deployed.control.onnx == (int8 if precision == "int8" else exported)("mlp").onnx
-    assert deployed.control.control is None
+    chosen = quantize(forecaster("linear"), task(), Quantization(method="auto"))
+    assert chosen.control is not None
+    assert (chosen.precision, chosen.control.precision) == (precision, precision)
+    assert chosen.control.onnx == (int8 if precision == "int8" else exported)("mlp").onnx
+    assert chosen.control.control is None
 
 
 def errors_by_precision(numbers: dict[str, float]) -> Any:
@@ -248,7 +248,7 @@ def test_int8_that_does_not_pay_is_refused_with_numbers(
 @pytest.mark.parametrize("method", ["dynamic", "auto"])
 def test_int8_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     measured_as(monkeypatch, {"fp32": (0.5, 1.0, 100), "dynamic": (0.509, 1.02, 30)})
-    chosen = quantize(forecaster("linear"), task(), Quantization(method=method))  # type: ignore[arg-type]
+    chosen = quantize(forecaster("linear"), task(), Quantization(method=method))
     rows = {row["name"]: row["refused"] for row in chosen.lineage[-1].metrics["candidates"]}
     assert chosen.precision == "int8"
     assert rows["dynamic"] == []

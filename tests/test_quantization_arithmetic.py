@@ -44,8 +44,8 @@ def kernels(x: Tensor, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     along = {} if grid.axis is None else {"axis": grid.axis}
     feeds = {"x": x.numpy(), "scale": grid.scale.numpy(), "zero": grid.zero_point.numpy().astype(dtype)}
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], **along),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], **along),
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], **along),  # type: ignore[arg-type]
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], **along),  # type: ignore[arg-type]
     ]
     q, y = run(nodes, feeds, {"q": kind, "y": TensorProto.FLOAT})
     return q, y
@@ -89,7 +89,7 @@ def test_dynamic_scales_equal_those_of_onnx_runtime(mean: float, spread: float) 
     x = normal(5, 11) * spread + mean
     node = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"])
     kinds = {"q": TensorProto.UINT8, "scale": TensorProto.FLOAT, "zero": TensorProto.UINT8}
-    q, scale, zero = run([node], {"x": x.numpy()}, kinds)
+    q, scale, zero = run([node], {"x": x.numpy()}, kinds)  # type: ignore[arg-type]
     grid = dynamic_grid(x)
     assert (float(grid.scale), float(grid.zero_point)) == (float(scale), float(zero))
     np.testing.assert_array_equal(grid.quantize(x).numpy(), q)
@@ -107,7 +107,7 @@ def test_fake_quantization_and_its_gradient_equal_those_of_torch() -> None:
     (expected * pull).sum().backward()
     assert torch.equal(found, expected)
     assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
-    assert 0 < int((ours.grad == 0).sum()) < 997
+    assert 0 < int((ours.grad == 0).sum()) < 997  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -54,7 +54,7 @@ def one_layer(operator: str, weight: np.ndarray, *shape: int) -> bytes:
         for name, dims in (("context", shape), ("forecast", (*shape[:-1], *sizes) if operator == "MatMul" else sizes))
     ]
     how = {"transB": 1} if operator == "Gemm" else {}
-    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **how)
+    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **how)  # type: ignore[arg-type]
     graph = helper.make_graph([node], "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return model.SerializeToString()

@@ -161,7 +161,7 @@ def test_fields_of_other_methods_are_refused_with_whose_they_are(values: dict[st
 def test_another_method_keeps_what_both_have_but_for_the_bits() -> None:
     spec = Dynamic(weight_bits=8, per_channel=False, isolate=True, max_error_increase=0.1, keep_float=("last",))
     static = spec.replace(method="static", calibration="mse")
-    assert static == Static(per_channel=False, max_error_increase=0.1, keep_float=("last",), calibration="mse")
+    assert static == Static(per_channel=False, max_error_increase=0.1, keep_float=("last",), calibration="mse")  # type: ignore[comparison-overlap]
     assert spec.replace(method="weight-only").bits == 8
     assert WeightOnly(weight_bits=4).replace(method="dynamic").bits == 7
     assert spec.replace(method="dynamic") == spec

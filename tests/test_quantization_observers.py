@@ -234,7 +234,7 @@ def windows(kind: str) -> dict[str, np.ndarray]:
 
 @functools.cache
 def ranges(kind: str, calibration: str) -> dict[str, tuple[Tensor, Tensor]]:
-    found = ranges_of(exported(kind).onnx, windows(kind), calibration)
+    found = ranges_of(exported(kind).onnx, windows(kind), calibration)  # type: ignore[arg-type]
     ends = {name: [torch.tensor(float(np.ravel(end)[0])) for end in each.range_value] for name, each in found.items()}
     return {name: (low, high) for name, (low, high) in ends.items()}
 

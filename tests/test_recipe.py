@@ -110,7 +110,7 @@ def test_a_recipe_names_covariates_scaler_and_short_items(tmp_path: Path) -> Non
 
 def test_a_seed_reaches_every_training() -> None:
     recipe = default_recipe().with_seed(7)
-    seeds = [recipe.teacher.training.seed, recipe.student.training.seed]
+    seeds = [recipe.teacher.training.seed, recipe.student.training.seed]  # type: ignore[attr-defined]
     assert recipe.pruning is not None
     assert recipe.pruning.recovery is not None
     assert [*seeds, recipe.pruning.recovery.seed] == [7, 7, 7]
@@ -130,7 +130,7 @@ def test_a_recipe_trains_for_the_quantized_form_with_its_teacher(tmp_path: Path)
     assert events(workspace.folder)[-1]["kept"] is True
     seeded = recipe.with_seed(7).quantization
     assert seeded is not None
-    assert seeded.training.seed == 7
+    assert seeded.training.seed == 7  # type: ignore[attr-defined]
 
 
 def test_a_run_leaves_models_report_and_artifact(finished: Run) -> None:
@@ -301,7 +301,7 @@ def test_a_recipe_asks_for_baselines(finished: Run, tmp_path: Path, monkeypatch:
     from tsdistill.recipe import pipeline
 
     folder, asked = Path(shutil.copytree(finished.folder, tmp_path / "copy")), []
-    monkeypatch.setattr(pipeline, "compare", lambda *_, baselines, **__: (asked.append(baselines), finished.report)[1])
+    monkeypatch.setattr(pipeline, "compare", lambda *_, baselines, **__: (asked.append(baselines), finished.report)[1])  # type: ignore[func-returns-value]
     again = finished.recipe.replace(baselines=("theta",))
     for _ in range(2):
         run_recipe(again, folder)

@@ -185,7 +185,7 @@ def test_what_has_not_changed_is_kept_and_what_has_is_not(
     assert after["rows"][0]["mse"] > before["rows"][0]["mse"]
 
     n_before = len(stages(folder / "out"))
-    df.loc[0, "load"] += 0.5
+    df["load"] += 0.5 * (df.index == 0)
     df.to_csv(folder / "forecasts.csv", index=False)
     shell(*command)
     assert [kept for _, kept in stages(folder / "out")[n_before:]] == [False] * 4
@@ -282,7 +282,7 @@ def test_a_saved_forecaster_of_other_rows_is_rescaled(data: Path) -> None:
         td.save(td.train(td.LinearConfig(), task), data / "old")
         assert isinstance(teacher_of(data, '[teacher]\nkind = "saved"\npath = "old"'), kind)
     with pytest.raises(ShapeError, match="RescaledTeacher"):
-        td.distill(td.load(data / "old"), td.LinearConfig(), task_of(data / "fresh.csv"), control=False)
+        td.distill(td.load(data / "old"), td.LinearConfig(), task_of(data / "fresh.csv"), control=False)  # type: ignore[arg-type]
     td.save(td.export(td.train(td.LinearConfig(), early), early), data / "deployed")
     with pytest.raises(OrderError, match="holds a deployed one"):
         teacher_of(data, '[teacher]\nkind = "saved"\npath = "deployed"')
@@ -353,7 +353,7 @@ def test_a_search_goes_by_the_table_and_not_by_another_one(data: Path, capsys: p
     best = read_recipe(data / "found" / "best.toml")
     assert best.paths["teacher.path"] == str(data / "forecasts.csv")
     df = pd.read_csv(data / "forecasts.csv")
-    df.loc[0, "load"] += 0.5
+    df["load"] += 0.5 * (df.index == 0)
     df.to_csv(data / "forecasts.csv", index=False)
     with pytest.raises(SystemExit):
         shell(*command, "--trials", 2)

@@ -95,8 +95,8 @@ def test_ratios_refer_to_the_torch_row_of_the_reference(report: Report) -> None:
     base = report.rows[0]
     assert (base.mse_ratio, base.size_ratio, base.speedup, base.p_value) == (1.0, 1.0, 1.0, None)
     for row in report.rows:
-        assert row.mse_ratio == pytest.approx(row.mse / base.mse)
-        assert row.size_ratio == pytest.approx(row.size_bytes / base.size_bytes)
+        assert row.mse_ratio == pytest.approx(row.mse / base.mse)  # type: ignore[operator]
+        assert row.size_ratio == pytest.approx(row.size_bytes / base.size_bytes)  # type: ignore[operator]
         assert row.latency_p50_ms is not None
         assert base.latency_p50_ms is not None
         assert row.speedup == pytest.approx(base.latency_p50_ms / row.latency_p50_ms)

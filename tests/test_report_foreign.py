@@ -52,7 +52,7 @@ def ridge(task: Task) -> Forecaster:
 @pytest.fixture(scope="module")
 def wrapped(task: Task, ridge: Forecaster) -> Any:
     """A module as another library would have it."""
-    return td.wrap(ridge.map, task, input_axes=("batch", "channel", "time"), output_axes=("batch", "channel", "time"))
+    return td.wrap(ridge.map, task, input_axes=("batch", "channel", "time"), output_axes=("batch", "channel", "time"))  # type: ignore[arg-type]
 
 
 class Constant:
@@ -66,7 +66,7 @@ class Constant:
 
 def test_a_foreign_teacher_is_scored_like_a_forecaster_and_has_no_cost(task: Task, ridge: Forecaster) -> None:
     models = {"teacher": from_function(lambda series, n_steps: series[-24:][:n_steps], task), "student": ridge}
-    report = td.compare(models, task, n_latency_runs=7)
+    report = td.compare(models, task, n_latency_runs=7)  # type: ignore[arg-type]
     teacher, student = report.row("teacher"), report.row("student")
     assert (teacher.runtime, teacher.role, teacher.kind) == ("foreign", "reference", "RefittedTeacher")
     naive = td.models.SeasonalNaiveConfig(period=24).build(task.signature)
@@ -124,7 +124,7 @@ def test_what_only_teaching_does_to_a_teacher_is_left_out(task: Task, ridge: For
         "rescaled": RescaledTeacher(foreign, task),
         "student": ridge,
     }
-    report = td.compare(models, task, latency=False)
+    report = td.compare(models, task, latency=False)  # type: ignore[arg-type]
     assert report.row("trusted").mse == pytest.approx(td.evaluate(wrapped, task, part="test")["mse"], rel=1e-4)
     assert "without the trust" in str(report.row("trusted").remark)
     assert report.row("rescaled").runtime == "onnx fp32"

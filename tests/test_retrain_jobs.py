@@ -34,6 +34,12 @@ from tsdistill.retrain import Job, Store, Verdict, run_job
 GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "retrain.md"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_controls() -> Iterator[None]:
+    with without_controls():
+        yield
+
+
 def written_job(folder: Path, text: str) -> Path:
     path = folder / "job.toml"
     path.write_text(text)
@@ -107,12 +113,6 @@ def test_paths_of_a_job_are_relative_to_its_file(tmp_path: Path, monkeypatch: py
         (None, {"data": Source(path="{csv}", time="when")}, ["must name a column of the frame, got time='when'"]),
     ],
 )
-@pytest.fixture(scope="module", autouse=True)
-def _no_controls() -> Iterator[None]:
-    with without_controls():
-        yield
-
-
 def test_data_that_cannot_be_used_ends_in_a_verdict_and_an_error(
     after: RetrainRuns, tmp_path: Path, as_of: str | None, changes: dict[str, Any], words: list[str]
 ) -> None:

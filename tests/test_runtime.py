@@ -91,7 +91,7 @@ def test_shapes_in_and_out(shelf: Path) -> None:
     predictor = load(shelf / "patchtst")
     x = contexts(5)
     forecast = predictor.predict(x)
-    assert (forecast.shape, forecast.dtype) == ((5, HORIZON, 3), np.float32)
+    assert (forecast.shape, forecast.dtype) == ((5, HORIZON, 3), np.float32)  # type: ignore[comparison-overlap]
     np.testing.assert_allclose(predictor.predict(x[2]), forecast[2], rtol=1e-5, atol=1e-5)
     assert predictor.predict(x[:0]).shape == (0, HORIZON, 3)
     longer = np.concatenate([np.full((5, 11, 3), np.nan, np.float32), x], axis=1)
@@ -250,11 +250,11 @@ def test_the_walk_through_a_graph_knows_every_way_to_a_tensor() -> None:
         "function": onnx.FunctionProto, "node": onnx.NodeProto, "attribute": onnx.AttributeProto,
         "sparse": onnx.SparseTensorProto, "tensor": onnx.TensorProto,
     }  # fmt: skip
-    ours = {message.DESCRIPTOR.name: name for name, message in names.items()}
+    ours = {message.DESCRIPTOR.name: name for name, message in names.items()}  # type: ignore[attr-defined]
     for name, message in names.items():
         fields = {
             field.number: ours[field.message_type.name]
-            for field in message.DESCRIPTOR.fields
+            for field in message.DESCRIPTOR.fields  # type: ignore[attr-defined]
             if field.message_type is not None and field.message_type.name in ours
         }
         assert formats._MESSAGES[name] == fields, name

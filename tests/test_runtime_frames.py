@@ -53,7 +53,7 @@ def test_a_wide_frame_gives_the_steps_after_its_last_stamp() -> None:
     forecast = exported("linear").predict(frame)
     assert isinstance(forecast, pd.DataFrame)
     expected = pd.date_range(frame.index[-1] + pd.Timedelta("1h"), periods=HORIZON, freq="h", name="ds")
-    pd.testing.assert_index_equal(forecast.index, expected, check_freq=False)
+    pd.testing.assert_index_equal(forecast.index, expected, check_freq=False)  # type: ignore[call-arg]
     assert list(forecast.columns) == list(CHANNELS)
     np.testing.assert_array_equal(forecast.to_numpy(), exported("linear").predict(frame.to_numpy()))
 
@@ -84,9 +84,9 @@ def test_time_zones_are_kept_also_where_clocks_change(zone: str) -> None:
     stamps = pd.date_range("2013-10-25", periods=47 + HORIZON, freq="h", tz=zone, name="ds")
     frame = pd.DataFrame(hourly(47).to_numpy(), index=stamps[:47], columns=list(CHANNELS))
     forecast = exported("linear").predict(frame)
-    assert str(forecast.index.tz) == zone
+    assert str(forecast.index.tz) == zone  # type: ignore[attr-defined]
     assert list(forecast.index) == list(stamps[47:])
-    assert forecast.index.tz_localize(None).has_duplicates == (zone == "Europe/Berlin")
+    assert forecast.index.tz_localize(None).has_duplicates == (zone == "Europe/Berlin")  # type: ignore[attr-defined]
 
 
 def test_rows_without_stamps_are_numbered_on() -> None:
@@ -151,10 +151,10 @@ def test_torch_and_runtime_agree_on_frames() -> None:
             "2 columns of st",
         ),
         (wide().set_axis(pd.period_range("2013", periods=37, freq="h")), DataError, r"\.to_timestamp\(\)"),
-        (wide().assign(unique_id=[None] * 7 + ["a"] * 30), DataError, "`unique_id` must name an item in every row"),
+        (wide().assign(unique_id=[None] * 7 + ["a"] * 30), DataError, "`unique_id` must name an item in every row"),  # type: ignore[arg-type]
         (wide().assign(unique_id=["a"] * 7 + ["b"] * 30), DataError, "got 7 in item 'a'"),
         (wide().iloc[:0].assign(unique_id=[]), DataError, "at least one item"),
-        (wide().assign(load=pd.NA).astype({"load": "Float64"}), DataError, r"load \(29\)"),
+        (wide().assign(load=pd.NA).astype({"load": "Float64"}), DataError, r"load \(29\)"),  # type: ignore[arg-type]
     ],
 )
 def test_frames_that_cannot_be_forecast(frame: pd.DataFrame, error: type[Exception], words: str) -> None:
@@ -167,7 +167,7 @@ def test_a_frame_of_another_library_is_refused() -> None:
         columns = CHANNELS
 
     with pytest.raises(DataError, match=r"a pandas frame, got x='Table'.*to_pandas"):
-        exported("linear").predict(Table())  # type: ignore[arg-type]
+        exported("linear").predict(Table())  # type: ignore[call-overload]
 
 
 def test_gaps_before_the_context_do_not_matter() -> None:

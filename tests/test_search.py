@@ -107,7 +107,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     for width, ratio in ((3, 0.5), (17, 0.0)):
         study.enqueue_trial({**ANY, "student.model.width": width, "pruning.ratio": ratio})
     optimize(study, SMALL, teacher, task, n_trials=2, recipe=recipe, max_size_bytes=budget, progress=False)
-    return Searched(recipe, task, teacher, study, budget, folder)
+    return Searched(recipe, task, teacher, study, budget, folder)  # type: ignore[arg-type]
 
 
 def test_a_trial_keeps_its_recipe_its_size_and_its_budget(searched: Searched) -> None:
@@ -115,7 +115,7 @@ def test_a_trial_keeps_its_recipe_its_size_and_its_budget(searched: Searched) ->
     for trial in (small, large):
         assert {"recipe", "size_bytes", "n_parameters", "precision", "seconds"} <= trial.user_attrs.keys()
         assert trial.constraints == {"size_bytes": trial.user_attrs["size_bytes"] - searched.budget}
-        assert Recipe.from_json(trial.user_attrs["recipe"]).student.model.width == trial.params["student.model.width"]
+        assert Recipe.from_json(trial.user_attrs["recipe"]).student.model.width == trial.params["student.model.width"]  # type: ignore[attr-defined]
     assert small.constraints["size_bytes"] <= 0 < large.constraints["size_bytes"]
     assert small.user_attrs["n_parameters"] < large.user_attrs["n_parameters"]
 
@@ -160,8 +160,8 @@ def test_a_fixed_trial_replays_to_the_same_recipe_and_value_whatever_the_test_pa
 
 def test_the_best_recipe_keeps_a_budget_and_says_what_the_smallest_takes(searched: Searched) -> None:
     small, large = searched.study.trials
-    better = min((small, large), key=lambda trial: trial.value)
-    assert best_recipe(searched.study).student.model.width == 3
+    better = min((small, large), key=lambda trial: trial.value)  # type: ignore[arg-type, return-value]
+    assert best_recipe(searched.study).student.model.width == 3  # type: ignore[attr-defined]
     assert best_recipe(searched.study, max_size_bytes=10**6) == Recipe.from_json(better.user_attrs["recipe"])
     with pytest.raises(td.errors.UnsupportedError) as caught:
         best_recipe(searched.study, max_size_bytes=5_000)
@@ -250,7 +250,7 @@ def test_a_recipe_is_found_for_a_panel_of_the_catalogue() -> None:
     found = objective(space, config.build(task.signature), task).recipe
     assert found.data == Source(dataset="nyc-weather")
     assert found.task == TaskSpec(context=48, horizon=12)
-    assert found.teacher.model == config
+    assert found.teacher.model == config  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------------------------------------- whole searches

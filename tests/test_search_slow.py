@@ -188,5 +188,5 @@ def test_a_search_over_every_architecture_has_no_failed_trial(tmp_path: Path) ->
     for recipe, n_trials in ((plain, 30), (clock, 8)):
         result = run(recipe, tmp_path / recipe.name, n_trials=n_trials, progress=False)
         assert result.counts == {"n_finished": n_trials, "n_failed": 0}
-        kinds |= set(Space().ranges(recipe)["student.model.kind"])  # type: ignore[arg-type]
+        kinds |= set(Space().ranges(recipe)["student.model.kind"])
     assert kinds == set(MODELS.kinds)

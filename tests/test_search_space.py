@@ -134,14 +134,14 @@ def test_the_default_space_draws_every_architecture(kind: str) -> None:
 def test_the_default_space_leaves_out_what_the_task_does_not_allow() -> None:
     recipe = default_recipe()
     kinds = Space().ranges(recipe)[KIND]
-    assert set(MODELS.kinds) - set(kinds) == {"cyclenet"}  # type: ignore[arg-type]
+    assert set(MODELS.kinds) - set(kinds) == {"cyclenet"}
     short = recipe.replace(task=TaskSpec(context=20, horizon=4))
     ranges = Space().ranges(short)
     assert ranges["student.model.lstm.patch"] == (12,)
     assert ranges["student.model.seasonal-naive.period"] == (1,)
     Space().check(short)
     clock = recipe.replace(task=recipe.task.replace(covariates=Covariates(calendar=("time-of-day",))))
-    assert set(Space().ranges(clock)[KIND]) == {"inverted-transformer", "mlp", "tsmixer", "cyclenet"}  # type: ignore[arg-type]
+    assert set(Space().ranges(clock)[KIND]) == {"inverted-transformer", "mlp", "tsmixer", "cyclenet"}
 
 
 @pytest.mark.parametrize("kind", LOSSES.kinds)
@@ -172,7 +172,7 @@ def test_a_search_keeps_what_the_recipe_says_of_its_student(setting: dict[str, A
     """The fault of version 0.1: a fresh model was built and three of its fields were copied."""
     (name, value), recipe = next(iter(setting.items())), base(model=LSTMConfig(**setting))
     space = Space()
-    for kind in Space().ranges(recipe)[KIND]:  # type: ignore[union-attr]
+    for kind in Space().ranges(recipe)[KIND]:
         model = space.propose(drawn(space, recipe, **{KIND: kind}), recipe).student.model
         assert getattr(model, name, value) == value, kind
         if name == "head":
@@ -255,7 +255,7 @@ def test_a_ratio_of_nothing_leaves_pruning_out_and_another_brings_it_in() -> Non
 
 def test_a_space_of_version_0_1_still_works_with_a_warning() -> None:
     with pytest.warns(DeprecationWarning, match="Spaces name addresses now"):
-        space = Space(
+        space = Space(  # type: ignore[call-arg]
             students=(LSTMSpace(width=Range(8, 64, log=True)), MLPSpace(depth=1), PatchTSTSpace(patch=12)),
             alpha=0.5,
             temporal=None,

@@ -13,7 +13,8 @@ import optuna
 import pytest
 
 import tsdistill as td
-from tests.test_search import draw, states
+from tests.test_search import states
+from tests.test_search_claims import draw
 from tsdistill.cli import main
 from tsdistill.search import (
     create_study,

@@ -138,9 +138,9 @@ def test_a_student_of_a_shorter_context_is_distilled_with_a_control_as_short(tas
 
 
 def test_what_is_no_size_is_the_students_own() -> None:
-    assert shrink(shaken(TST), TST.replace(width=5, dropout=0.3)).config.dropout == 0.3
+    assert shrink(shaken(TST), TST.replace(width=5, dropout=0.3)).config.dropout == 0.3  # type: ignore[attr-defined]
     tcn = shaken(TCNConfig(width=7, depth=3, hidden=5, patch=5))
-    assert shrink(tcn, TCNConfig(width=5, depth=2, hidden=3, patch=5)).config.dilations == (1, 4)
+    assert shrink(tcn, TCNConfig(width=5, depth=2, hidden=3, patch=5)).config.dilations == (1, 4)  # type: ignore[attr-defined]
 
 
 def wrong_dilations() -> Forecaster:
@@ -158,7 +158,7 @@ def wrong_dilations() -> Forecaster:
         (lambda: shrink(shaken(TST), feedforward=(7, 12, 13)), ["`feedforward[1]`", "teacher's 11"]),
         (lambda: shrink(shaken(TST), widht=5), ["`widht`", "Did you mean `width`"]),
         (lambda: shrink(shaken(TST), context=40), ["`context`", "47 less a multiple of 3, and at least 8"]),
-        (lambda: shrink(shaken(TST), context=23.0), ["`context`", "context=23.0"]),
+        (lambda: shrink(shaken(TST), context=23.0), ["`context`", "context=23.0"]),  # type: ignore[arg-type]
         (lambda: shrink(shaken(TST), TST, width=5), ["`config` must stand alone, without width"]),
         (lambda: shrink(shaken(TST), MLPConfig()), ["`config` must be a PatchTSTConfig", "MLPConfig"]),
         (lambda: shrink(shaken(LSTMConfig(widths=(5, 3), patch=11)), widths=(5,)), ["`widths[0]`", "teacher's 3"]),

@@ -103,7 +103,7 @@ def test_every_channel_has_the_share_that_it_deserves(task: td.Task) -> None:
 def test_a_control_comes_from_the_same_pass(task: td.Task, individual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     config, teacher = td.LinearConfig(individual=individual), td.train(td.LinearConfig(penalties=(1e-1,)), task)
     plain, passes, of = td.train(config, task), [], Statistics.of.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(Statistics, "of", classmethod(lambda *a, **k: passes.append(1) or of(*a, **k)))
+    monkeypatch.setattr(Statistics, "of", classmethod(lambda *a, **k: passes.append(1) or of(*a, **k)))  # type: ignore[func-returns-value]
     student = td.distill(teacher, config, task, losses=[td.OutputLoss(alpha=0.3)])
     assert len(passes) == 2  # training and validation windows, once each
     assert student.control is not None
@@ -132,7 +132,7 @@ def test_a_share_chosen_is_the_share_given(task: td.Task) -> None:
         chosen.lineage[-1].spec["losses"] == "MSE(student, alpha * teacher + (1 - alpha) * truth; alpha by validation)"
     )
     given = td.distill(Wise(), td.LinearConfig(), task, losses=[td.OutputLoss(alpha=alpha)], control=False)
-    assert torch.allclose(given.map.weight, chosen.map.weight, atol=1e-6)
+    assert torch.allclose(given.map.weight, chosen.map.weight, atol=1e-6)  # type: ignore[arg-type, union-attr]
 
 
 class Right:
@@ -147,7 +147,7 @@ class Right:
 def test_a_teacher_that_adds_nothing_gets_no_share(task: td.Task) -> None:
     learnt = Statistics.of(task.train, Right().forecast)
     judged = Statistics.of(task.validation)
-    assert torch.allclose(learnt.taught, learnt.cross, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(learnt.taught, learnt.cross, rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
     chosen = choose(learnt, judged, PENALTIES, ALPHAS)
     assert chosen.alpha == 0
     assert torch.allclose(chosen.errors, chosen.errors[:1].expand_as(chosen.errors), rtol=1e-9)
@@ -185,7 +185,7 @@ def test_a_student_trained_by_steps_needs_a_number(task: td.Task) -> None:
 
 def test_balance_says_nothing_to_what_is_solved(task: td.Task) -> None:
     found = [
-        td.distill(Wise(), td.LinearConfig(), task, losses=[BY_VALIDATION], balance=balance, control=False)  # type: ignore[arg-type]
+        td.distill(Wise(), td.LinearConfig(), task, losses=[BY_VALIDATION], balance=balance, control=False)
         for balance in ("fixed", "start")
     ]
     assert found[0].digest == found[1].digest
@@ -240,11 +240,11 @@ def test_parts_are_solved_as_if_they_were_one(scaler: Any, individual: bool) -> 
     assert ours.metrics["validation_mse"] == pytest.approx(theirs.metrics["validation_mse"], rel=1e-3)
     assert (ours.verb, ours.spec["teacher"], ours.metrics["n_parts"]) == ("solve", teacher.digest, 3)
     # What a teacher says is kept in half precision by `distill`, and not at all by `solve`.
-    assert torch.allclose(student.map.weight, wanted.map.weight, atol=5e-3)
+    assert torch.allclose(student.map.weight, wanted.map.weight, atol=5e-3)  # type: ignore[arg-type, union-attr]
     assert student.control is not None
     alone = td.solve(config, parts(scaler=scaler))
     assert student.control.digest == alone.digest
-    assert torch.allclose(alone.map.weight, td.train(config, one).map.weight, atol=1e-5)
+    assert torch.allclose(alone.map.weight, td.train(config, one).map.weight, atol=1e-5)  # type: ignore[arg-type, union-attr]
     told = ours.metrics["against_control"]
     assert told["relative"] < 1e-12
     assert told["control_validation_mse"] == alone.lineage[-1].metrics["validation_mse"]
@@ -351,7 +351,7 @@ class Short:
 )
 def test_what_cannot_be_solved_is_refused(how: dict[str, Any], error: type[Exception], words: list[str]) -> None:
     with pytest.raises(error) as caught:
-        td.solve(**{"config": td.LinearConfig(), "tasks": [toy_task()], **how})  # type: ignore[arg-type]
+        td.solve(**{"config": td.LinearConfig(), "tasks": [toy_task()], **how})
     assert [word for word in words if word not in str(caught.value)] == []
 
 

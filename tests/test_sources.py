@@ -50,7 +50,7 @@ def test_csv_files_that_cannot_be_used_are_refused(case: str, tmp_path: Path) ->
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_csv(path, **how)
+        read_csv(path, **how)  # type: ignore[arg-type]
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
@@ -161,4 +161,4 @@ def test_postgres_gives_numerics_and_zones(postgres_url: str) -> None:
         connection.execute(sa.text(fill + "generate_series(0, 52) AS n"))
     panel = read_sql(postgres_url, "SELECT * FROM hourly ORDER BY ds")
     assert (panel.n_rows, panel.frequency, panel.items[0].values[-1, 0]) == (53, "h", 52.0)
-    assert panel.items[0].ds[0] == pd.Timestamp("2024-01-01", tz="UTC")
+    assert panel.items[0].ds[0] == pd.Timestamp("2024-01-01", tz="UTC")  # type: ignore[index]

@@ -267,7 +267,7 @@ def test_rows_hold_what_some_windows_say(report: Report, two: Task, model: Forec
     assert row.mse_difference == pytest.approx(losses.mean() - theirs.mean(), rel=1e-3)
     assert row.low is not None
     assert row.high is not None
-    assert row.low < row.mse_difference < row.high
+    assert row.low < row.mse_difference < row.high  # type: ignore[operator]
     assert (row.n_latency_runs, report.row("ridge").n_latency_runs) == (3, 5)
     assert {row.n_windows for row in report.rows if row.runtime != "statsmodels"} == {None}
 
@@ -347,7 +347,7 @@ def test_a_wrong_comparison_says_what_is_wrong(
 
 def test_a_statistical_model_is_asked_for_by_name(two: Task, model: Forecaster) -> None:
     with pytest.raises(UnsupportedError, match=r"local. Ask for it by baselines=\(\"theta\",\)"):
-        compare({"small": model, "local": statistical("theta", two)}, two)  # type: ignore[dict-item]
+        compare({"small": model, "local": statistical("theta", two)}, two)
 
 
 @pytest.mark.parametrize(("n_windows", "n_chosen"), [(101, 7), (23, 23), (5, 11), (2, 1)])

@@ -80,7 +80,7 @@ def replaced(folder: Path, place: Path) -> Iterator[tuple[tuple[Any, ...], Any, 
         for odd in ODD:
             changed = copy.deepcopy(original)
             put(changed, path, odd)
-            rewrite(twin, lambda values, changed=changed: (values.clear(), values.update(changed)))
+            rewrite(twin, lambda values, changed=changed: (values.clear(), values.update(changed)))  # type: ignore[misc]
             yield path, odd, twin
 
 

@@ -95,7 +95,7 @@ TASKS_REFUSED: dict[str, tuple[Callable[[], Task], type[Exception], list[str]]] 
         ["3 problems", "`context`", "`horizon`", "`scaler`"],
     ),
     "a frame for a panel": (
-        lambda: Task(panel().to_frame(), context=0, horizon=7),
+        lambda: Task(panel().to_frame(), context=0, horizon=7),  # type: ignore[arg-type]
         ConfigError,
         ["2 problems", "`context`", "`panel` must be a td.Panel, got panel='DataFrame'", "from_frame"],
     ),
@@ -150,7 +150,7 @@ TASKS_REFUSED: dict[str, tuple[Callable[[], Task], type[Exception], list[str]]] 
         DataError,
         ["validation part", "test part"],
     ),
-    "unknown part": (lambda: task().windows("dev"), ConfigError, ["train, validation, test", "dev"]),  # type: ignore[arg-type,return-value]
+    "unknown part": (lambda: task().windows("dev"), ConfigError, ["train, validation, test", "dev"]),  # type: ignore[dict-item, return-value, arg-type]
 }
 
 

@@ -86,7 +86,7 @@ def test_other_tasks_and_no_regressors_are_refused(task: td.Task) -> None:
     with pytest.raises(ConfigError, match="n_windows"):
         from_sklearn(Ridge(), task, n_windows=0)
 
-    class Lost(Ridge):
+    class Lost(Ridge):  # type: ignore[misc]
         def predict(self, X: Any) -> Any:  # noqa: N803
             return super().predict(X) * np.nan
 

@@ -123,8 +123,8 @@ def test_forecasters_inside_of_teachers_are_copied_to_a_device_and_stay_where_th
     moved = at(ensemble, there)
     assert isinstance(moved, td.teachers.TeacherEnsemble)
     assert isinstance(moved.teachers[0], RescaledTeacher)
-    assert [moved.teachers[0].forecaster.device, moved.teachers[1].device] == [there, there]
-    assert [teacher.device, ensemble.teachers[1].device] == [torch.device("cpu")] * 2
+    assert [moved.teachers[0].forecaster.device, moved.teachers[1].device] == [there, there]  # type: ignore[attr-defined]
+    assert [teacher.device, ensemble.teachers[1].device] == [torch.device("cpu")] * 2  # type: ignore[attr-defined]
     assert at(teacher, None) is at(teacher, torch.device("cpu")) is teacher
 
 

@@ -47,7 +47,7 @@ def frame(task: td.Task, ridge: Forecaster) -> pd.DataFrame:
     return forecast_frame(ridge, task)
 
 
-def all_of(windows: td.data.Windows) -> td.data.Batch:  # type: ignore[name-defined]
+def all_of(windows: td.data.Windows) -> td.data.Batch:
     return windows.batch(torch.arange(len(windows)))
 
 
@@ -170,7 +170,7 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
 def with_cell(column: str, value: object) -> Change:
     def change(frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame.astype({column: object}) if isinstance(value, str) else frame.copy()
-        frame.loc[7, column] = value
+        frame.loc[7, column] = value  # type: ignore[call-overload]
         return frame
 
     return change

@@ -57,7 +57,7 @@ def error_of(teacher: Any, windows: Any) -> float:
 def test_an_ensemble_of_one_is_its_member(task: td.Task, members: list[Forecaster]) -> None:
     batch = every(task.train)
     for weights in ("equal", "validation", "best-per-window"):
-        alone = td.teachers.TeacherEnsemble(members[:1], task, weights)  # type: ignore[arg-type]
+        alone = td.teachers.TeacherEnsemble(members[:1], task, weights)
         torch.testing.assert_close(alone.forecast(batch), members[0].forecast(batch), rtol=0, atol=1e-6)
     alone, config = td.teachers.TeacherEnsemble(members[:1], task), LinearConfig(penalties=(1e-3,))
     students = [td.distill(each, config, task, control=False) for each in (alone, members[0])]
@@ -193,7 +193,7 @@ def test_a_trusted_teacher_shows_its_insides_and_is_cached(task: td.Task) -> Non
         td.teachers.TrustedTeacher(inner, task, sharpness=2),
         td.teachers.TrustedTeacher(inner, task, baseline=weekly),
     ]
-    assert len({each.digest for each in (trusted, inner, *others)}) == 4
+    assert len({each.digest for each in (trusted, inner, *others)}) == 4  # type: ignore[attr-defined]
 
 
 def test_trust_is_known_of_training_windows_only(task: td.Task, members: list[Forecaster]) -> None:

@@ -207,9 +207,9 @@ def test_the_digest_follows_weights_buffers_settings_and_calling(task: td.Task) 
     assert digests[0] == digests[1]
     digests = [*digests[:1], td.wrap(built(2.0), task).digest, td.wrap(built(), task, units="raw").digest]
     with torch.no_grad():
-        teacher.module.shift += 1
+        teacher.module.shift += 1  # type: ignore[assignment, operator]
         digests.append(teacher.digest)
-        teacher.module.map.weight[0, 0] += 1e-6
+        teacher.module.map.weight[0, 0] += 1e-6  # type: ignore[index, operator, union-attr]
         digests.append(teacher.digest)
     assert len(set(digests)) == len(digests)
 

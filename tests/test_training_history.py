@@ -44,7 +44,7 @@ class StopError(Exception):
 
 def test_a_resumed_run_repeats_no_line(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, n_writes = tmp_path / "run.safetensors", 0
-    write = loop_module.state.write
+    write = loop_module.state.write  # type: ignore[attr-defined]
 
     def stops_before_the_second(*arguments: Any) -> None:
         nonlocal n_writes
@@ -53,7 +53,7 @@ def test_a_resumed_run_repeats_no_line(task: Task, tmp_path: Path, monkeypatch: 
             raise StopError
         write(*arguments)
 
-    monkeypatch.setattr(loop_module.state, "write", stops_before_the_second)
+    monkeypatch.setattr(loop_module.state, "write", stops_before_the_second)  # type: ignore[attr-defined]
     with pytest.raises(StopError):
         train(CONFIG, task, QUICK, checkpoint=checkpoint)
     assert [each["epoch"] for each in read(beside(checkpoint))] == [1, 2]
