@@ -47,12 +47,12 @@ def layer_pairs(layers: Layers, n_student: int, n_teacher: int) -> tuple[tuple[i
 def shown_pairs(
     part: Literal["hidden", "attention", "values"], layers: Layers, student: Forecaster, example: Example, remedy: str
 ) -> tuple[tuple[int, int], ...]:
-    """The pairs of depths, if both sides show that part of themselves; `remedy` says what to do where one does not."""
-    for who, side in (("student", example.student), ("teacher", example.teacher)):
+    """The pairs of depths, if both sides show that part of themselves; `remedy` is the advice where one does not."""
+    for role, side in (("student", example.student), ("teacher", example.teacher)):
         if not getattr(side, part):
-            name = f" ({student.config.kind!r})" if who == "student" else ""
-            what = "hidden states" if part == "hidden" else "attention"
-            raise UnsupportedError(f"The {who}{name} shows no {what} to compare. {remedy}")
+            name = f" ({student.config.kind!r})" if role == "student" else ""
+            missing = "hidden states" if part == "hidden" else "attention"
+            raise UnsupportedError(f"The {role}{name} shows no {missing} to compare. {remedy}")
     return layer_pairs(layers, len(getattr(example.student, part)), len(getattr(example.teacher, part)))
 
 
@@ -71,7 +71,7 @@ def together(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     coarser one.
     """
     if student.shape[1] != teacher.shape[1]:
-        student, teacher = (each.mean(dim=1, keepdim=True) for each in (student, teacher))
+        student, teacher = (tensor.mean(dim=1, keepdim=True) for tensor in (student, teacher))
     n_tokens = min(student.shape[2], teacher.shape[2])
     return pooled(student, n_tokens), pooled(teacher, n_tokens)
 
@@ -89,16 +89,16 @@ def parts_read(part: str, pairs: tuple[tuple[int, int], ...]) -> frozenset[str]:
     return frozenset(f"{part}.{teacher}" for _, teacher in pairs)
 
 
-def check_tokens(example: Example, what: str, remedy: str) -> None:
+def check_tokens(example: Example, subject: str, remedy: str) -> None:
     """Refuse to compare what runs over time on one side and over channels on the other."""
     student, teacher = example.student.tokens_are, example.teacher.tokens_are
     if student != teacher:
         raise UnsupportedError(
-            f"{what} must run over the same axis on both sides, got {student} (student) and {teacher} (teacher). "
+            f"{subject} must run over the same axis on both sides, got {student} (student) and {teacher} (teacher). "
             f"{remedy}"
         )
 
 
 def short(layers: Layers) -> str:
     """A layer map in a formula."""
-    return layers if isinstance(layers, str) else ", ".join(f"{own}:{theirs}" for own, theirs in layers)
+    return layers if isinstance(layers, str) else ", ".join(f"{student}:{teacher}" for student, teacher in layers)

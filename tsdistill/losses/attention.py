@@ -78,8 +78,8 @@ class AttentionLoss(Loss):
         which = "" if self.layers == "last" else f"[{short(self.layers)}]"
         if self.source == "self-similarity":
             return f"MSE(cosines(student.hidden{which}), cosines(teacher.hidden{which}))"
-        what = "attention" if self.source == "attention" else "values"
-        return f"KL(teacher.{what}{which}, student.{what}{which})"
+        part = "attention" if self.source == "attention" else "values"
+        return f"KL(teacher.{part}{which}, student.{part}{which})"
 
     @property
     def sees_attention(self) -> bool:
@@ -92,11 +92,11 @@ class AttentionLoss(Loss):
         remedy = "Use losses on forecasts, such as td.TemporalLoss." if similar else INSTEAD
         pairs = shown_pairs(PARTS[self.source], self.layers, student, example, remedy)
         check_tokens(example, "Tokens", "Use td.FeatureLoss, which brings channels and time together.")
-        for who, side in (("student", example.student), ("teacher", example.teacher)):
+        for role, side in (("student", example.student), ("teacher", example.teacher)):
             if side.hidden and side.hidden[-1].shape[2] < 2:
                 raise UnsupportedError(
-                    f"{must('source', 'have several tokens to relate', self.source, f'The {who} has one token')} only: "
-                    "leave the loss out, or use td.FeatureLoss."
+                    f"{must('source', 'have several tokens to relate', self.source, f'The {role} has one token')} "
+                    "only: leave the loss out, or use td.FeatureLoss."
                 )
         return {"attention": _Attention, "value-relation": _Values, "self-similarity": _Cosines}[self.source](pairs)
 
@@ -108,14 +108,18 @@ class _Related(BoundLoss):
 
     def __init__(self, pairs: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
-        self.pairs, self.reads = pairs, parts_read(self.part, pairs)
+        self.pairs = pairs
+        self.reads = parts_read(self.part, pairs)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        found = []
-        for own, theirs in self.pairs:
-            pupil, model = getattr(student, self.part)[own], getattr(teacher, self.part)[theirs]
-            found.append(self.compare(pupil.float(), model.detach().float()))
-        return torch.stack(found).mean()
+        values = []
+        for student_layer, teacher_layer in self.pairs:
+            student_part, teacher_part = (
+                getattr(student, self.part)[student_layer],
+                getattr(teacher, self.part)[teacher_layer],
+            )
+            values.append(self.compare(student_part.float(), teacher_part.detach().float()))
+        return torch.stack(values).mean()
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         raise NotImplementedError
@@ -132,27 +136,31 @@ class _Values(_Related):
     part = "values"
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        own, theirs = ((each @ each.mT / each.shape[-1] ** 0.5).softmax(dim=-1) for each in (student, teacher))
-        return _divergence(own, theirs)
+        student_map, teacher_map = (
+            (tensor @ tensor.mT / tensor.shape[-1] ** 0.5).softmax(dim=-1) for tensor in (student, teacher)
+        )
+        return _divergence(student_map, teacher_map)
 
 
 class _Cosines(_Related):
     part = "hidden"
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
-        own, theirs = (functional.normalize(each, dim=-1, eps=TINY) for each in together(student, teacher))
-        return functional.mse_loss(own @ own.mT, theirs @ theirs.mT)
+        student_map, teacher_map = (
+            functional.normalize(tensor, dim=-1, eps=TINY) for tensor in together(student, teacher)
+        )
+        return functional.mse_loss(student_map @ student_map.mT, teacher_map @ teacher_map.mT)
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over rows of KL(teacher || student), both (batch, channel, head, query, key)."""
     if student.shape[2] != teacher.shape[2]:
-        student, teacher = (each.mean(dim=2, keepdim=True) for each in (student, teacher))
+        student, teacher = (tensor.mean(dim=2, keepdim=True) for tensor in (student, teacher))
     if student.shape[1] != teacher.shape[1]:
-        student, teacher = (each.mean(dim=1, keepdim=True) for each in (student, teacher))
+        student, teacher = (tensor.mean(dim=1, keepdim=True) for tensor in (student, teacher))
     n_tokens = min(student.shape[-1], teacher.shape[-1])
-    own, theirs = (_resampled(each, n_tokens).clamp(min=TINY) for each in (student, teacher))
-    return (theirs * (theirs.log() - own.log())).sum(dim=-1).mean()
+    student_map, teacher_map = (_resampled(tensor, n_tokens).clamp(min=TINY) for tensor in (student, teacher))
+    return (teacher_map * (teacher_map.log() - student_map.log())).sum(dim=-1).mean()
 
 
 def _resampled(maps: Tensor, n_tokens: int) -> Tensor:

@@ -108,7 +108,7 @@ LARGE = Tuned(0.0, 0.1, 0.3, 1.0)
 
 
 class Loss(Member):
-    """Base of the frozen specs that say what a student should imitate.
+    """Base of the frozen specs of what a student should imitate.
 
     A subclass sets `kind`, a literal that names it in files, and writes `bind` and `formula`.
     `tsdistill.losses.register` makes it a loss that recipes can name and searches can draw.
@@ -137,7 +137,7 @@ class Loss(Member):
 
     @property
     def shortest_horizon(self) -> int:
-        """Steps that a forecast must have for the loss to say anything of it."""
+        """Steps that a forecast must have for the loss to be defined."""
         return 1
 
     @property
@@ -166,7 +166,7 @@ LOSSES = Family("loss", Loss)
 """Every loss; `tsdistill.losses` adds the package's own."""
 
 AnyLoss = Annotated[Loss, LOSSES]
-"""The type of a field that holds any loss; `kind` says which."""
+"""The type of a field that holds any loss, by its `kind`."""
 
 
 def check_losses_type(losses: object) -> None:
@@ -216,11 +216,12 @@ class LossSum:
 
 
 class BoundSum(nn.Module):
-    """The weighted sum of bound losses; `breakdown` of the last call says what each weighed in."""
+    """The weighted sum of bound losses; `breakdown` of the last call gives the part of each."""
 
     def __init__(self, terms: Sequence[Loss], student: Forecaster, example: Example) -> None:
         super().__init__()
-        self.terms, self.names = tuple(terms), _names(terms)
+        self.terms = tuple(terms)
+        self.names = _names(terms)
         self.bound = nn.ModuleList(term.bind(student, example) for term in terms)
         self.reads = frozenset[str]().union(*(bound.reads for bound in self.bound))  # type: ignore[arg-type]
         # Kept with the state of a run, so that a resumed one goes on with the balance that it began with.
@@ -241,7 +242,7 @@ class BoundSum(nn.Module):
         return self._parts
 
     def balance(self, norms: Sequence[float]) -> None:
-        """Let each term pull as its weight says: divide it by the size of its own gradient, relative to the first's.
+        """Make weights independent of units: divide each term by the size of its own gradient, relative to the first's.
 
         Args:
             norms: Size of each term's gradient on the student's weights, without its weight.
@@ -259,7 +260,7 @@ class BoundSum(nn.Module):
         if len(self.terms) == 1:
             return [self.terms[0].weight * factors[0]]
         scales = self.scales.unbind()
-        return [scale * (term.weight * each) for scale, term, each in zip(scales, self.terms, factors, strict=True)]
+        return [scale * (term.weight * factor) for scale, term, factor in zip(scales, self.terms, factors, strict=True)]
 
 
 def _names(terms: Sequence[Loss]) -> list[str]:

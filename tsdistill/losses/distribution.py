@@ -1,4 +1,4 @@
-"""Losses on what a teacher says besides its forecast: its quantiles, or its shares of bins."""
+"""Losses on the distribution that a teacher forecasts: its quantiles, or its shares of bins."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class QuantileLoss(Loss):
     MSE (or MAE) between q_student(a) and q_teacher(a), a mean over windows, steps, channels and the student's levels a.
     Up to how levels are spaced this is the squared 2-Wasserstein (or the 1-Wasserstein) distance between the two.
 
-    Use it where the student has a `QuantileHead` and the teacher knows how sure it is: it teaches the spread, which an
-    `OutputLoss` to the teacher's forecast does not. Add an `OutputLoss` for the truth. Do not use it with a teacher
-    whose quantiles are badly calibrated (see coverage in `td.evaluate`); the student takes that over.
+    Use it where the student has a `QuantileHead` and the teacher forecasts its uncertainty: it teaches the spread,
+    which an `OutputLoss` to the teacher's forecast does not. Add an `OutputLoss` for the truth. Do not use it with a
+    teacher whose quantiles are badly calibrated (see coverage in `td.evaluate`); the student takes that over.
 
     The teacher may have other levels than the student: in between two of its levels its quantile is taken from the
     straight line that joins them, which for wide gaps is coarse. Levels beyond its outermost ones are refused.
@@ -63,24 +63,27 @@ class QuantileLoss(Loss):
 
     def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for a student and a teacher that both have quantiles, the student's within the teacher's."""
-        ours, theirs = example.student.levels, example.teacher.levels
+        student_levels, teacher_levels = example.student.levels, example.teacher.levels
         problems = [
-            f"`{side}` must have quantiles for a quantile loss, got {_said(shown)}. {remedy}."
+            f"`{side}` must have quantiles for a quantile loss, got {_described(shown)}. {remedy}."
             for side, shown, remedy in (
                 ("student", example.student, "Give its config head=td.QuantileHead(...)"),
                 ("teacher", example.teacher, "Use a teacher with a td.QuantileHead, or td.OutputLoss()"),
             )
             if not shown.levels or shown.distribution is None
         ]
-        beyond = [level for level in ours if theirs and not theirs[0] <= level <= theirs[-1]]
+        beyond = [
+            level for level in student_levels if teacher_levels and not teacher_levels[0] <= level <= teacher_levels[-1]
+        ]
         if beyond and not problems:
             problems.append(
-                f"`levels` of the student must lie within the teacher's, {theirs[0]:g} to {theirs[-1]:g}, got "
+                "`levels` of the student must lie within the teacher's, "
+                f"{teacher_levels[0]:g} to {teacher_levels[-1]:g}, got "
                 f"{', '.join(f'{level:g}' for level in beyond)}. Leave these out of its td.QuantileHead."
             )
         if problems:
             raise UnsupportedError(listed(problems, "QuantileLoss"))
-        return _QuantileError(ours, theirs, squared=self.error == "squared")
+        return _QuantileError(student_levels, teacher_levels, squared=self.error == "squared")
 
 
 class _QuantileError(BoundLoss):
@@ -89,14 +92,18 @@ class _QuantileError(BoundLoss):
     above: Tensor
     share: Tensor
 
-    def __init__(self, ours: tuple[float, ...], theirs: tuple[float, ...], *, squared: bool) -> None:
+    def __init__(self, student_levels: tuple[float, ...], teacher_levels: tuple[float, ...], *, squared: bool) -> None:
         super().__init__()
-        self.squared, self.alike = squared, ours == theirs
-        above = [bisect_left(theirs, level) for level in ours]
-        below = [place if theirs[place] == level else place - 1 for place, level in zip(above, ours, strict=True)]
+        self.squared = squared
+        self.alike = student_levels == teacher_levels
+        above = [bisect_left(teacher_levels, level) for level in student_levels]
+        below = [
+            place if teacher_levels[place] == level else place - 1
+            for place, level in zip(above, student_levels, strict=True)
+        ]
         share = [
-            0.0 if low == high else (level - theirs[low]) / (theirs[high] - theirs[low])
-            for low, high, level in zip(below, above, ours, strict=True)
+            0.0 if low == high else (level - teacher_levels[low]) / (teacher_levels[high] - teacher_levels[low])
+            for low, high, level in zip(below, above, student_levels, strict=True)
         ]
         # They follow from the levels: they move along to a device, and are no state of a run.
         self.register_buffer("below", torch.tensor(below), persistent=False)
@@ -105,10 +112,16 @@ class _QuantileError(BoundLoss):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         assert student.distribution is not None and teacher.distribution is not None  # `bind` saw both
-        ours, theirs = student.distribution.float(), teacher.distribution.detach().float()
+        student_values, teacher_values = student.distribution.float(), teacher.distribution.detach().float()
         if not self.alike:
-            theirs = torch.lerp(theirs.index_select(-1, self.below), theirs.index_select(-1, self.above), self.share)
-        return functional.mse_loss(ours, theirs) if self.squared else functional.l1_loss(ours, theirs)
+            teacher_values = torch.lerp(
+                teacher_values.index_select(-1, self.below), teacher_values.index_select(-1, self.above), self.share
+            )
+        return (
+            functional.mse_loss(student_values, teacher_values)
+            if self.squared
+            else functional.l1_loss(student_values, teacher_values)
+        )
 
 
 class SoftLabelLoss(Loss):
@@ -148,13 +161,13 @@ class SoftLabelLoss(Loss):
     @property
     def formula(self) -> str:
         """The softened divergence."""
-        each = f"{self.temperature:g}"
-        return f"{each}^2 * KL(softmax(teacher / {each}), softmax(student / {each}))"
+        temperature = f"{self.temperature:g}"
+        return f"{temperature}^2 * KL(softmax(teacher / {temperature}), softmax(student / {temperature}))"
 
     def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for a student and a teacher that both have bins, in the same places."""
         problems = [
-            f"`{side}` must have bins for a soft-label loss, got {_said(shown)}. {remedy}."
+            f"`{side}` must have bins for a soft-label loss, got {_described(shown)}. {remedy}."
             for side, shown, remedy in (
                 ("student", example.student, "Give its config head=td.models.BinnedHead(...)"),
                 ("teacher", example.teacher, "Use a teacher with a td.models.BinnedHead, or td.OutputLoss()"),
@@ -176,16 +189,16 @@ class _SoftDivergence(BoundLoss):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         assert student.distribution is not None and teacher.distribution is not None  # `bind` saw both
-        ours, theirs = (
+        student_values, teacher_values = (
             (logits.float() / self.temperature).log_softmax(-1)
             for logits in (student.distribution, teacher.distribution.detach())
         )
-        divergence = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1).mean()
+        divergence = functional.kl_div(student_values, teacher_values, reduction="none", log_target=True).sum(-1).mean()
         return divergence * self.temperature**2
 
 
-def _said(shown: Activations) -> str:
-    """What a side says of each step, in words."""
+def _described(shown: Activations) -> str:
+    """What a side forecasts for each step, in words."""
     if shown.distribution is None:
         return "point forecasts"
     if shown.support is not None:
@@ -195,19 +208,19 @@ def _said(shown: Activations) -> str:
 
 def _misplaced(student: Forecaster, example: Example) -> list[str]:
     """Why bins of the same rank are not about the same values, if they are not."""
-    ours, theirs = example.student.support, example.teacher.support
-    assert ours is not None and theirs is not None  # the caller saw both
+    student_bins, teacher_bins = example.student.support, example.teacher.support
+    assert student_bins is not None and teacher_bins is not None  # the caller saw both
     remedy = "Give both the same td.models.BinnedHead."
-    if ours.shape[-1] != theirs.shape[-1]:
-        numbers = f"{ours.shape[-1]} for the student and {theirs.shape[-1]} for the teacher"
+    if student_bins.shape[-1] != teacher_bins.shape[-1]:
+        numbers = f"{student_bins.shape[-1]} for the student and {teacher_bins.shape[-1]} for the teacher"
         return [f"`n_bins` must be the same on both sides, got {numbers}. {remedy}"]
-    gap = (ours - theirs).abs().amax(-1)
-    apart = gap > SAME_PLACE * (ours[..., 1] - ours[..., 0])
+    gap = (student_bins - teacher_bins).abs().amax(-1)
+    apart = gap > SAME_PLACE * (student_bins[..., 1] - student_bins[..., 0])
     if bool(apart.any()):
         window, step, channel = apart.nonzero()[0].tolist()
         ends = [
             f"{shown[window, min(step, shown.shape[1] - 1), channel, end]:.3g}"
-            for shown in (ours, theirs)
+            for shown in (student_bins, teacher_bins)
             for end in (0, -1)
         ]
         return [
@@ -225,7 +238,7 @@ def _misplaced(student: Forecaster, example: Example) -> list[str]:
 
 def _moves(student: Forecaster, batch: Batch) -> bool:
     """Whether the student's weights decide where its bins are: alike at the start, they would drift apart."""
-    one = (None if each is None else each[:1] for each in (batch.context, batch.future, batch.past))
+    one = (None if tensor is None else tensor[:1] for tensor in (batch.context, batch.future, batch.past))
     with torch.enable_grad():
         support = student.activations(*one).support  # type: ignore[arg-type]
     return support is not None and support.requires_grad

@@ -1,4 +1,4 @@
-"""Losses on hidden states: what a student should represent, not only say."""
+"""Losses on hidden states: what a student should represent, not only forecast."""
 
 from __future__ import annotations
 
@@ -93,15 +93,16 @@ class _Hidden(BoundLoss):
 
     def __init__(self, pairs: tuple[tuple[int, int], ...], example: Example) -> None:
         super().__init__()
-        self.pairs, self.reads = pairs, parts_read("hidden", pairs)
+        self.pairs = pairs
+        self.reads = parts_read("hidden", pairs)
         self.axes = example.student.tokens_are, example.teacher.tokens_are
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        found = [
-            self.measure(number, student.hidden[own], teacher.hidden[theirs].detach())
-            for number, (own, theirs) in enumerate(self.pairs)
+        terms = [
+            self.measure(number, student.hidden[student_layer], teacher.hidden[teacher_layer].detach())
+            for number, (student_layer, teacher_layer) in enumerate(self.pairs)
         ]
-        return torch.stack(found).mean()
+        return torch.stack(terms).mean()
 
     def measure(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
         """What one pair of layers is apart, as they come from the models."""
@@ -119,8 +120,8 @@ class _Hint(_Hidden):
     def __init__(self, pairs: tuple[tuple[int, int], ...], example: Example) -> None:
         super().__init__(pairs, example)
         self.projectors = nn.ModuleList(
-            nn.Linear(example.student.hidden[own].shape[-1], example.teacher.hidden[theirs].shape[-1])
-            for own, theirs in pairs
+            nn.Linear(example.student.hidden[student_layer].shape[-1], example.teacher.hidden[teacher_layer].shape[-1])
+            for student_layer, teacher_layer in pairs
         )
 
     def measure(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
@@ -139,12 +140,12 @@ class _CKA(_Hidden):
     def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
         x, y = (rows - rows.mean(dim=0) for rows in (student.flatten(0, 2), teacher.flatten(0, 2)))
         # Products of features are small where widths are; those of rows grow with the batch.
-        shared, own, theirs = (y.T @ x).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()
-        return 1 - shared / (own * theirs).clamp(min=TINY)
+        shared, student_gram, teacher_gram = (y.T @ x).square().sum(), (x.T @ x).norm(), (y.T @ y).norm()
+        return 1 - shared / (student_gram * teacher_gram).clamp(min=TINY)
 
 
 class _Relational(_Hidden):
     def compare(self, number: int, student: Tensor, teacher: Tensor) -> Tensor:
-        apart = [torch.cdist(each.flatten(1), each.flatten(1)) for each in (student, teacher)]
-        own, theirs = (each / each.mean().clamp(min=TINY) for each in apart)
-        return functional.smooth_l1_loss(own, theirs)
+        apart = [torch.cdist(rows.flatten(1), rows.flatten(1)) for rows in (student, teacher)]
+        student_gram, teacher_gram = (rows / rows.mean().clamp(min=TINY) for rows in apart)
+        return functional.smooth_l1_loss(student_gram, teacher_gram)

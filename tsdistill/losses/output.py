@@ -18,7 +18,7 @@ from tsdistill.models.base import Forecaster
 from tsdistill.spec import Range, Tuned
 
 DELTA = 1.0
-"""Where Huber's error turns straight unless told otherwise, in standard deviations of a channel."""
+"""Where Huber's error turns straight by default, in standard deviations of a channel."""
 
 ALPHAS = tuple(step / 10 for step in range(11))
 """Shares of the teacher that validation chooses from."""
@@ -34,10 +34,10 @@ class OutputLoss(Loss):
 
     Use it in every distillation. Lower `alpha` where the teacher is not clearly better than the student; at 0 there is
     no teacher left in it. A linear student, which is solved, has the best share at no further cost: "validation" tries
-    0, 0.1, ... 1 with every penalty, and the lineage tells the error of each. Absolute and Huber errors suit data with
-    outliers; do not use them where MSE is what counts, since they aim at the median. Lower the weight of late steps
-    where they are guesswork, raise it where they decide. Only squared errors whose steps weigh alike are solved in
-    closed form: a ridge penalty is shared by all steps, so weights would change each step's optimum.
+    0, 0.1, ... 1 with every penalty, and the lineage records the error of each. Absolute and Huber errors suit data
+    with outliers; do not use them where MSE is what counts, since they aim at the median. Lower the weight of late
+    steps where they are guesswork, raise it where they decide. Only squared errors whose steps weigh alike are solved
+    in closed form: a ridge penalty is shared by all steps, so weights would change each step's optimum.
 
     Args:
         alpha: Share of the teacher, from 0 to 1; or "validation", for students that are solved in closed form: the
@@ -101,7 +101,7 @@ class OutputLoss(Loss):
         """The blended error."""
         notes = [f"delta {self.delta or DELTA:g}"] if self.error == "huber" else []
         notes += [] if self.last_step_weight is None else [f"last step * {self.last_step_weight:g}"]
-        note = "".join(f"; {each}" for each in notes)
+        note = "".join(f"; {entry}" for entry in notes)
         if self.alpha == "validation":
             return "MSE(student, alpha * teacher + (1 - alpha) * truth; alpha by validation)"
         shares = {"teacher": self.share, "truth": 1 - self.share}
@@ -154,7 +154,8 @@ class _ForecastError(nn.Module):
 
     def __init__(self, loss: OutputLoss, horizon: int) -> None:
         super().__init__()
-        self.kind, self.delta = loss.error or "squared", loss.delta or DELTA
+        self.kind = loss.error or "squared"
+        self.delta = loss.delta or DELTA
         weights = None
         if loss.last_step_weight is not None:
             line = torch.linspace(1.0, loss.last_step_weight, horizon)
@@ -162,8 +163,9 @@ class _ForecastError(nn.Module):
         # Follows from the spec: it moves along to a device, and is no state of a run.
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, said: Activations, target: Tensor) -> Tensor:
-        forecast, reduction = said.forecast.float(), "mean" if self.weights is None else "none"
+    def forward(self, activations: Activations, target: Tensor) -> Tensor:
+        forecast = activations.forecast.float()
+        reduction = "mean" if self.weights is None else "none"
         if self.kind == "squared":
             errors = functional.mse_loss(forecast, target, reduction=reduction)
         elif self.kind == "absolute":
@@ -178,7 +180,8 @@ class _BlendedTarget(BoundLoss):
 
     def __init__(self, loss: OutputLoss, error: _ForecastError) -> None:
         super().__init__()
-        self.loss, self.error = loss, error
+        self.loss = loss
+        self.error = error
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         value: Tensor = self.error(student, self.loss.blend(batch.target, teacher.forecast))
@@ -190,8 +193,9 @@ class _BlendedError(BoundLoss):
 
     def __init__(self, loss: OutputLoss, error: Callable[[Activations, Tensor], Tensor]) -> None:
         super().__init__()
-        self.loss, self.error = loss, error
+        self.loss = loss
+        self.error = error
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        said = teacher.forecast.detach().to(batch.target.dtype)
-        return torch.lerp(self.error(student, batch.target), self.error(student, said), self.loss.share)
+        imitated = teacher.forecast.detach().to(batch.target.dtype)
+        return torch.lerp(self.error(student, batch.target), self.error(student, imitated), self.loss.share)

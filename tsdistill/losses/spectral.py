@@ -17,10 +17,10 @@ from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 
 TEMPERATURE = 0.1
-"""What amplitudes are divided by before the softmax unless told otherwise, in standard deviations of a channel."""
+"""What amplitudes are divided by before the softmax by default, in standard deviations of a channel."""
 
 FLOOR = 0.01
-"""Added to amplitudes before the logarithm unless told otherwise, in standard deviations of a channel."""
+"""Added to amplitudes before the logarithm by default, in standard deviations of a channel."""
 
 SHORTEST = 4
 """Steps of the shortest horizon that has more than one frequency besides its mean."""
@@ -33,7 +33,7 @@ class MultiScaleLoss(Loss):
     average is over the steps that are left.
 
     Use it beside an `OutputLoss` where a teacher is right about hours and days rather than about each step, or where
-    single steps are noise. It says nothing about single steps, so do not use it alone, nor where sharp peaks matter.
+    single steps are noise. It leaves single steps free, so do not use it alone, nor where sharp peaks matter.
     Needs a horizon of at least the largest scale.
 
     Args:
@@ -95,7 +95,7 @@ class _PooledError(BoundLoss):
         # Averages are linear: those of the gap are the gap of those.
         gap = student.forecast.float() - teacher.forecast.detach().float()
         pooled = (functional.avg_pool1d(gap.transpose(1, 2), scale, ceil_mode=True) for scale in self.scales)
-        return torch.stack([each.square().mean() for each in pooled]).mean()
+        return torch.stack([average.square().mean() for average in pooled]).mean()
 
 
 class SpectralLoss(Loss):
@@ -179,11 +179,11 @@ class _SpectralDivergence(BoundLoss):
         self.temperature = temperature
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        ours, theirs = (
+        student_values, teacher_values = (
             (_amplitudes(forecast) / self.temperature).log_softmax(1)
             for forecast in (student.forecast, teacher.forecast.detach())
         )
-        return functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(1).mean()
+        return functional.kl_div(student_values, teacher_values, reduction="none", log_target=True).sum(1).mean()
 
 
 class _LogSpectralError(BoundLoss):
@@ -192,12 +192,12 @@ class _LogSpectralError(BoundLoss):
         self.floor = floor
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        ours, theirs = (
+        student_values, teacher_values = (
             (_amplitudes(forecast) + self.floor).log() for forecast in (student.forecast, teacher.forecast.detach())
         )
-        return functional.mse_loss(ours, theirs)
+        return functional.mse_loss(student_values, teacher_values)
 
 
 def _amplitudes(forecast: Tensor) -> Tensor:
-    """Amplitudes (batch, frequency, channel) of all waves along the horizon; in float32, for FFTs know no bfloat16."""
+    """Amplitudes (batch, frequency, channel) of all waves along the horizon; in float32, as FFTs have no bfloat16."""
     return torch.fft.rfft(forecast.float(), dim=1)[:, 1:].abs() * (2 / forecast.shape[1])

@@ -82,7 +82,7 @@ class SmoothnessLoss(Loss):
     total variation per step. With side="both" a student that is smoother than its teacher counts too.
 
     Use it beside an `OutputLoss` when a small student jitters from step to step where its teacher does not: unlike
-    `TemporalLoss(order=2)` it does not say where to bend, only how much in all. Do not use it with a rough teacher, of
+    `TemporalLoss(order=2)` it does not fix where to bend, only how much in all. Do not use it with a rough teacher, of
     which it asks nothing, nor alone: a flat line is as smooth as can be. A student that is smoother from the start gets
     no gradient from it until it is not, so that weights cannot be normalised by it then (`side="both"` can). Needs a
     horizon longer than the difference.
@@ -141,14 +141,15 @@ class SmoothnessLoss(Loss):
 class _ExcessRoughness(BoundLoss):
     def __init__(self, order: int, *, both: bool) -> None:
         super().__init__()
-        self.order, self.both = order, both
+        self.order = order
+        self.both = both
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
-        ours, theirs = (
+        student_roughness, teacher_roughness = (
             forecast.float().diff(n=self.order, dim=1).abs().mean(1)
             for forecast in (student.forecast, teacher.forecast.detach())
         )
-        gap = ours - theirs
+        gap = student_roughness - teacher_roughness
         return (gap if self.both else gap.relu()).square().mean()
 
 
@@ -158,10 +159,10 @@ class DecompositionLoss(Loss):
     share * MSE(trend(student), trend(teacher)) + (1 - share) * MSE(rest(student), rest(teacher)), trend the moving
     average over `trend` steps with the ends of the horizon held, rest = forecast - trend.
 
-    Use it beside an `OutputLoss` to say which of the two the student should take from its teacher: a share above 0.5
+    Use it beside an `OutputLoss` to choose which of the two the student should take from its teacher: a share above 0.5
     where the seasons are noise to a small student, below where they are what counts; with `trend` about one season
     long. Do not use it to follow a teacher evenly: at 0.5 it is about half of an MSE to the teacher's forecast, which
-    `OutputLoss(alpha=1)` says more plainly. At 0 the level is left free.
+    `OutputLoss(alpha=1)` expresses more plainly. At 0 the level is left free.
 
     Args:
         trend: Steps of the moving average, an odd number from 3, at most the horizon.
@@ -203,8 +204,8 @@ class DecompositionLoss(Loss):
     def formula(self) -> str:
         """The two errors, shared out."""
         parts = ((self.share, "trend"), (1 - self.share, "rest"))
-        said = " + ".join(f"{share:g} * MSE({part}(student), {part}(teacher))" for share, part in parts)
-        return f"({said}; trend {self.trend})"
+        terms = " + ".join(f"{share:g} * MSE({part}(student), {part}(teacher))" for share, part in parts)
+        return f"({terms}; trend {self.trend})"
 
     def bind(self, student: Forecaster, example: Example) -> BoundLoss:
         """Ready for a student whose horizon is long enough to have a trend."""
@@ -216,7 +217,8 @@ class DecompositionLoss(Loss):
 class _PartErrors(BoundLoss):
     def __init__(self, trend: int, share: float) -> None:
         super().__init__()
-        self.trend, self.share = trend, share
+        self.trend = trend
+        self.share = share
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         # Averages are linear: the parts of the gap are the gaps of the parts.

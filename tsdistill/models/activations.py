@@ -37,8 +37,8 @@ class Activations:
 
     def parts(self) -> dict[str, Tensor]:
         """Every tensor by name, those of a depth numbered from 0: "forecast", "hidden.0", "attention.2"."""
-        found = {"forecast": self.forecast, "distribution": self.distribution, "support": self.support}
-        named = {name: tensor for name, tensor in found.items() if tensor is not None}
+        single = {"forecast": self.forecast, "distribution": self.distribution, "support": self.support}
+        named = {name: tensor for name, tensor in single.items() if tensor is not None}
         for name in ("hidden", "attention", "values"):
             named |= {f"{name}.{depth}": tensor for depth, tensor in enumerate(getattr(self, name) or ())}
         return named
@@ -53,15 +53,15 @@ class Activations:
     @classmethod
     def of_parts(cls, parts: Mapping[str, Tensor]) -> Activations:
         """Undo `parts`; of a depth that is not there an empty tensor takes the place."""
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for full, tensor in parts.items():
             name, _, depth = full.partition(".")
             if depth:
-                found.setdefault(name, {})[int(depth)] = tensor
+                fields.setdefault(name, {})[int(depth)] = tensor
             else:
-                found[name] = tensor
-        for name, by_depth in found.items():
+                fields[name] = tensor
+        for name, by_depth in fields.items():
             if isinstance(by_depth, dict):
                 empty = torch.empty(0)
-                found[name] = tuple(by_depth.get(depth, empty) for depth in range(max(by_depth) + 1))
-        return cls(**found)
+                fields[name] = tuple(by_depth.get(depth, empty) for depth in range(max(by_depth) + 1))
+        return cls(**fields)

@@ -45,7 +45,7 @@ class ModelConfig(Member):
     traits: ClassVar[frozenset[str]] = frozenset(
         {"head", "dropout", "channel_embedding", "shortcut", "channel_bias", "individual"}
     )
-    """Fields that say what a model is rather than how large: they stay when one architecture takes another's place."""
+    """Fields that describe what a model is rather than its size: they stay when the architecture changes."""
 
     learns: ClassVar[bool] = True
     """Whether it has weights that training and a teacher can shape."""
@@ -86,7 +86,7 @@ MODELS = Family("architecture", ModelConfig)
 """Every architecture; `tsdistill.models` adds the package's own."""
 
 AnyModelConfig = Annotated[ModelConfig, MODELS]
-"""The type of a field that holds any architecture's config; `kind` says which."""
+"""The type of a field that holds any architecture's config, by its `kind`."""
 
 
 class Forecaster(nn.Module):
@@ -108,7 +108,8 @@ class Forecaster(nn.Module):
     def __init__(self, config: ModelConfig, signature: Signature) -> None:
         super().__init__()
         _check_takes(config, signature)
-        self.config, self.signature = config, signature
+        self.config = config
+        self.signature = signature
         self.lineage: tuple[LineageStep, ...] = ()
         self.control: Forecaster | None
         # Not a submodule: a control is kept beside a student, it is no part of it.
@@ -140,7 +141,7 @@ class Forecaster(nn.Module):
 
     @property
     def head(self) -> Head:
-        """What is said of each step: the config's head, a number where the architecture knows no other."""
+        """The head of the config; a point head where the architecture has no other."""
         return getattr(self.config, "head", POINT)
 
     @property
@@ -178,13 +179,14 @@ class Forecaster(nn.Module):
         `centre` and `spread` (batch, channel, 1) are what the window was normalised with; a centre that differs from
         step to step is (batch, channel, horizon).
         """
-        said = self.head.read(raw.unflatten(-1, (self.head.n_outputs, self.horizon)))
-        forecast = (said.forecast * spread + centre).transpose(1, 2)
-        distribution, support = said.distribution, None
-        if distribution is not None and said.grid is None:
+        reading = self.head.read(raw.unflatten(-1, (self.head.n_outputs, self.horizon)))
+        forecast = (reading.forecast * spread + centre).transpose(1, 2)
+        distribution = reading.distribution
+        support = None
+        if distribution is not None and reading.grid is None:
             distribution = distribution * spread[..., None] + centre[..., None]
-        elif said.grid is not None:
-            support = (said.grid * spread[..., None] + centre[..., None]).transpose(1, 2)
+        elif reading.grid is not None:
+            support = (reading.grid * spread[..., None] + centre[..., None]).transpose(1, 2)
         if distribution is not None:
             distribution = distribution.transpose(1, 2)
         return Activations(forecast, hidden, attention, distribution, support, values, levels=levels_of(self.config))
@@ -228,13 +230,14 @@ class Forecaster(nn.Module):
 
         They are computed where the weights are, and given where the batch is.
         """
-        home, batch = batch.context.device, batch.to(self.device)
+        home = batch.context.device
+        batch = batch.to(self.device)
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                found: Tensor = self(batch.context, batch.future, batch.past)
-                return found.to(home)
+                forecast: Tensor = self(batch.context, batch.future, batch.past)
+                return forecast.to(home)
         finally:
             self.train(was_training)
 
@@ -285,15 +288,16 @@ class Forecaster(nn.Module):
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
         """What a deployed graph gives for checked float32 inputs in raw units, computed by torch."""
-        ours, device = self.signature, self.device
+        signature = self.signature
+        device = self.device
 
         def scaled(values: np.ndarray | None, mean: ArrayLike, scale: ArrayLike) -> Tensor | None:
             if values is None:
                 return None
             return torch.from_numpy(((values - np.asarray(mean)) / np.asarray(scale)).astype(np.float32)).to(device)
 
-        mean, scale = np.asarray(ours.mean), np.asarray(ours.scale)
-        if ours.normalisation == "window":
+        mean, scale = np.asarray(signature.mean), np.asarray(signature.scale)
+        if signature.normalisation == "window":
             mean, scale = window_units(context)
         was_training = self.training
         self.eval()
@@ -301,16 +305,16 @@ class Forecaster(nn.Module):
             with torch.no_grad():
                 inside = self.activations(
                     scaled(context, mean, scale),  # type: ignore[arg-type]
-                    scaled(future, ours.future_mean, ours.future_scale),
-                    scaled(past, ours.past_mean, ours.past_scale),
+                    scaled(future, signature.future_mean, signature.future_scale),
+                    scaled(past, signature.past_mean, signature.past_scale),
                 )
         finally:
             self.train(was_training)
-        found = {OUTPUT: (inside.forecast.cpu().numpy() * scale + mean).astype(np.float32)}
+        arrays = {OUTPUT: (inside.forecast.cpu().numpy() * scale + mean).astype(np.float32)}
         if levels_of(self.config) and inside.distribution is not None:
             raw = inside.distribution.cpu().numpy() * scale[..., None] + mean[..., None]
-            found[QUANTILES] = raw.astype(np.float32)
-        return found
+            arrays[QUANTILES] = raw.astype(np.float32)
+        return arrays
 
     def recent(self, context: Tensor) -> Tensor:
         """The last `context` steps of a longer context, channels first: (batch, channel, context)."""
@@ -356,7 +360,8 @@ def levels_of(config: ModelConfig) -> tuple[float, ...]:
 
 def _check_takes(config: ModelConfig, signature: Signature) -> None:
     """Refuse covariates that the architecture would not look at, and the lack of those that it needs."""
-    needed, named = config.needs, {side: getattr(signature, side) for side in ("future", "past")}
+    needed = config.needs
+    named = {side: getattr(signature, side) for side in ("future", "past")}
     if needed is not None and named != {"future": needed.known_ahead, "past": needed.past}:
         raise ConfigError(
             f"`covariates` must be {list(needed.known_ahead + needed.past)}, which a {config.kind!r} model of this "
@@ -386,15 +391,3 @@ def versions() -> dict[str, str]:
     from tsdistill import __version__
 
     return {"tsdistill": __version__, "torch": str(torch.__version__).split("+")[0], "numpy": np.__version__}
-
-
-def per_layer(name: str, value: Any, depth: int) -> tuple[int, ...]:
-    """A width for every layer: one number is repeated, a sequence must have `depth` entries."""
-    widths = tuple(value) if isinstance(value, list | tuple) else (value,) * depth
-    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in widths)
-    if not whole or len(widths) != depth or any(width < 1 for width in widths):
-        raise ConfigError(
-            f"`{name}` must be one whole number above 0 or {depth} of them (one per layer), got {name}={value!r}. "
-            "Give one number to use it in every layer."
-        )
-    return widths

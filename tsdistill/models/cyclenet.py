@@ -27,16 +27,16 @@ class CycleNetConfig(ModelConfig):
 
     x' = x - Q[phase(t)] over the context; y = map(normalised x') + Q[phase(t + h)] over the horizon. The phase of a
     step is read off the calendar features of its time stamp, so that the cycle stays in place from window to window,
-    which no window-normalised model can know otherwise.
+    which no window-normalised model can learn otherwise.
 
-    Use it where channels follow the clock, each in its own way; Q is a channel identity that can be read and drawn. It
-    needs a task with that calendar and no other covariates: `td.Covariates(calendar=("time-of-day",))`. It takes
+    Use it where channels have daily or weekly cycles, each its own; Q is a channel identity that can be read and drawn.
+    It needs a task with that calendar and no other covariates: `td.Covariates(calendar=("time-of-day",))`. It takes
     larger steps than a transformer: `Training(learning_rate=5e-3, batch_size=128)`.
 
     Args:
         clock: The cycle, "time-of-day" or "time-of-week"; its length follows from the data's frequency.
         hidden: Width of a hidden layer (ReLU) of the map; 0 for none, a linear map.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> CycleNetConfig(clock="time-of-week").needs.calendar
@@ -93,7 +93,7 @@ class CycleNet(Forecaster):
 
     def phases(self, future: Tensor) -> Tensor:
         """Step of the cycle (batch, time) that sine and cosine (batch, time, 2) of a clock are nearest to."""
-        # A sum and no product of matrices: these are no weights, and no form of INT8 is to round a clock.
+        # A sum and no product of matrices: these are no weights, and no form of INT8 may round them.
         sine, cosine = self.waves
         return (future[..., :1] * sine + future[..., 1:] * cosine).argmax(dim=-1)
 

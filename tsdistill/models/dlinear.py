@@ -32,7 +32,7 @@ class DLinearConfig(ModelConfig):
         kernel: Steps of the moving average, an odd number.
         individual: Two maps for every channel instead of two for all: channel identity at its largest.
         channel_bias: Learn a bias per channel beside the shared maps: channel identity at its smallest.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> DLinearConfig(kernel=25, channel_bias=True).individual

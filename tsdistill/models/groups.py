@@ -132,8 +132,8 @@ class WidthGroup:
 
     def silence(self, parameters: Mapping[str, Tensor], units: Tensor) -> None:
         """Set all that reads `units` to zero, in place."""
-        for each in self.outgoing:
-            each.silence(parameters, units, self.size)
+        for slice_ in self.outgoing:
+            slice_.silence(parameters, units, self.size)
 
     def shrink(self, config: C, signature: Signature, units: Tensor) -> tuple[C, Signature]:
         """Config and signature of a model that has these `units` only."""
@@ -164,16 +164,16 @@ class WidthGroup:
     def cut(self, tensors: Mapping[str, Tensor], units: Tensor) -> dict[str, Tensor]:
         """A state with `units` left of this group."""
         if not self.is_stack:
-            found = dict(tensors)
-            for each in self.slices:
-                found[each.parameter] = each.cut(found[each.parameter], units, self.size)
-            return found
+            kept = dict(tensors)
+            for slice_ in self.slices:
+                kept[slice_.parameter] = slice_.cut(kept[slice_.parameter], units, self.size)
+            return kept
         places = {f"{self.stack}.{unit}.": f"{self.stack}.{place}." for place, unit in enumerate(units.tolist())}
-        found = {}
+        kept = {}
         for name, tensor in tensors.items():
             before = next((old for old in places if name.startswith(old)), None)
             if before is not None:
-                found[places[before] + name.removeprefix(before)] = tensor
+                kept[places[before] + name.removeprefix(before)] = tensor
             elif not name.startswith(f"{self.stack}."):
-                found[name] = tensor
-        return found
+                kept[name] = tensor
+        return kept

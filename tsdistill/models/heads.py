@@ -1,4 +1,4 @@
-"""What a forecaster says of each future step: a number, quantiles that cannot cross, or a share for every bin."""
+"""What is forecast for each future step: a number, quantiles that cannot cross, or a share for every bin."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class HeadOutput:
 
 
 class Head(Member):
-    """Base of the specs that say what is forecast for each step: a number, quantiles, shares of bins.
+    """Base of the specs of what is forecast for each step: a number, quantiles, shares of bins.
 
     A subclass sets `kind` and `measure`, what its error is called, and writes `n_outputs`, `read` and `error`.
     """
@@ -44,7 +44,7 @@ class Head(Member):
     kind: str
     measure: ClassVar[str] = "error"
     probabilistic: ClassVar[bool] = True
-    """Whether it says more than one number per step; its error is then another than the squared error."""
+    """Whether it gives more than one number per step; its error is then another than the squared error."""
 
     @property
     def n_outputs(self) -> int:
@@ -67,10 +67,10 @@ class Head(Member):
 
 
 HEADS = Family("head", Head)
-"""What a forecaster can say of each step."""
+"""What a forecaster can give for each step."""
 
 AnyHead = Annotated[Head, HEADS]
-"""The type of a config's field that holds any head; `kind` says which."""
+"""The type of a config's field that holds any head, by its `kind`."""
 
 
 class PointHead(Head):

@@ -32,11 +32,11 @@ class InvertedTransformerConfig(ModelConfig):
         heads: Attention heads, one number or one per block.
         head_width: Size of a head; by default width // heads of the first block.
         feedforward: Inner size of the feed-forward pair, one number or one per block; by default 2 * width.
-        dropout: Share of activations dropped while training. Much by default: what one channel seems to say of another
-            is learnt by heart within an epoch of a few thousand rows. Lower it where there are many more.
-        channel_embedding: Learn a vector per channel, so that attention can tell who is who.
+        dropout: Share of activations dropped while training. Much by default: what one channel seems to reveal of
+            another is learnt by heart within an epoch of a few thousand rows. Lower it where there are many more.
+        channel_embedding: Learn a vector per channel, so that attention can tell channels apart.
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> InvertedTransformerConfig(depth=2, width=64, heads=4).head_width
@@ -76,7 +76,7 @@ class InvertedTransformerConfig(ModelConfig):
 
 
 class FeatureTokens(nn.Module):
-    """One token per feature: all its steps through a linear layer, and a learned vector that says which it is."""
+    """One token per feature: all its steps through a linear layer, and a learned vector that identifies it."""
 
     def __init__(self, n_steps: int, n_features: int, width: int) -> None:
         super().__init__()
@@ -95,7 +95,8 @@ class InvertedTransformer(Forecaster):
 
     def __init__(self, config: InvertedTransformerConfig, signature: Signature) -> None:
         super().__init__(config, signature)
-        width, n_channels = config.width, len(signature.channels)
+        width = config.width
+        n_channels = len(signature.channels)
         self.norm = WindowNorm()
         self.embed = nn.Linear(signature.context, width)
         self.channel = ChannelEmbedding(n_channels, width) if config.channel_embedding else nn.Identity()

@@ -52,7 +52,7 @@ class Patches(nn.Module):
 
 
 class ChannelEmbedding(nn.Module):
-    """A learned vector per channel, added to every token: what a channel-independent model cannot know otherwise."""
+    """A learned vector per channel, added to every token: how a channel-independent model tells channels apart."""
 
     def __init__(self, n_channels: int, width: int) -> None:
         super().__init__()
@@ -177,7 +177,8 @@ class Attention(nn.Module):
         shown = None
         if show:
             attention = (query @ key.transpose(-2, -1) / math.sqrt(self.head_width)).softmax(dim=-1)
-            mixed, shown = attention @ value, (attention, value)
+            mixed = attention @ value
+            shown = (attention, value)
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value)
         return self.out(mixed.transpose(-3, -2).flatten(-2)), shown

@@ -88,10 +88,10 @@ class Linear(Forecaster):
         return self.solve(*equations.statistics(individual=self.config.individual), equations.alphas)
 
     def solve(self, learnt: Statistics, judged: Statistics, alphas: tuple[float, ...]) -> dict[str, Any]:
-        """The same from statistics; with `individual`, penalty and share are chosen, and told, for every channel.
+        """The same from statistics; with `individual`, penalty and share are chosen, and returned, for every channel.
 
-        Where there were several shares, all candidates are told with their errors: mean squared errors on validation,
-        one row per share and one column per penalty (with `individual`, their means over channels).
+        Where there were several shares, all candidates are returned with their errors: mean squared errors on
+        validation, one row per share and one column per penalty (with `individual`, their means over channels).
         """
         penalties = self.config.penalties
         choices = [choose(*pair, penalties, alphas) for pair in zip(learnt.channels(), judged.channels(), strict=True)]
@@ -99,18 +99,22 @@ class Linear(Forecaster):
         with torch.no_grad():
             self.map.weight.copy_(weights if self.config.individual else weights[0])
 
-        def told(each: list[float]) -> list[float] | float:
-            return each if self.config.individual else each[0]
+        def per_channel(values: list[float]) -> list[float] | float:
+            return values if self.config.individual else values[0]
 
-        found: dict[str, Any] = {
-            "penalty": told([choice.penalty for choice in choices]),
+        metrics: dict[str, Any] = {
+            "penalty": per_channel([choice.penalty for choice in choices]),
             "validation_mse": statistics.fmean(float(choice.errors.min()) for choice in choices),
         }
         if len(alphas) > 1:
             errors = torch.stack([choice.errors for choice in choices]).mean(0)
-            found["alpha"] = told([choice.alpha for choice in choices])
-            found["candidates"] = {"alpha": list(alphas), "penalty": list(penalties), "validation_mse": errors.tolist()}
-        return found
+            metrics["alpha"] = per_channel([choice.alpha for choice in choices])
+            metrics["candidates"] = {
+                "alpha": list(alphas),
+                "penalty": list(penalties),
+                "validation_mse": errors.tolist(),
+            }
+        return metrics
 
 
 LinearConfig.forecaster = Linear

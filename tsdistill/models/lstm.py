@@ -34,12 +34,12 @@ class LSTMConfig(ModelConfig):
         dropout: Share of activations dropped between layers while training.
         bidirectional: Read the patches backwards as well; each layer sees both directions of the one before. The
             context is all known, so that nothing of the future is seen. Twice the recurrence to wait for.
-        mixing: Read patches of all channels together, so that channels can tell of each other; by default each is read
+        mixing: Read patches of all channels together, so that channels inform each other; by default each is read
             by itself, which is better where they are many or alike.
-        channel_embedding: Learn a vector per channel; not with `mixing`, which knows channels apart.
+        channel_embedding: Learn a vector per channel; not with `mixing`, which tells channels apart.
         shortcut: Add a linear map from the normalised context to the horizon beside the LSTM, so that what is linear
             need not pass through the recurrence.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> LSTMConfig(widths=(64, 64), patch=24).widths
@@ -110,7 +110,9 @@ def _with_widths(values: dict[str, Any]) -> dict[str, Any]:
         return values
     widths = values.get("widths", LSTMConfig.model_fields["widths"].default)
     if not isinstance(widths, list | tuple) or not widths:
-        return {name: value for name, value in values.items() if name not in short}  # the field's own rule says it
+        return {
+            name: value for name, value in values.items() if name not in short
+        }  # the rule of the field raises the error
     for name, value in short.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(must(name, "be a whole number above 0", value, "`widths` gives every layer its own width"))
@@ -135,7 +137,8 @@ class LSTM(Forecaster):
             raise ConfigError(must("patch", f"be at most context = {signature.context}", config.patch, "Shorten it"))
         self.norm = WindowNorm()
         self.patches = Patches(signature.context, config.patch, config.patch)
-        n_channels, ways = len(signature.channels), 2 if config.bidirectional else 1
+        n_channels = len(signature.channels)
+        ways = 2 if config.bidirectional else 1
         self.n_together = n_channels if config.mixing else 1
         self.embed = nn.Linear(self.n_together * config.patch, config.embedding)
         self.channel = ChannelEmbedding(n_channels, config.embedding) if config.channel_embedding else nn.Identity()
@@ -190,7 +193,7 @@ class LSTM(Forecaster):
 
         A unit is four gate rows, a recurrent column and a column of the next layer; one of two directions goes or stays
         as a pair. A layer can go if what it gives is as wide as what it reads; there is no residual connection to take
-        its place, so that a model without it says something else.
+        its place, so that a model without it forecasts something else.
         """
         ways = ("", "_reverse") if self.config.bidirectional else ("",)
         groups = []
@@ -246,7 +249,8 @@ class LSTM(Forecaster):
             per_unit=(("widths", self.config.widths),),
             inside="layer{}",
         )
-        size, steps = self.patches.n_tokens, self.config.patch
+        size = self.patches.n_tokens
+        steps = self.config.patch
         shortcut = columns_of_steps("shortcut.weight", self.shortcut, n_steps=self.context, size=size, steps=steps)
         return (*groups, embedding, layers, context_group(size, shortcut, steps=steps))
 

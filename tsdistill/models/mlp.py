@@ -31,7 +31,7 @@ class MLPConfig(ModelConfig):
         dropout: Share of activations dropped while training, the same ones in every channel of a window.
         channel_embedding: Learn a vector per channel.
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> MLPConfig(width=32, depth=2).hidden
@@ -132,7 +132,9 @@ class MLP(Forecaster):
 
     def width_groups(self) -> tuple[WidthGroup, ...]:
         """The inner width of every block, the residual width, blocks, and the oldest steps."""
-        config, context, sources = self.config, self.context, [Slice("embed.weight", 0), Slice("embed.bias", 0)]
+        config = self.config
+        context = self.context
+        sources = [Slice("embed.weight", 0), Slice("embed.bias", 0)]
         if self.channel is not None:
             sources.append(Slice("channel.weight", 1))
         steps = [columns_of_steps("shortcut.weight", self.shortcut, n_steps=context, size=context)]

@@ -36,10 +36,10 @@ class PatchTSTConfig(ModelConfig):
         stride: Steps between patches; by default half a patch, equal to `patch` means no overlap. `overlap=False` is
             short for that.
         dropout: Share of activations dropped while training.
-        channel_embedding: Learn a vector per channel (tells channels apart without mixing them).
+        channel_embedding: Learn a vector per channel (distinguishes channels without mixing them).
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks; for data on which a
             linear map does well.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> PatchTSTConfig(depth=2, width=32, heads=4).feedforward
@@ -159,7 +159,9 @@ class PatchTST(Forecaster):
 
         Most weights of a long context sit in the last layer, which reads every patch.
         """
-        n_tokens, width, stride = self.patches.n_tokens, self.config.width, self.config.stride
+        n_tokens = self.patches.n_tokens
+        width = self.config.width
+        stride = self.config.stride
         sources = [Slice("embed.weight", 0), Slice("embed.bias", 0), Slice("position", 1)]
         if self.config.channel_embedding:
             sources.append(Slice("channel.weight", 1))

@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a ridge needs to know of its windows: sums, so that those of two sets of windows add up to those of both.
+    """What a ridge needs of its windows: sums, so that those of two sets of windows add up to those of both.
 
     Each holds one entry for all channels, or one per channel along a first axis of its own; here that axis is `...`.
     `sum(parts)` adds many.
@@ -69,32 +69,33 @@ class Statistics:
 
     @classmethod
     def of(
-        cls, windows: Windows, said: Callable[[Batch], Tensor] | None = None, *, individual: bool = False
+        cls, windows: Windows, teacher: Callable[[Batch], Tensor] | None = None, *, individual: bool = False
     ) -> Statistics:
         """One pass over the windows, which are centred by their own mean.
 
         Windows overlap: entry (i + 1, j + 1) of their products is entry (i, j) but for the first and the last window of
         a run. So a run of windows costs about as much as a correlation of its series, not windows * context^2, and only
-        for what a teacher said are windows gathered.
+        for the forecasts of a teacher are windows gathered.
 
         Args:
             windows: What to learn from, or to judge by.
-            said: What a teacher says of a batch, (batch, horizon, channel).
+            teacher: What a teacher forecasts for a batch, (batch, horizon, channel).
             individual: Keep channels apart.
 
         Raises:
-            ShapeError: the teacher says something of another shape.
-            DivergenceError: the teacher says something infinite or NaN.
+            ShapeError: the teacher forecasts another shape.
+            DivergenceError: the teacher forecasts something infinite or NaN.
         """
         n_rows = len(windows) * (1 if individual else windows.series.shape[1])
-        probe, start = windows.batch(torch.arange(1)), int(windows.starts[0])
+        probe = windows.batch(torch.arange(1))
+        start = int(windows.starts[0])
         as_stored = torch.equal(probe.context[0], windows.series[start : start + windows.context])
         if as_stored and len(windows) >= SHORT * len(list(_runs(windows.starts, len(windows)))):
             moments = _moments(windows, windows.context + windows.horizon, individual)
             gram, cross, power = _centred(moments, windows.context)
         else:
             gram, cross, power = _by_windows(windows, lambda batch: batch.target, individual)
-        taught = None if said is None else _by_windows(windows, said, individual, cross_only=True)[1]
+        taught = None if teacher is None else _by_windows(windows, teacher, individual, cross_only=True)[1]
         if taught is not None and not bool(taught.isfinite().all()):
             raise DivergenceError(
                 "`teacher` must forecast finite numbers, got infinite or NaN ones for some training windows. Look at "
@@ -106,14 +107,14 @@ class Statistics:
         """The statistics of the windows of both."""
         if not isinstance(other, Statistics):
             return NotImplemented
-        ours, theirs = self.tensors(), other.tensors()
-        shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (ours, theirs)]
+        own, added = self.tensors(), other.tensors()
+        shapes = [{name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (own, added)]
         if shapes[0] != shapes[1]:
             raise ShapeError(
                 f"Statistics must have the same entries to be added, got {shapes[0]} and {shapes[1]}. Form both with "
                 "the same context, horizon and channels, both with a teacher or both without."
             )
-        return Statistics(**{name: ours[name] + theirs[name] for name in ours}, n_rows=self.n_rows + other.n_rows)
+        return Statistics(**{name: own[name] + added[name] for name in own}, n_rows=self.n_rows + other.n_rows)
 
     def __radd__(self, other: int) -> Statistics:
         """Nothing at all is 0, where a sum begins."""
@@ -130,25 +131,25 @@ class Statistics:
             yield self
             return
         for number in range(len(self.gram)):
-            each = {name: tensor[number] for name, tensor in self.tensors().items()}
-            yield Statistics(**each, n_rows=self.n_rows)
+            tensors = {name: tensor[number] for name, tensor in self.tensors().items()}
+            yield Statistics(**tensors, n_rows=self.n_rows)
 
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """Statistics of training and validation windows, formed when they are first asked for and then kept.
+    """Statistics of training and validation windows, formed when they are first needed and then kept.
 
     Args:
         train: What to learn from.
         validation: What to judge by, always with the truth.
-        said: What a teacher says of a batch of training windows, (batch, horizon, channel); None without a teacher.
+        teacher: Forecasts of a teacher for a batch of training windows, (batch, horizon, channel), or None.
         alphas: Shares of the teacher to choose from.
         kept: What was formed, by whether channels are apart.
     """
 
     train: Windows
     validation: Windows
-    said: Callable[[Batch], Tensor] | None = None
+    teacher: Callable[[Batch], Tensor] | None = None
     alphas: tuple[float, ...] = (0.0,)
     kept: dict[bool, tuple[Statistics, Statistics]] = field(default_factory=dict, repr=False)
 
@@ -156,7 +157,7 @@ class NormalEquations:
         """Those to learn from and those to judge by."""
         if individual not in self.kept:
             self.kept[individual] = (
-                Statistics.of(self.train, self.said, individual=individual),
+                Statistics.of(self.train, self.teacher, individual=individual),
                 Statistics.of(self.validation, individual=individual),
             )
         return self.kept[individual]
@@ -191,7 +192,7 @@ def choose(learnt: Statistics, judged: Statistics, penalties: Sequence[float], a
 
     In the basis V the error of W is a quadratic form in what the penalty leaves of each direction, and in (1 - a, a).
     So one eigendecomposition and one product per pair of targets serve all candidates, and only the best is formed.
-    Of candidates that are equally good (a teacher that says what happened) the one with less of the teacher is taken.
+    Of candidates that are equally good (a teacher that equals the truth) the one with less of the teacher is taken.
     """
     targets = [learnt.cross] if learnt.taught is None or not any(alphas) else [learnt.cross, learnt.taught]
     values, vectors = torch.linalg.eigh(learnt.gram)
@@ -221,14 +222,14 @@ def _by_windows(
     gram, cross = (torch.zeros(*axes, context, n, dtype=torch.float64) for n in (context, horizon))
     power = torch.zeros(axes, dtype=torch.float64)
     for batch in windows.batches(max(1, ROWS // n_channels)):
-        said = target(batch)  # a teacher may use all threads
-        if said.shape != batch.target.shape:
+        forecast = target(batch)  # a teacher may use all threads
+        if forecast.shape != batch.target.shape:
             raise ShapeError(
                 f"`teacher` must forecast {tuple(batch.target.shape)} (batch, horizon, channel), got "
-                f"{tuple(said.shape)}. Check its horizon and the order of its axes."
+                f"{tuple(forecast.shape)}. Check its horizon and the order of its axes."
             )
         with one_thread():
-            x, y = batch.context.transpose(1, 2).double(), said.transpose(1, 2).double()
+            x, y = batch.context.transpose(1, 2).double(), forecast.transpose(1, 2).double()
             centre = x.mean(dim=-1, keepdim=True)
             x, y = x - centre, y - centre
             x, y = (x.transpose(0, 1), y.transpose(0, 1)) if individual else (x.flatten(0, 1), y.flatten(0, 1))

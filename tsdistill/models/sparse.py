@@ -35,7 +35,7 @@ class SparseTSFConfig(ModelConfig):
             period forecast is cut at the horizon.
         hidden: Width of a hidden layer (ReLU) between past and coming periods; 0 for none, a linear map.
         channel_bias: Learn a bias per channel: all that channels differ in. It costs as much as the horizon is long.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> SparseTSFConfig(period=24).hidden

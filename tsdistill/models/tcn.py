@@ -41,7 +41,7 @@ class TCNConfig(ModelConfig):
         dropout: Share of activations dropped while training.
         channel_embedding: Learn a vector per channel.
         shortcut: Add a linear map from the normalised context to the horizon beside the blocks.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> TCNConfig(width=16, depth=3).hidden
@@ -122,7 +122,7 @@ class SeparableBlock(nn.Module):
             return filtered
         # The same numbers as a sum over shifts: the backward pass of a depthwise convolution takes twice as long.
         weight, bias = self.depthwise.weight, self.depthwise.bias
-        assert bias is not None  # a convolution has one unless told otherwise
+        assert bias is not None  # a convolution has one by default
         n_tokens = inner.shape[-1]
         total = bias[:, None]
         for tap in range(self.kernel):
@@ -180,7 +180,8 @@ class TCN(Forecaster):
 
         An inner unit is a row of `expand`, a filter of `depthwise` and a column of `contract`.
         """
-        config, n_tokens = self.config, self.patches.n_tokens
+        config = self.config
+        n_tokens = self.patches.n_tokens
         sources = [Slice("embed.weight", 0), Slice("embed.bias", 0)]
         if config.channel_embedding:
             sources.append(Slice("channel.weight", 1))

@@ -33,7 +33,7 @@ class TSMixerConfig(ModelConfig):
         future_hidden: Inner size of the MLP that mixes a step's forecast with what is known of that step; not there
             without covariates known ahead.
         dropout: Share of activations dropped while training.
-        head: What is said of each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
+        head: What is forecast for each step: a number, quantiles (`QuantileHead`) or bins (`BinnedHead`).
 
     Example:
         >>> TSMixerConfig(depth=2, time_hidden=48).time_hidden
@@ -103,7 +103,7 @@ class TSMixerBlock(nn.Module):
 
 
 class FutureMixing(nn.Module):
-    """Adds to each step's raw outputs what they and the known features of that step say; starts by adding nothing."""
+    """Corrects each step's raw outputs by themselves and the known features of that step; starts with no correction."""
 
     def __init__(self, n_outputs: int, n_features: int, hidden: int) -> None:
         super().__init__()
@@ -123,7 +123,8 @@ class TSMixer(Forecaster):
 
     def __init__(self, config: TSMixerConfig, signature: Signature) -> None:
         super().__init__(config, signature)
-        n_channels, n_future = len(signature.channels), len(signature.future)
+        n_channels = len(signature.channels)
+        n_future = len(signature.future)
         n_mixed = n_channels + n_future + len(signature.past)
         self.norm = WindowNorm()
         self.blocks = nn.ModuleList(
@@ -148,7 +149,7 @@ class TSMixer(Forecaster):
         """
         x, centre, spread = self.norm(self.recent(context))
         future, past = self.covariates(future, past)
-        known = [each[:, : self.context].transpose(1, 2) for each in (future, past) if each is not None]
+        known = [covariate[:, : self.context].transpose(1, 2) for covariate in (future, past) if covariate is not None]
         state = torch.cat([x, *known], dim=1)
         hidden = []
         for block in self.blocks:
@@ -161,7 +162,7 @@ class TSMixer(Forecaster):
 
     def _mixed(self, raw: Tensor, future: Tensor) -> Tensor:
         """Raw outputs (batch, channel, n_outputs * horizon) mixed with the features of each step of the horizon."""
-        assert self.mix_future is not None  # `activations` asked
+        assert self.mix_future is not None  # `activations` checked
         steps = raw.unflatten(-1, (self.head.n_outputs, self.horizon)).flatten(1, 2).transpose(1, 2)
         mixed: Tensor = self.mix_future(steps, future)
         return mixed.transpose(1, 2).unflatten(1, (raw.shape[1], self.head.n_outputs)).flatten(2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tsdistill.errors import ConfigError, listed
-from tsdistill.models.base import ModelConfig, per_layer
+from tsdistill.models.base import ModelConfig
 from tsdistill.models.groups import Slice, WidthGroup
 
 
@@ -38,7 +38,7 @@ def spread(config: type[ModelConfig], values: Any, **widths: int | Callable[[int
     """What a config is made from, with a size for every layer written down in each of the fields `widths`.
 
     Each is given with its default, a number or a function of the residual `width`. Values that are wrong in other ways
-    are left to the fields' own rules, which say it better.
+    are left to the fields' own rules, which have better messages.
     """
     if not isinstance(values, dict):
         return values
@@ -46,23 +46,25 @@ def spread(config: type[ModelConfig], values: Any, **widths: int | Callable[[int
     sizes = {name: values.get(name, fields[name].default) for name in ("depth", "width") if name in fields}
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes.values()):
         return values
-    found, problems = dict(values), []
+    filled = dict(values)
+    problems = []
     for name, default in widths.items():
         value = values.get(name, default(sizes["width"]) if callable(default) else default)
         try:
-            found[name] = per_layer(name, value, sizes["depth"])
+            filled[name] = per_layer(name, value, sizes["depth"])
         except ConfigError as error:
             problems.append(str(error))
     if problems:
         raise ValueError(listed(problems, config.__name__))
-    return found
+    return filled
 
 
 def with_head_width(config: type[ModelConfig], values: Any) -> Any:
     """The same with `head_width` written down: a first block's share of `width`, unless it is given."""
     if not isinstance(values, dict) or values.get("head_width"):
         return values
-    width, heads = values.get("width", config.model_fields["width"].default), values.get("heads")
+    width = values.get("width", config.model_fields["width"].default)
+    heads = values.get("heads")
     if not isinstance(width, int) or not isinstance(heads, tuple) or not isinstance(next(iter(heads), None), int):
         return values
     return {**values, "head_width": max(width // max(heads[0], 1), 1)}
@@ -179,7 +181,7 @@ def context_group(
         size=size,
         field=("context", None),
         incoming=incoming,
-        outgoing=tuple(each for each in outgoing if each is not None),
+        outgoing=tuple(slice_ for slice_ in outgoing if slice_ is not None),
         kind="context",
         exact=False,
         minimum=minimum,
@@ -197,7 +199,9 @@ def transformer_groups(
         sources: What makes the tokens.
         readers: What reads them in the end.
     """
-    heads, feedforward, depth = config.heads, config.feedforward, config.depth
+    heads = config.heads
+    feedforward = config.feedforward
+    depth = config.depth
     return (
         *head_groups(heads, config.head_width),
         *inner_groups(feedforward, field="feedforward", group="block{}.feedforward", module="blocks.{}"),
@@ -217,3 +221,15 @@ def transformer_groups(
 def columns_of_steps(parameter: str, layer: object | None, *, n_steps: int, size: int, steps: int = 1) -> Slice | None:
     """Columns of a linear layer that reads `n_steps` single steps; None where there is no such layer."""
     return None if layer is None else Slice(parameter, 1, block=steps, rest=n_steps - size * steps)
+
+
+def per_layer(name: str, value: Any, depth: int) -> tuple[int, ...]:
+    """A width for every layer: one number is repeated, a sequence must have `depth` entries."""
+    widths = tuple(value) if isinstance(value, list | tuple) else (value,) * depth
+    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in widths)
+    if not whole or len(widths) != depth or any(width < 1 for width in widths):
+        raise ConfigError(
+            f"`{name}` must be one whole number above 0 or {depth} of them (one per layer), got {name}={value!r}. "
+            "Give one number to use it in every layer."
+        )
+    return widths

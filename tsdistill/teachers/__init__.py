@@ -1,4 +1,4 @@
-"""Who can teach, and what a teacher said: computed once, and reused by every epoch, student and trial."""
+"""What can teach, and a cache of teacher outputs that every epoch, student and trial reuses."""
 
 from __future__ import annotations
 

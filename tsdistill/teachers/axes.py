@@ -1,4 +1,4 @@
-"""Named axes: how a foreign module's tensors become ours, and ours become its."""
+"""Named axes: from the order of a foreign module's tensors to that of tsdistill, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ONE = "1"
 
 
 class MisfitError(Exception):
-    """A tensor does not have the axes it was said to have; the message ends a sentence that begins with its name."""
+    """A tensor does not have the axes that were named for it; the message ends a sentence that begins with its name."""
 
 
 def axis_problem(name: str, axes: Sequence[str], known: Sequence[str], needed: Sequence[str]) -> str | None:
@@ -43,23 +43,27 @@ def read(tensor: Tensor, axes: Sequence[str], wanted: Sequence[str], sizes: Mapp
     """
     if tensor.ndim != len(axes):
         raise MisfitError(f"has {tensor.ndim} axes, {tuple(tensor.shape)}, where {len(axes)} are named: {list(axes)}")
-    shape, names = [], []
+    shape = []
+    names = []
     for axis, size in zip(axes, tensor.shape, strict=True):
         parts = [] if axis == ONE else axis.split("*")
-        found = [sizes.get(part, -1) for part in parts]
-        rest = math.prod(each for each in found if each > 0)
-        if found.count(-1) == 1 and size % rest == 0:
-            found[found.index(-1)] = size // rest
-        if math.prod(found) != size or -1 in found:
-            told = " * ".join(str(sizes.get(part, "?")) for part in parts) or "1"
-            raise MisfitError(f"is {tuple(tensor.shape)}, where the axis {axis!r} of {list(axes)} should have {told}")
-        shape += found
+        entries = [sizes.get(part, -1) for part in parts]
+        rest = math.prod(size_ for size_ in entries if size_ > 0)
+        if entries.count(-1) == 1 and size % rest == 0:
+            entries[entries.index(-1)] = size // rest
+        if math.prod(entries) != size or -1 in entries:
+            expected = " * ".join(str(sizes.get(part, "?")) for part in parts) or "1"
+            raise MisfitError(
+                f"is {tuple(tensor.shape)}, where the axis {axis!r} of {list(axes)} should have {expected}"
+            )
+        shape += entries
         names += parts
-    found_tensor = tensor.reshape(shape)
+    named = tensor.reshape(shape)
     for name in wanted:
         if name not in names:
-            found_tensor, names = found_tensor.unsqueeze(-1), [*names, name]
-    return found_tensor.permute([names.index(name) for name in wanted])
+            named = named.unsqueeze(-1)
+            names = [*names, name]
+    return named.permute([names.index(name) for name in wanted])
 
 
 def write(tensor: Tensor, have: Sequence[str], axes: Sequence[str]) -> Tensor:

@@ -23,7 +23,7 @@ class Teacher(Protocol):
     """What it takes to teach: forecasts of a batch, and a digest that changes when they do.
 
     A teacher that can show its insides also has `activations(context, future, past, attention=)`, as a `Forecaster`;
-    or, where what it says depends on which windows it is asked about, `show(batch, attention=)`. One whose forecasts
+    or, where its forecasts depend on which windows it gets, `show(batch, attention=)`. One whose forecasts
     belong to certain windows of a task (a table of forecasts) has `check(task)`, which refuses a task that it cannot
     teach.
     """
@@ -38,10 +38,10 @@ class Teacher(Protocol):
 
 def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Activations:
     """Everything that a teacher shows of a batch, without gradients; of a teacher without insides its forecast."""
-    told: Activations
+    activations: Activations
     if (show := getattr(teacher, "show", None)) is not None:
-        told = show(batch, attention=attention)
-        return told
+        activations = show(batch, attention=attention)
+        return activations
     show = getattr(teacher, "activations", None)
     if show is None:
         return Activations(teacher.forecast(batch).float())
@@ -53,23 +53,23 @@ def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Acti
         batch = batch.to(teacher.device)
     try:
         with torch.no_grad():
-            told = show(batch.context, batch.future, batch.past, attention=attention)
-            return told.to(home)
+            activations = show(batch.context, batch.future, batch.past, attention=attention)
+            return activations.to(home)
     finally:
         if was_training and isinstance(teacher, torch.nn.Module):
             teacher.train()
 
 
 class Composed:
-    """A teacher that asks others: `members` names the attributes that hold them, one teacher or a tuple each."""
+    """A teacher made of others: `members` names the attributes that hold them, one teacher or a tuple each."""
 
     members: ClassVar[tuple[str, ...]]
 
 
 def at(teacher: Teacher, device: torch.device | None) -> Teacher:
-    """A teacher that computes on a device: of a forecaster that is elsewhere a copy, alone or inside of ours.
+    """A teacher that computes on a device: of a forecaster that is elsewhere a copy, alone or as a member.
 
-    Teachers that are not ours stay where their owner put them.
+    Foreign teachers stay on the device where their owner put them.
     """
     if device is None:
         return teacher
@@ -80,27 +80,29 @@ def at(teacher: Teacher, device: torch.device | None) -> Teacher:
     moved = copy.copy(teacher)
     for name in teacher.members:
         held = getattr(teacher, name)
-        setattr(moved, name, tuple(at(each, device) for each in held) if isinstance(held, tuple) else at(held, device))
+        setattr(
+            moved, name, tuple(at(member, device) for member in held) if isinstance(held, tuple) else at(held, device)
+        )
     return moved
 
 
 def teacher_info(teacher: Teacher) -> dict[str, str]:
-    """What a lineage says of who taught: the digest, and the class of a foreign teacher."""
+    """What a lineage records of the teacher: its digest, and the class of a foreign teacher."""
     kind = {} if isinstance(teacher, Forecaster) else {"teacher_kind": type(teacher).__name__}
     return {"teacher": teacher.digest, **kind}
 
 
 def check_teacher(teacher: Teacher, task: Task) -> None:
-    """Refuse a teacher that answers another question than the task asks, or a forecaster that scales otherwise."""
+    """Refuse a teacher that forecasts other steps or channels than the task's, or a forecaster with another scaling."""
     if not (hasattr(teacher, "forecast") and isinstance(getattr(teacher, "digest", None), str)):
         raise UnsupportedError(
             f"`teacher` must have forecast(batch) and a digest, got a {type(teacher).__name__}. Train one with "
             "td.train, or wrap your own with td.wrap."
         )
-    theirs, ours = getattr(teacher, "signature", None), task.signature
-    if isinstance(theirs, Signature):
-        check_question(theirs, ours)
-        if isinstance(teacher, Forecaster) and not same_scaling(theirs, ours):
+    teacher_signature, task_signature = getattr(teacher, "signature", None), task.signature
+    if isinstance(teacher_signature, Signature):
+        check_question(teacher_signature, task_signature)
+        if isinstance(teacher, Forecaster) and not same_scaling(teacher_signature, task_signature):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was trained on other rows or with "
                 "another scaler. Give td.teachers.RescaledTeacher(teacher, task) in its place; or, for a student of "
@@ -111,14 +113,14 @@ def check_teacher(teacher: Teacher, task: Task) -> None:
         check(task)
 
 
-def same_scaling(theirs: Signature, ours: Signature) -> bool:
+def same_scaling(first: Signature, second: Signature) -> bool:
     """Whether two signatures scale alike what the first one looks at, but for rounding."""
-    if theirs.normalisation != ours.normalisation:
+    if first.normalisation != second.normalisation:
         return False
-    sides = ["", *(f"{side}_" for side in ("future", "past") if getattr(theirs, side))]
+    sides = ["", *(f"{side}_" for side in ("future", "past") if getattr(first, side))]
     for side in sides:
-        mean, scale = (np.asarray(getattr(theirs, f"{side}{what}")) for what in ("mean", "scale"))
-        other, unit = (np.asarray(getattr(ours, f"{side}{what}")) for what in ("mean", "scale"))
+        mean, scale = (np.asarray(getattr(first, f"{side}{statistic}")) for statistic in ("mean", "scale"))
+        other, unit = (np.asarray(getattr(second, f"{side}{statistic}")) for statistic in ("mean", "scale"))
         if mean.shape != other.shape or (np.abs(mean - other) > SAME * scale).any():
             return False
         if (np.abs(unit - scale) > SAME * scale).any():
@@ -126,15 +128,15 @@ def same_scaling(theirs: Signature, ours: Signature) -> bool:
     return True
 
 
-def check_question(theirs: Signature, ours: Signature) -> None:
+def check_question(teacher: Signature, task: Signature) -> None:
     """Refuse other steps or channels than the task's, and more context than it has."""
-    if (theirs.horizon, theirs.channels) != (ours.horizon, ours.channels):
+    if (teacher.horizon, teacher.channels) != (task.horizon, task.channels):
         raise ShapeError(
-            f"`teacher` must forecast the task's {ours.horizon} steps of {len(ours.channels)} channels, got "
-            f"{theirs.horizon} steps of {len(theirs.channels)} channels (or other names). Train it on this task."
+            f"`teacher` must forecast the task's {task.horizon} steps of {len(task.channels)} channels, got "
+            f"{teacher.horizon} steps of {len(teacher.channels)} channels (or other names). Train it on this task."
         )
-    if theirs.context > ours.context:
+    if teacher.context > task.context:
         raise ShapeError(
-            f"`teacher` must see at most the task's context of {ours.context} steps, got context={theirs.context}. "
+            f"`teacher` must see at most the task's context of {task.context} steps, got context={teacher.context}. "
             "Give the task the teacher's context; a student may use the last steps of it."
         )

@@ -23,15 +23,15 @@ def digest_of_module(module: nn.Module) -> str:
     digest = hashlib.sha256()
     config = getattr(module, "config", None)
     if isinstance(config, Spec) or callable(getattr(config, "to_dict", None)):
-        told = config.to_dict()  # type: ignore[union-attr]
+        fields = config.to_dict()  # type: ignore[union-attr]
         # Where it was loaded from, and by which version, changes nothing.
-        digest.update(json.dumps({key: plain(value) for key, value in sorted(told.items())
+        digest.update(json.dumps({key: plain(value) for key, value in sorted(fields.items())
                                   if not key.startswith("_") and key != "transformers_version"}).encode())  # fmt: skip
-    for name, each in module.named_modules():
-        settings = [[key, plain(value)] for key, value in sorted(vars(each).items())
+    for name, submodule in module.named_modules():
+        settings = [[key, plain(value)] for key, value in sorted(vars(submodule).items())
                     if key[0] != "_" and key not in UNIMPORTANT
                     and _is_simple(*(value if isinstance(value, tuple) else [value]))]  # fmt: skip
-        digest.update(json.dumps([name, type(each).__module__, type(each).__qualname__, settings]).encode())
+        digest.update(json.dumps([name, type(submodule).__module__, type(submodule).__qualname__, settings]).encode())
     tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
     for name, tensor in sorted(tensors, key=lambda named: named[0]):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -42,16 +42,18 @@ def digest_of_module(module: nn.Module) -> str:
 def plain(value: Any) -> Any:
     """A value as JSON that is the same in every process: tensors by their bytes, functions by name and code."""
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(each) for each in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+        return [plain(entry) for entry in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
     if isinstance(value, Tensor):
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         return [str(value.dtype), list(value.shape), hashlib.sha256(raw).hexdigest()]
     if isinstance(value, Callable):  # type: ignore[arg-type]
         code = getattr(value, "__code__", None)
         body = (
-            [] if code is None else [code.co_code.hex(), *(repr(each) for each in code.co_consts if _is_simple(each))]
+            []
+            if code is None
+            else [code.co_code.hex(), *(repr(entry) for entry in code.co_consts if _is_simple(entry))]
         )
         return [getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__name__), *body]
     if isinstance(value, np.ndarray | np.generic):

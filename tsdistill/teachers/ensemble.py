@@ -19,7 +19,7 @@ Weighing = Literal["equal", "validation", "best-per-window"]
 WEIGHINGS: tuple[Weighing, ...] = get_args(Weighing)
 
 CHUNK = 256
-"""Windows that the members are asked about at once while they are weighed."""
+"""Windows that the members forecast at once while they are weighed."""
 
 
 class TeacherEnsemble(Composed):
@@ -48,7 +48,7 @@ class TeacherEnsemble(Composed):
     Raises:
         ConfigError: no teachers, or other weights; a mapping or a list of numbers among them.
         ShapeError: a member that forecasts something else.
-        DataError: a member that does not know the validation windows it is to be weighed on.
+        DataError: a member that has no forecasts of the validation windows it is to be weighed on.
 
     Example:
         >>> import tsdistill as td
@@ -79,7 +79,8 @@ class TeacherEnsemble(Composed):
             raise ConfigError(listed(problems, "TeacherEnsemble"))
         for teacher in teachers:
             check_teacher(teacher, task)
-        self.teachers, self.weighing = tuple(teachers), weights
+        self.teachers = tuple(teachers)
+        self.weighing = weights
         self.signature: Signature = task.signature
         self._places = Places(task)
         self.weights: tuple[float, ...] | None = None
@@ -107,12 +108,12 @@ class TeacherEnsemble(Composed):
         Raises:
             DataError: the best per window is asked for, and the windows are not the training windows of the task.
         """
-        said = torch.stack([teacher.forecast(batch).float() for teacher in self.teachers])
+        forecasts = torch.stack([teacher.forecast(batch).float() for teacher in self.teachers])
         if self.weights is not None:
-            return torch.einsum("mbhc,m->bhc", said, said.new_tensor(self.weights))
+            return torch.einsum("mbhc,m->bhc", forecasts, forecasts.new_tensor(self.weights))
         self._places.require_training(batch, 'The best teacher of each window (weights="best-per-window")')
-        best = (said - batch.target).square().mean(dim=(2, 3)).argmin(dim=0)
-        return said[best, torch.arange(len(best), device=best.device)]
+        best = (forecasts - batch.target).square().mean(dim=(2, 3)).argmin(dim=0)
+        return forecasts[best, torch.arange(len(best), device=best.device)]
 
     def _error_products(self, task: Task) -> np.ndarray:
         """Mean product of every two members' errors on the validation part, (member, member)."""
@@ -152,5 +153,5 @@ def simplex_weights(products: np.ndarray) -> tuple[float, ...]:
         return (1 / len(products),) * len(products)
     values, vectors = np.linalg.eigh(products / scale)
     root = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
-    found, _ = nnls(np.vstack([root, np.ones(len(products))]), np.append(np.zeros(len(products)), 1.0))
-    return tuple((found / found.sum()).tolist())
+    solution, _ = nnls(np.vstack([root, np.ones(len(products))]), np.append(np.zeros(len(products)), 1.0))
+    return tuple((solution / solution.sum()).tolist())

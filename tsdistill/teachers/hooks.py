@@ -58,20 +58,24 @@ def picked(value: Any, where: int | str | None) -> torch.Tensor:
     Raises:
         MisfitError: there is none; the message shows what there is.
     """
-    found = value
+    part_value = value
     for part in () if where in (None, "") else str(where).split("."):
-        if isinstance(found, Mapping) and part in found:
-            found = found[part]
-        elif isinstance(found, Sequence) and re.fullmatch(r"-?\d+", part) and -len(found) <= int(part) < len(found):
-            found = found[int(part)]
-        elif not isinstance(found, torch.Tensor) and hasattr(found, part):
-            found = getattr(found, part)
+        if isinstance(part_value, Mapping) and part in part_value:
+            part_value = part_value[part]
+        elif (
+            isinstance(part_value, Sequence)
+            and re.fullmatch(r"-?\d+", part)
+            and -len(part_value) <= int(part) < len(part_value)
+        ):
+            part_value = part_value[int(part)]
+        elif not isinstance(part_value, torch.Tensor) and hasattr(part_value, part):
+            part_value = getattr(part_value, part)
         else:
             raise MisfitError(f"has no {where!r}: it is {described(value)}")
-    if not isinstance(found, torch.Tensor):
+    if not isinstance(part_value, torch.Tensor):
         at = "" if where is None else f" at {where!r}"
         raise MisfitError(f"has no tensor{at}: it is {described(value)}")
-    return found
+    return part_value
 
 
 def described(value: Any) -> str:
@@ -79,9 +83,9 @@ def described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return str(tuple(value.shape))
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {described(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {described(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of " + " and ".join(described(each) for each in value)
+        return f"a {type(value).__name__} of " + " and ".join(described(entry) for entry in value)
     return repr(value) if value is None or isinstance(value, int | float | str) else type(value).__name__
 
 
@@ -89,7 +93,7 @@ def described(value: Any) -> str:
 def watched(module: nn.Module, names: Sequence[str], *, attention: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """While it lasts, what the named submodules give out is put into the dictionary; no hook stays, whatever happens.
 
-    torch's own attention layers leave their weights out unless told; those named in `attention` are told.
+    torch's own attention layers leave their weights out by default; those named in `attention` get the argument for it.
     """
     seen: dict[str, Any] = {}
     handles = []
@@ -100,8 +104,8 @@ def watched(module: nn.Module, names: Sequence[str], *, attention: Sequence[str]
 
         return hook
 
-    def ask(_: nn.Module, args: Any, how: dict[str, Any]) -> Any:
-        return args, {**how, "need_weights": True, "average_attn_weights": False}
+    def ask(_: nn.Module, args: Any, keywords: dict[str, Any]) -> Any:
+        return args, {**keywords, "need_weights": True, "average_attn_weights": False}
 
     try:
         for name in dict.fromkeys([*names, *attention]):
@@ -118,11 +122,11 @@ def watched(module: nn.Module, names: Sequence[str], *, attention: Sequence[str]
 @contextmanager
 def resting(module: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients while it lasts; every submodule then is in the mode it was in."""
-    modes = {each: each.training for each in module.modules()}
+    modes = {submodule: submodule.training for submodule in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for each, mode in modes.items():
-            each.training = mode
+        for submodule, mode in modes.items():
+            submodule.training = mode

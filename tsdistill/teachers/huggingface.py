@@ -67,7 +67,8 @@ def from_huggingface(
         >>> from_huggingface("patchtst", toy_task())
         <WrappedTeacher PatchTSTForPrediction, 47 to 11 steps>
     """
-    folder, signature = Path(folder), task.signature if isinstance(task, Task) else task
+    folder = Path(folder)
+    signature = task.signature if isinstance(task, Task) else task
     config = _config(folder)
     (name,) = config["architectures"]
     _check_question(config, signature, name)
@@ -110,7 +111,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if "auto_map" in config:
         raise UnsupportedError(f"{folder} brings code of its own (auto_map), which is never run. Save a plain one.")
     if not any(folder.glob("*.safetensors")):
-        pickled = sorted(each.name for each in folder.iterdir() if each.suffix in (".bin", ".pt", ".pth", ".pkl"))
+        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl"))
         held = f"only {', '.join(pickled)}, which could execute anything when read" if pickled else "no weights"
         raise ArtifactError(
             f"{folder} must hold its weights as safetensors, got {held}. Save it again with save_pretrained where you "
@@ -120,25 +121,25 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _check_question(config: dict[str, Any], signature: Signature, name: str) -> None:
-    """Refuse a model of another question, and one whose head says more than a forecast."""
+    """Refuse a model of other steps or channels, and one whose head gives more than a forecast."""
     if config.get("loss", "mse") != "mse":
         raise UnsupportedError(
             f"The {name} must give forecasts, got one that was trained with loss={config['loss']!r} and gives "
             "parameters of a distribution. Write its means into a table of forecasts (td.teachers.read_forecasts)."
         )
-    asked = {"context_length": 32, "prediction_length": 24, "num_input_channels": 1}  # what the library takes them for
-    ours = {key: config.get(key, default) for key, default in asked.items()}
-    config |= ours
+    asked = {"context_length": 32, "prediction_length": 24, "num_input_channels": 1}  # the defaults of the library
+    sizes = {key: config.get(key, default) for key, default in asked.items()}
+    config |= sizes
     problems = []
-    if not isinstance(ours["context_length"], int) or not 1 <= ours["context_length"] <= signature.context:
+    if not isinstance(sizes["context_length"], int) or not 1 <= sizes["context_length"] <= signature.context:
         rule, remedy = f"be at most the task's context of {signature.context}", "Give the task the model's context"
-        problems.append(must("context_length", rule, ours["context_length"], remedy))
-    if ours["prediction_length"] != signature.horizon:
+        problems.append(must("context_length", rule, sizes["context_length"], remedy))
+    if sizes["prediction_length"] != signature.horizon:
         rule, remedy = f"be the task's horizon of {signature.horizon}", "Give the task the model's horizon"
-        problems.append(must("prediction_length", rule, ours["prediction_length"], remedy))
-    if ours["num_input_channels"] != len(signature.channels):
+        problems.append(must("prediction_length", rule, sizes["prediction_length"], remedy))
+    if sizes["num_input_channels"] != len(signature.channels):
         rule = f"be the task's {len(signature.channels)} channels {list(signature.channels)}"
-        problems.append(must("num_input_channels", rule, ours["num_input_channels"], "Select the model's columns"))
+        problems.append(must("num_input_channels", rule, sizes["num_input_channels"], "Select the model's columns"))
     if config.get("prediction_channel_indices") is not None:
         remedy = "A teacher forecasts every channel of its task"
         problems.append(must("prediction_channel_indices", "be None", config["prediction_channel_indices"], remedy))
@@ -153,7 +154,7 @@ def _loaded(folder: Path, name: str) -> Any:
 
     try:
         with _quietly():
-            model, found = getattr(transformers, name).from_pretrained(
+            model, report = getattr(transformers, name).from_pretrained(
                 str(folder),
                 local_files_only=True,
                 use_safetensors=True,
@@ -167,9 +168,9 @@ def _loaded(folder: Path, name: str) -> Any:
     except Exception as error:
         raise ArtifactError(f"Cannot load {name} from {folder}: {type(error).__name__}: {error}.") from error
     # The library draws at random whatever the files lack, and says so in a log.
-    lacking = [f"{key} is missing" for key in sorted(found["missing_keys"])]
-    lacking += [f"{key} is unknown" for key in sorted(found["unexpected_keys"])]
-    lacking += [f"{key} has another shape" for key in sorted(str(each[0]) for each in found["mismatched_keys"])]
+    lacking = [f"{key} is missing" for key in sorted(report["missing_keys"])]
+    lacking += [f"{key} is unknown" for key in sorted(report["unexpected_keys"])]
+    lacking += [f"{key} has another shape" for key in sorted(str(entry[0]) for entry in report["mismatched_keys"])]
     if lacking:
         raise ArtifactError(
             f"The weights in {folder} are not those of the {name} that its config describes: {', '.join(lacking[:5])}"
@@ -180,7 +181,7 @@ def _loaded(folder: Path, name: str) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """No bars and no advice while weights are read: what is wrong with them is told by us."""
+    """No bars and no advice while weights are read: the errors raised here name what is wrong with them."""
     from transformers.utils import logging
 
     level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()

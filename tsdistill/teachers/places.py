@@ -13,15 +13,15 @@ from tsdistill.data.task import Batch, Part, Task, Windows
 from tsdistill.errors import DataError, ShapeError
 
 Learnt = Literal["train", "validation"]
-"""Parts that a teacher may be asked about while anything is chosen; never the test part."""
+"""Parts that a teacher may forecast while anything is selected; never the test part."""
 
 
 @dataclass(frozen=True)
 class Places:
     """The windows of a task, recognised in a batch by position and content.
 
-    A batch says at which positions its windows stand, but not in what. Whoever looks something up by position asks
-    here first: were the windows others than expected, everything would be off by some steps and nothing would say so.
+    A batch holds the positions of its windows, but not of which part. Code that looks something up by position checks
+    here first: with other windows than expected, everything would be off by some steps without an error.
     """
 
     task: Task
@@ -34,36 +34,36 @@ class Places:
         """Which of the parts a batch was taken from; None if its windows are not where they would have to be."""
         context, target = batch.context.cpu(), batch.target.cpu()
         for part in parts:
-            ours = self.windows(part)
-            if len(batch.index) and int(batch.index.max()) >= len(ours):
+            windows = self.windows(part)
+            if len(batch.index) and int(batch.index.max()) >= len(windows):
                 continue
-            same = ours.batch(batch.index)
+            same = windows.batch(batch.index)
             if torch.equal(same.target, target) and torch.equal(same.context, context):
                 return part
         return None
 
-    def require_training(self, batch: Batch, what: str) -> None:
+    def require_training(self, batch: Batch, subject: str) -> None:
         """Refuse windows that are not the task's training windows; `what` looks at what happened in them."""
         if self.locate(batch) != "train":
             raise DataError(
-                f"{what} is known of the training windows of its task only, as it looks at what happened there. Ask "
+                f"{subject} is known of the training windows of its task only, as it looks at what happened there. Ask "
                 "the teachers themselves about other windows."
             )
 
-    def check(self, task: Task, what: str) -> None:
-        """Refuse a task of other windows or another scaling; `what` says what was made for these."""
-        ours = self.task
-        if task is ours:
+    def check(self, task: Task, name: str) -> None:
+        """Refuse a task of other windows or another scaling; `name` is what was made for these, for the message."""
+        own = self.task
+        if task is own:
             return
-        if (task.signature.horizon, task.channels) != (ours.horizon, ours.channels):
+        if (task.signature.horizon, task.channels) != (own.horizon, own.channels):
             raise ShapeError(
-                f"`teacher` must forecast the task's {task.horizon} steps of {len(task.channels)} channels, got {what} "
-                f"for {ours.horizon} steps of {len(ours.channels)} channels (or other names). Make it for this task."
+                f"`teacher` must forecast the task's {task.horizon} steps of {len(task.channels)} channels, got {name} "
+                f"for {own.horizon} steps of {len(own.channels)} channels (or other names). Make it for this task."
             )
-        mine, theirs = (each.without_covariates().train.fingerprint for each in (ours, task))
-        if mine != theirs:
+        own_windows, task_windows = (one.without_covariates().train.fingerprint for one in (own, task))
+        if own_windows != task_windows:
             raise DataError(
-                f"`teacher` must know the training windows of the task, got {what} for other windows (other rows, "
+                f"`teacher` must know the training windows of the task, got {name} for other windows (other rows, "
                 "another context, split or scaler). Make it for this task."
             )
 
@@ -83,5 +83,5 @@ class Places:
 
 def on_time_line(stamps: list[pd.DatetimeIndex]) -> np.ndarray:
     """Stamps of several items one below the other, as microseconds or nanoseconds on the UTC time line."""
-    plain = [each.tz_convert("UTC").tz_localize(None) if each.tz is not None else each for each in stamps]
-    return np.concatenate([each.to_numpy().astype("M8[ns]").astype(np.int64) for each in plain])
+    plain = [index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index for index in stamps]
+    return np.concatenate([index.to_numpy().astype("M8[ns]").astype(np.int64) for index in plain])

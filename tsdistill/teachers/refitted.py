@@ -39,13 +39,17 @@ class RefittedTeacher:
     """
 
     def __init__(self, function: Forecasting, task: Task, stride: int, made_of: Any) -> None:
-        self.function, self.task, self.stride = function, task, stride
+        self.function = function
+        self.task = task
+        self.stride = stride
         self.signature: Signature = task.without_covariates().signature
-        self.n_fits, self.n_warned = 0, Counter[str]()
-        self._places, self._paths = Places(task), dict[tuple[int, int], np.ndarray]()
+        self.n_fits = 0
+        self.n_warned = Counter[str]()
+        self._places = Places(task)
+        self._paths = dict[tuple[int, int], np.ndarray]()
         index = torch.linspace(0, len(task.train) - 1, min(N_PROBES, len(task.train))).long()
-        said = self.forecast(task.train.batch(index)).numpy()
-        self.digest = digest_of([made_of, stride, plain(said), self.signature.digest])
+        forecasts = self.forecast(task.train.batch(index)).numpy()
+        self.digest = digest_of([made_of, stride, plain(forecasts), self.signature.digest])
 
     def check(self, task: Task) -> None:
         """Refuse a task of other windows."""
@@ -59,29 +63,29 @@ class RefittedTeacher:
             UnsupportedError: the windows are none of the task's training or validation windows, and with a stride above
                 1, or a scaler per item, only these are known.
         """
-        ours = self.signature
+        signature = self.signature
         part = self._places.locate(batch)
-        bound = self.stride > 1 or ours.normalisation == "window"
+        bound = self.stride > 1 or signature.normalisation == "window"
         if part is None and bound:
             raise UnsupportedError(
                 "A forecaster that is refitted every few windows, or in units of each item, knows the training and "
                 "validation windows of its task only, got others. Use stride=1 and a common scaler."
             )
         if part is None:
-            mean, scale = np.asarray(ours.mean), np.asarray(ours.scale)
+            mean, scale = np.asarray(signature.mean), np.asarray(signature.scale)
         else:
             mean, scale = self._places.windows(part).units(batch.index)
         context = batch.context.cpu().numpy().astype(np.float64) * scale + mean
-        found = np.empty((len(context), ours.horizon, context.shape[2]))
+        forecasts = np.empty((len(context), signature.horizon, context.shape[2]))
         if part is None or self.stride == 1:
             for window, channel in np.ndindex(len(context), context.shape[2]):
-                found[window, :, channel] = self._fitted(context[window, :, channel], ours.horizon, channel)
+                forecasts[window, :, channel] = self._fitted(context[window, :, channel], signature.horizon, channel)
         else:
             ends = self._places.cutoffs(part)[batch.index.numpy()]
             for window, end in enumerate(ends):
                 for channel in range(context.shape[2]):
-                    found[window, :, channel] = self._along(int(end), channel)
-        return torch.from_numpy(((found - mean) / scale).astype(np.float32)).to(batch.context.device)
+                    forecasts[window, :, channel] = self._along(int(end), channel)
+        return torch.from_numpy(((forecasts - mean) / scale).astype(np.float32)).to(batch.context.device)
 
     def _along(self, end: int, channel: int) -> np.ndarray:
         """What follows a row of the stacked series, cut from the forecast of the last fit at or before it."""
@@ -103,7 +107,7 @@ class RefittedTeacher:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                found = np.asarray(self.function(series.copy(), n_steps), dtype=np.float64)
+                forecast = np.asarray(self.function(series.copy(), n_steps), dtype=np.float64)
             except Exception as error:
                 raise DataError(
                     f"The forecaster failed on a window of channel {name!r}: {type(error).__name__}: {error}. Let the "
@@ -111,34 +115,35 @@ class RefittedTeacher:
                 ) from error
         self.n_fits += 1
         self.n_warned.update({warning.category.__name__ for warning in caught})
-        if found.shape != (n_steps,) or not np.isfinite(found).all():
+        if forecast.shape != (n_steps,) or not np.isfinite(forecast).all():
+            rest = "" if np.isfinite(forecast).all() else ", not all of them finite"
             raise DataError(
-                f"The forecaster must give {n_steps} finite numbers for a window, got shape {found.shape} for channel "
-                f"{name!r}{'' if np.isfinite(found).all() else ', not all of them finite'}. Check what it returns."
+                f"The forecaster must give {n_steps} finite numbers for a window, got shape {forecast.shape} for "
+                f"channel {name!r}{rest}. Check what it returns."
             )
-        return found
+        return forecast
 
     def __repr__(self) -> str:
         return f"<RefittedTeacher every {self.stride} windows, {self.n_fits:,} fits>"
 
 
 def from_function(function: Forecasting, task: Task, *, stride: int = 1) -> RefittedTeacher:
-    """Let any function of a series teach: it is given a context in raw units and says what follows.
+    """Let any function of a series teach: it is given a context in raw units and returns the steps that follow.
 
-    It is asked for every training window and channel by itself, so that teaching costs one call for each: at 20
-    milliseconds, 10,000 windows of 7 channels take 23 minutes. With a `stride` it is asked at every so many windows
+    It is called for every training window and channel separately, so that teaching costs one call for each: at 20
+    milliseconds, 10,000 windows of 7 channels take 23 minutes. With a `stride` it is called at every so many windows
     only, for `stride - 1` steps more, and the windows between take the rest of the last forecast: cheaper by that
     factor, never looking ahead, and older by up to `stride - 1` steps. A cache (`td.distill(cache=...)`) keeps the
-    answers. Use it for what is fitted to one series at a time; for the methods that tsdistill knows itself,
+    answers. Use it for what is fitted to one series at a time; for the methods that tsdistill brings,
     `td.evaluation.statistical` gives teachers.
 
     Args:
         function: Takes a series (context,) and a number of steps, gives that many forecasts.
         task: Whose windows to forecast.
-        stride: Every how many windows of an item it is asked.
+        stride: Every how many windows of an item it is called.
 
     Returns:
-        A teacher for this task; its digest holds the function's name and code, and what it says of three windows.
+        A teacher for this task; its digest holds the function's name and code, and its forecasts of three windows.
 
     Raises:
         ConfigError: `function` cannot be called, or `stride` is below 1.
@@ -164,7 +169,7 @@ def from_statsmodels(
 ) -> RefittedTeacher:
     """Let a model class of statsmodels teach: `model(series, **settings).fit(**fit).forecast(n_steps)` for each window.
 
-    What a fit costs, and what `stride` saves, is said in `from_function`. A context that does not move is forecast not
+    See `from_function` for what a fit costs and what `stride` saves. A context that does not move is forecast not
     to move, without a fit.
 
     Args:

@@ -30,10 +30,12 @@ class RegressorTeacher:
     """
 
     def __init__(self, regressor: Any, task: Task, n_examples: int) -> None:
-        self.regressor, self.signature, self.n_examples = regressor, task.without_covariates().signature, n_examples
+        self.regressor = regressor
+        self.signature = task.without_covariates().signature
+        self.n_examples = n_examples
         index = torch.linspace(0, len(task.train) - 1, min(N_PROBES, len(task.train))).long()
         self._probes = task.train.batch(index)
-        self.forecast(self._probes)  # whatever is wrong with its answers is found now
+        self.forecast(self._probes)  # a wrong shape or a number that is not finite is found now
 
     @property
     def digest(self) -> str:
@@ -46,13 +48,19 @@ class RegressorTeacher:
 
         learnt = {name: plain(value) for name, value in sorted(vars(self.regressor).items())
                   if name.endswith("_") and isinstance(value, np.ndarray | np.generic | int | float | str)}  # fmt: skip
-        said = self.forecast(self._probes).numpy()
-        return digest_of([_parameters(self.regressor), learnt, plain(said), self.signature.digest, sklearn.__version__])
+        forecasts = self.forecast(self._probes).numpy()
+        return digest_of(
+            [_parameters(self.regressor), learnt, plain(forecasts), self.signature.digest, sklearn.__version__]
+        )
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise."""
-        theirs, ours = self.signature, task.signature
-        if (theirs.normalisation, theirs.mean, theirs.scale) != (ours.normalisation, ours.mean, ours.scale):
+        teacher_signature, task_signature = self.signature, task.signature
+        if (teacher_signature.normalisation, teacher_signature.mean, teacher_signature.scale) != (
+            task_signature.normalisation,
+            task_signature.mean,
+            task_signature.scale,
+        ):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was fitted for another one. Fit it for "
                 "this task."
@@ -63,15 +71,15 @@ class RegressorTeacher:
         context = batch.context[:, -self.signature.context :].cpu().numpy().astype(np.float64)
         n_windows, _, n_channels = context.shape
         examples, centre = _centred(context)
-        said = np.asarray(self.regressor.predict(examples), dtype=np.float64).reshape(len(examples), -1)
-        if said.shape[1] != self.signature.horizon or not np.isfinite(said).all():
-            whole = "" if np.isfinite(said).all() else ", not all finite"
+        outputs = np.asarray(self.regressor.predict(examples), dtype=np.float64).reshape(len(examples), -1)
+        if outputs.shape[1] != self.signature.horizon or not np.isfinite(outputs).all():
+            whole = "" if np.isfinite(outputs).all() else ", not all finite"
             raise DataError(
                 f"{type(self.regressor).__name__} must forecast {self.signature.horizon} finite numbers for each "
-                f"window, got {said.shape[1]}{whole}. Use another regressor."
+                f"window, got {outputs.shape[1]}{whole}. Use another regressor."
             )
-        found = (said + centre).reshape(n_windows, n_channels, -1).transpose(0, 2, 1)
-        return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32)).to(batch.context.device)
+        forecasts = (outputs + centre).reshape(n_windows, n_channels, -1).transpose(0, 2, 1)
+        return torch.from_numpy(np.ascontiguousarray(forecasts, dtype=np.float32)).to(batch.context.device)
 
     def __repr__(self) -> str:
         return f"<RegressorTeacher {type(self.regressor).__name__}, fitted on {self.n_examples:,} examples>"
@@ -81,9 +89,10 @@ def from_sklearn(regressor: Any, task: Task, *, n_windows: int | None = 10_000, 
     """Fit a scikit-learn regressor on windows of the training part, so that it can teach.
 
     Every channel of a window is an example: its scaled context, less the mean of that context, gives its horizon, less
-    the same mean, as in our own ridge. All channels share the regressor. One that knows a single output is fitted once
-    for every step of the horizon (`MultiOutputRegressor`), which costs so many times as much. Use it for forests,
-    boosted trees, nearest neighbours or kernels that do well on your data and are too slow or too large to serve.
+    the same mean, as in the ridge of `LinearConfig`. All channels share the regressor. One that has a single output is
+    fitted once for every step of the horizon (`MultiOutputRegressor`), which costs so many times as much. Use it for
+    forests, boosted trees, nearest neighbours or kernels that do well on your data and are too slow or too large to
+    serve.
 
     Args:
         regressor: Any regressor of scikit-learn, or one that behaves like it; a copy is fitted.

@@ -24,8 +24,9 @@ class RescaledTeacher(Composed):
     the task, m_f and s_f of the forecaster, per channel; covariates likewise.
 
     Use it where teacher and student have other training rows, and therefore other scalers: a teacher trained on all
-    rows and a student on the last ones only, or a saved teacher and data that has grown. The forecaster says what it
-    would say of the same raw values. Hidden states and attention are its own, as they are. Quantiles are not shown.
+    rows and a student on the last ones only, or a saved teacher and data that has grown. The forecaster gives the
+    forecasts that it would give for the same raw values. Hidden states and attention are its own.
+    Quantiles are not shown.
 
     Args:
         forecaster: Who teaches.
@@ -57,22 +58,26 @@ class RescaledTeacher(Composed):
                 f"`forecaster` must be a trainable forecaster, got a {type(forecaster).__name__}. Make other teachers "
                 "for this task."
             )
-        theirs, ours = forecaster.signature, task.signature
-        check_question(theirs, ours)
+        teacher_signature, task_signature = forecaster.signature, task.signature
+        check_question(teacher_signature, task_signature)
         for side in ("future", "past"):
-            if (wanted := getattr(theirs, side)) and wanted != getattr(ours, side):
+            if (wanted := getattr(teacher_signature, side)) and wanted != getattr(task_signature, side):
                 raise ShapeError(
                     f"`task` must have the covariates {list(wanted)} that the teacher looks at, got "
-                    f"{list(getattr(ours, side))}. Give the task's covariates=..."
+                    f"{list(getattr(task_signature, side))}. Give the task's covariates=..."
                 )
-        if not same_scaling(theirs, ours) and "window" in (theirs.normalisation, ours.normalisation):
+        if not same_scaling(teacher_signature, task_signature) and "window" in (
+            teacher_signature.normalisation,
+            task_signature.normalisation,
+        ):
             raise UnsupportedError(
                 "`forecaster` and `task` must both have one scaler for all items where the teacher is rescaled, and "
                 "one has a scaler per item. Write the teacher's forecasts into a table (td.teachers.write_forecasts)."
             )
-        self.forecaster, self._task = forecaster, ours
-        looked_at = ours if theirs.covariates is not None else ours.without_covariates()
-        self.signature: Signature = looked_at.replace(context=theirs.context)
+        self.forecaster = forecaster
+        self._task = task_signature
+        looked_at = task_signature if teacher_signature.covariates is not None else task_signature.without_covariates()
+        self.signature: Signature = looked_at.replace(context=teacher_signature.context)
 
     @property
     def digest(self) -> str:
@@ -90,26 +95,28 @@ class RescaledTeacher(Composed):
 
     def show(self, batch: Batch, *, attention: bool = False) -> Activations:
         """The forecast, and the forecaster's own hidden states and attention."""
-        theirs = self.forecaster.signature
+        teacher_signature = self.forecaster.signature
 
         def seen(values: Tensor | None, side: str) -> Tensor | None:
-            if values is None or (side and not getattr(theirs, side)):
+            if values is None or (side and not getattr(teacher_signature, side)):
                 return None
-            return self._moved(values, f"{side}_" if side else "", self._task, theirs)
+            return self._moved(values, f"{side}_" if side else "", self._task, teacher_signature)
 
         context = seen(batch.context, "")
         assert context is not None  # every batch has one
         inputs: dict[str, Any] = {name: seen(getattr(batch, name), name) for name in ("future", "past")}
-        told = shown_by(self.forecaster, Batch(context, batch.target, batch.index, **inputs), attention=attention)
-        forecast = self._moved(told.forecast.float(), "", theirs, self._task)
-        return replace(told, forecast=forecast, distribution=None, support=None, levels=())
+        activations = shown_by(
+            self.forecaster, Batch(context, batch.target, batch.index, **inputs), attention=attention
+        )
+        forecast = self._moved(activations.forecast.float(), "", teacher_signature, self._task)
+        return replace(activations, forecast=forecast, distribution=None, support=None, levels=())
 
     @staticmethod
     def _moved(values: Tensor, side: str, source: Signature, target: Signature) -> Tensor:
-        """Values scaled as one signature says, scaled as another one says; in double precision, as raw units need."""
-        mean, scale = (np.asarray(getattr(source, f"{side}{what}")) for what in ("mean", "scale"))
-        centre, unit = (np.asarray(getattr(target, f"{side}{what}")) for what in ("mean", "scale"))
-        factor, shift = (torch.from_numpy(each).to(values.device) for each in (scale / unit, (mean - centre) / unit))
+        """Values in the scale of one signature, brought to that of another; in double precision, as raw units need."""
+        mean, scale = (np.asarray(getattr(source, f"{side}{statistic}")) for statistic in ("mean", "scale"))
+        centre, unit = (np.asarray(getattr(target, f"{side}{statistic}")) for statistic in ("mean", "scale"))
+        factor, shift = (torch.from_numpy(array).to(values.device) for array in (scale / unit, (mean - centre) / unit))
         return (values.double() * factor + shift).float()
 
     def __repr__(self) -> str:

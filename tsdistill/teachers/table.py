@@ -28,7 +28,9 @@ class ForecastTable:
     """
 
     def __init__(self, task: Task, forecasts: dict[Part, Tensor], n_unused: int = 0) -> None:
-        self.task, self.n_unused, self._forecasts = task, n_unused, forecasts
+        self.task = task
+        self.n_unused = n_unused
+        self._forecasts = forecasts
         self._places = Places(task)
 
     @property
@@ -52,12 +54,12 @@ class ForecastTable:
         return self._digest(*self.parts)
 
     def _digest(self, *parts: Part) -> str:
-        found = hashlib.sha256()
+        contents = hashlib.sha256()
         for part in parts:
             if part in self._forecasts:
-                found.update(f"{part}{self._places.windows(part).fingerprint}".encode())
-                found.update(self._forecasts[part].contiguous().numpy().tobytes())
-        return digest_of(["forecast table", found.hexdigest()])
+                contents.update(f"{part}{self._places.windows(part).fingerprint}".encode())
+                contents.update(self._forecasts[part].contiguous().numpy().tobytes())
+        return digest_of(["forecast table", contents.hexdigest()])
 
     def check(self, task: Task) -> None:
         """Refuse a task of other windows."""
@@ -111,7 +113,7 @@ class ForecastTable:
         return cls(task, reading.forecasts, reading.n_unused)
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{len(each):,} {part}" for part, each in self._forecasts.items())
+        counts = ", ".join(f"{len(forecasts):,} {part}" for part, forecasts in self._forecasts.items())
         unused = f", {self.n_unused:,} rows unused" if self.n_unused else ""
         return f"<ForecastTable {counts} windows{unused}>"
 
@@ -130,8 +132,8 @@ def read_forecasts(
 
     The table has a row for each forecast step: `unique_id` (which item; not needed for a panel of one), `ds` (the step
     that is forecast), `cutoff` (the last step that the forecast has seen) and `forecast`, in raw units. Several
-    channels stand either below each other, told apart by a column `channel`, or side by side in columns named like
-    them; which of the two is told by whether there is a column `forecast`. For a panel without stamps, rows of an item
+    channels stand either below each other, distinguished by a column `channel`, or side by side in columns named like
+    them; a column `forecast` means the first form. For a panel without stamps, rows of an item
     are counted from 0, in `ds` and `cutoff` alike.
 
     Every training window must be covered: one cutoff for each step of the training part that has a whole context before

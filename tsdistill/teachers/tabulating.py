@@ -37,7 +37,9 @@ class TableReading:
     """
 
     def __init__(self, df: pd.DataFrame, task: Task, names: Columns) -> None:
-        self.task, self.names, self.places = task, names, Places(task)
+        self.task = task
+        self.names = names
+        self.places = Places(task)
         self.problems: list[str] = []
         self.forecasts: dict[Part, Tensor] = {}
         self.n_unused = 0
@@ -53,16 +55,19 @@ class TableReading:
 
     def _values(self, df: pd.DataFrame) -> tuple[np.ndarray, np.ndarray] | None:
         """The forecasts of each row and the channels they are of: (row, 1) below each other, or (row, channel)."""
-        names, channels, problems = self.names, self.task.channels, self.problems
+        names = self.names
+        channels = self.task.channels
+        problems = self.problems
         long = names.forecast in df.columns
         wanted = [names.time, names.cutoff, *([names.forecast] if long else channels)]
         wanted += [names.id] if len(self.task.panel.items) > 1 else []
         wanted += [names.channel] if long and len(channels) > 1 else []
         if lacking := [name for name in wanted if name not in df.columns]:
-            told = "" if long else f" (or `{names.forecast}`, in place of one for each channel)"
+            alternative = "" if long else f" (or `{names.forecast}`, in place of one for each channel)"
             hint = nearest(lacking[0], [str(name) for name in df.columns])
             problems.append(
-                f"The table must have the columns {', '.join(wanted)}{told}, and lacks {', '.join(lacking)}. {hint}"
+                f"The table must have the columns {', '.join(wanted)}{alternative}, and lacks "
+                f"{', '.join(lacking)}. {hint}"
             )
             return None
         if not len(df):
@@ -71,8 +76,8 @@ class TableReading:
         columns = [names.forecast] if long else list(channels)
         frame = df[columns].apply(pd.to_numeric, errors="coerce")
         values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
-        for column, found in zip(columns, values.T, strict=True):
-            if len(bad := np.flatnonzero(~np.isfinite(found))):
+        for column, numbers in zip(columns, values.T, strict=True):
+            if len(bad := np.flatnonzero(~np.isfinite(numbers))):
                 problems.append(
                     f"`{column}` must hold finite numbers, and does not in {rows_of(bad)}. Forecast them again."
                 )
@@ -80,7 +85,7 @@ class TableReading:
             return values, np.broadcast_to(np.arange(len(columns)), values.shape)
         position = pd.Index(channels).get_indexer(pd.Index(df[names.channel].astype(str)))
         if len(bad := np.flatnonzero(position < 0)):
-            shown = ", ".join(repr(str(each)) for each in df[names.channel].iloc[bad].unique()[:SHOWN])
+            shown = ", ".join(repr(str(name)) for name in df[names.channel].iloc[bad].unique()[:SHOWN])
             problems.append(f"`{names.channel}` must name channels of the task ({', '.join(channels)}), got {shown} in "
                             f"{rows_of(bad)}. Rename or drop them.")  # fmt: skip
         return values, position[:, None]
@@ -92,7 +97,7 @@ class TableReading:
             return np.zeros(len(df), dtype=np.int64), np.ones(len(df), dtype=bool)
         item = pd.Index(ids).get_indexer(pd.Index(df[self.names.id].astype(str)))
         if len(bad := np.flatnonzero(item < 0)):
-            shown = ", ".join(repr(str(each)) for each in df[self.names.id].iloc[bad].unique()[:SHOWN])
+            shown = ", ".join(repr(str(id_)) for id_ in df[self.names.id].iloc[bad].unique()[:SHOWN])
             hint = nearest(str(df[self.names.id].iloc[bad[0]]), ids[:60])
             self.problems.append(
                 f"`{self.names.id}` must name items of the panel, got {shown} in {rows_of(bad)}. {hint}"
@@ -102,7 +107,7 @@ class TableReading:
     def _rows(self, df: pd.DataFrame, name: str, item: np.ndarray, known: np.ndarray) -> np.ndarray | None:
         """The row of its item that each stamp means: -1 where it is no step, the length where it is later."""
         items = self.task.panel.items
-        lengths = np.array([len(each) for each in items])
+        lengths = np.array([len(entry) for entry in items])
         if items[0].ds is None:
             numbers = pd.to_numeric(df[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
             if len(bad := np.flatnonzero(~((numbers == np.floor(numbers)) & (numbers >= 0)))):
@@ -115,17 +120,17 @@ class TableReading:
         stamps = parse(df[name], name, self.problems)
         if stamps is None or len(self.problems) > n_before:
             return None
-        ours = items[0].ds.tz
-        if (stamps.tz is None) != (ours is None):
-            held, given = ("with a zone", "without") if ours is not None else ("without a zone", "with one")
-            self.problems.append(f"`{name}` must hold stamps {held} ({ours}), as the panel's are, got stamps {given}. "
+        zone = items[0].ds.tz
+        if (stamps.tz is None) != (zone is None):
+            held, given = ("with a zone", "without") if zone is not None else ("without a zone", "with one")
+            self.problems.append(f"`{name}` must hold stamps {held} ({zone}), as the panel's are, got stamps {given}. "
                                  "Convert them, for example with Series.dt.tz_localize.")  # fmt: skip
             return None
-        grid = on_time_line([each.ds for each in items if each.ds is not None])
+        grid = on_time_line([entry.ds for entry in items if entry.ds is not None])
         asked = on_time_line([stamps])
         keys = pd.MultiIndex.from_arrays([np.repeat(np.arange(len(items)), lengths), grid])
-        found = keys.get_indexer(pd.MultiIndex.from_arrays([item, asked]))
-        rows = np.where(found >= 0, found - self.places.offsets[item], -1)
+        places = keys.get_indexer(pd.MultiIndex.from_arrays([item, asked]))
+        rows = np.where(places >= 0, places - self.places.offsets[item], -1)
         late = asked > grid[np.cumsum(lengths) - 1][item]
         if len(bad := np.flatnonzero(known & (rows < 0) & ~late)):
             shown = ", ".join(str(stamps[row]) for row in bad[:SHOWN])
@@ -144,15 +149,19 @@ class TableReading:
         known: np.ndarray,
     ) -> None:
         """Put every row's forecasts where their window, step and channel are."""
-        task, problems, (told, channel) = self.task, self.problems, values
-        n_channels, ahead = len(task.channels), steps - ends
-        lengths = np.array([len(each) for each in task.panel.items])[item]
+        task = self.task
+        problems = self.problems
+        numbers, channel = values
+        n_channels = len(task.channels)
+        ahead = steps - ends
+        lengths = np.array([len(entry) for entry in task.panel.items])[item]
         known = known & (ends < lengths) & (channel >= 0).all(axis=1)
         if len(bad := np.flatnonzero(known & (ahead < 1))):
             problems.append(f"`{self.names.time}` must be after `{self.names.cutoff}`, and is not in "
                             f"{rows_of(bad)}. The cutoff is the last step that a forecast has seen.")  # fmt: skip
         usable = known & (ahead >= 1) & (ahead <= task.horizon) & (steps < lengths)
-        used, filled = np.zeros(len(item), dtype=bool), dict[Part, np.ndarray]()
+        used = np.zeros(len(item), dtype=bool)
+        filled = dict[Part, np.ndarray]()
         for part in PARTS:
             window_at = np.full(task.panel.n_rows, -1)
             cutoffs = self.places.cutoffs(part)
@@ -168,25 +177,27 @@ class TableReading:
                 again = here[(counts[flat] > 1).any(axis=1)]
                 problems.append(f"The table must have one row for each item, cutoff and step, and has "
                                 f"several in {rows_of(again)}. Drop the repeated ones.")  # fmt: skip
-            found = np.full(shape, np.nan, dtype=np.float64)
-            found.ravel()[flat.ravel()] = told[here].ravel()
+            forecasts = np.full(shape, np.nan, dtype=np.float64)
+            forecasts.ravel()[flat.ravel()] = numbers[here].ravel()
             lacking = (counts == 0).reshape(shape).any(axis=(1, 2))
             if part == "train" and lacking.any():
                 problems.append(self._uncovered(lacking, counts.reshape(shape)))
             if not lacking.any():
-                filled[part] = found
+                filled[part] = forecasts
         self.n_unused = int((~used).sum())
         if not problems:
-            self.forecasts = {part: self._scaled(found, part) for part, found in filled.items()}
+            self.forecasts = {part: self._scaled(forecasts, part) for part, forecasts in filled.items()}
 
     def _uncovered(self, lacking: np.ndarray, counts: np.ndarray) -> str:
         """Which training windows are not covered."""
-        task, windows = self.task, np.flatnonzero(lacking)
+        task = self.task
+        windows = np.flatnonzero(lacking)
         rows = self.places.cutoffs("train")[windows[:SHOWN]]
         shown = []
         for window, row in zip(windows, rows, strict=False):
             number = int(self.places.items(np.array([row]))[0])
-            item, local = task.panel.items[number], int(row - self.places.offsets[number])
+            item = task.panel.items[number]
+            local = int(row - self.places.offsets[number])
             stamp = str(local if item.ds is None else item.ds[local])
             of = f" of item {item.unique_id!r}" if len(task.panel.items) > 1 else ""
             n_lacking = int((counts[window] == 0).sum())
@@ -200,12 +211,12 @@ class TableReading:
             "move the start of the training part."
         )
 
-    def _scaled(self, found: np.ndarray, part: Part) -> Tensor:
+    def _scaled(self, forecasts: np.ndarray, part: Part) -> Tensor:
         """Raw forecasts as the part's windows are scaled."""
         windows = self.places.windows(part)
-        scaled = np.empty(found.shape, dtype=np.float32)
-        for first in range(0, len(found), 1 << 14):
-            index = torch.arange(first, min(first + (1 << 14), len(found)))
+        scaled = np.empty(forecasts.shape, dtype=np.float32)
+        for first in range(0, len(forecasts), 1 << 14):
+            index = torch.arange(first, min(first + (1 << 14), len(forecasts)))
             mean, scale = windows.units(index)
-            scaled[index] = (found[index] - mean) / scale
+            scaled[index] = (forecasts[index] - mean) / scale
         return torch.from_numpy(scaled)

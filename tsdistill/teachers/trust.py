@@ -1,4 +1,4 @@
-"""A teacher that is believed only where it was better than a baseline."""
+"""A teacher that counts only where it was better than a baseline."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class TrustedTeacher(Composed):
     With a share alpha of the teacher in a blended target, the teacher's share becomes alpha * trust and the rest is
     truth: an `OutputLoss`, a closed form and every other loss follow by themselves, and a cache keeps the result. Use
     it for a teacher that is good on the whole and wrong in places (a level shift, an item or channel it never learnt).
-    It looks at what happened, so that it says something about the training windows only. Hidden states and attention
+    It looks at what happened, so that it can forecast the training windows only. Hidden states and attention
     are the teacher's own, as they are; quantiles are not shown, since they cannot be drawn to a single truth.
 
     Args:
-        teacher: Whom to believe.
+        teacher: The teacher to weigh.
         task: The task it teaches.
         baseline: "seasonal-naive" (with the shortest of the data's periods that the context holds) or any teacher.
-        sharpness: How fast trust falls, above 0: at 1 a teacher with twice the squared error has half a say; `inf`
+        sharpness: How fast trust falls, above 0: at 1 a teacher with twice the squared error has half the weight; `inf`
             leaves nothing to a teacher that is worse at all.
 
     Attributes:
-        teacher: Whom to believe.
+        teacher: The teacher to weigh.
         baseline: Whom it has to beat.
         signature: Steps, channels and scaling of the task.
 
@@ -82,9 +82,11 @@ class TrustedTeacher(Composed):
         if isinstance(baseline, str):
             periods = [period for period in task.panel.periods if period <= task.context] or [1]
             baseline = SeasonalNaiveConfig(period=periods[0]).build(task.without_covariates().signature)
-        for each in (teacher, baseline):
-            check_teacher(each, task)
-        self.teacher, self.baseline, self.sharpness = teacher, baseline, float(sharpness)
+        for member in (teacher, baseline):
+            check_teacher(member, task)
+        self.teacher = teacher
+        self.baseline = baseline
+        self.sharpness = float(sharpness)
         self.signature: Signature = task.signature
         self._places = Places(task)
 
@@ -99,7 +101,7 @@ class TrustedTeacher(Composed):
         check_teacher(self.teacher, task)
 
     def trust(self, batch: Batch) -> Tensor:
-        """How far the teacher is believed, (batch, channel), from 0 to 1; takes and raises what `forecast` does."""
+        """The weight of the teacher, (batch, channel), from 0 to 1; takes and raises what `forecast` does."""
         return self._trust(batch, self.teacher.forecast(batch).float())
 
     def forecast(self, batch: Batch) -> Tensor:
@@ -115,16 +117,18 @@ class TrustedTeacher(Composed):
         inside = shown_by(self.teacher, batch, attention=attention)
         return replace(inside, forecast=self._drawn(batch, inside.forecast.float()), distribution=None, support=None)
 
-    def _drawn(self, batch: Batch, said: Tensor) -> Tensor:
-        return torch.lerp(batch.target, said, self._trust(batch, said)[:, None])
+    def _drawn(self, batch: Batch, forecast: Tensor) -> Tensor:
+        return torch.lerp(batch.target, forecast, self._trust(batch, forecast)[:, None])
 
-    def _trust(self, batch: Batch, said: Tensor) -> Tensor:
+    def _trust(self, batch: Batch, forecast: Tensor) -> Tensor:
         self._places.require_training(batch, "Trust")
-        theirs, least = (
-            (each - batch.target).square().mean(1) for each in (said, self.baseline.forecast(batch).float())
+        error, baseline_error = (
+            (values - batch.target).square().mean(1) for values in (forecast, self.baseline.forecast(batch).float())
         )
-        # Where the teacher makes no error at all it is believed, however good the baseline is.
-        ratio = torch.where(theirs > least, least / theirs.clamp_min(torch.finfo(theirs.dtype).tiny), 1.0)
+        # Where the teacher makes no error at all it has its whole weight, however good the baseline is.
+        ratio = torch.where(
+            error > baseline_error, baseline_error / error.clamp_min(torch.finfo(error.dtype).tiny), 1.0
+        )
         return torch.where(ratio < 1, ratio**self.sharpness, 1.0)
 
     def __repr__(self) -> str:

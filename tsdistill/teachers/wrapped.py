@@ -47,7 +47,9 @@ class WrappedTeacher:
     def __init__(
         self, module: nn.Module, signature: Signature, calling: Calling, arguments: Mapping[str, Any] | None = None
     ) -> None:
-        self.module, self.signature, self.calling = module, signature, calling
+        self.module = module
+        self.signature = signature
+        self.calling = calling
         self._arguments = dict(arguments or {})
 
     @property
@@ -64,8 +66,12 @@ class WrappedTeacher:
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise than the one it was wrapped for."""
-        theirs, ours = self.signature, task.signature
-        if (theirs.normalisation, theirs.mean, theirs.scale) != (ours.normalisation, ours.mean, ours.scale):
+        teacher_signature, task_signature = self.signature, task.signature
+        if (teacher_signature.normalisation, teacher_signature.mean, teacher_signature.scale) != (
+            task_signature.normalisation,
+            task_signature.mean,
+            task_signature.scale,
+        ):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was wrapped for another one. Wrap the "
                 "module again with this task."
@@ -92,25 +98,27 @@ class WrappedTeacher:
         attention: Sequence[Tap],
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One call of the module: forecast, hidden states and attention, float32, where the context is."""
-        ours, home = self.signature, context.device
-        mean, scale = (torch.tensor(each, device=home) for each in (ours.mean, ours.scale))
+        signature = self.signature
+        home = context.device
+        mean, scale = (torch.tensor(values, device=home) for values in (signature.mean, signature.scale))
         raw = self.calling.units == "raw"
-        values = context[:, -ours.context :] * scale + mean if raw else context[:, -ours.context :]
+        values = context[:, -signature.context :] * scale + mean if raw else context[:, -signature.context :]
         output, seen = self._call(values, future, past, hidden, attention)
-        shape = (len(values), ours.horizon, len(ours.channels))
-        sizes, problems = {"batch": shape[0], "channel": shape[2]}, list[str]()
+        shape = (len(values), signature.horizon, len(signature.channels))
+        sizes = {"batch": shape[0], "channel": shape[2]}
+        problems = list[str]()
 
         def tapped(taps: Sequence[Tap], wanted: tuple[str, ...]) -> tuple[Tensor, ...]:
-            found = []
+            tensors = []
             for tap in taps:
                 for name in found_at(self.module, tap.path):
                     try:
                         if name not in seen:
                             raise MisfitError("did not run")
-                        found.append(read(picked(seen[name], tap.output), tap.axes or wanted, wanted, sizes))
+                        tensors.append(read(picked(seen[name], tap.output), tap.axes or wanted, wanted, sizes))
                     except MisfitError as error:
                         problems.append(f"The output of {name!r} {error}. Name its axes, and its place by output=.")
-            return tuple(each.to(home, torch.float32) for each in found)
+            return tuple(tensor.to(home, torch.float32) for tensor in tensors)
 
         inside = [tapped(taps, wanted) for taps, wanted in ((hidden, HIDDEN), (attention, ATTENTION))]
         try:
@@ -138,25 +146,26 @@ class WrappedTeacher:
         attention: Sequence[Tap],
     ) -> tuple[Any, dict[str, Any]]:
         """The module's output for values in its units, and the outputs of the tapped submodules by name."""
-        calling, ours = self.calling, self.signature
-        first = next((each for each in self.module.parameters() if each.is_floating_point()), None)
+        calling = self.calling
+        signature = self.signature
+        first = next((parameter for parameter in self.module.parameters() if parameter.is_floating_point()), None)
         values = values if first is None else values.to(first.device, first.dtype)
         # Without a target: whatever an argument is made of, it is not what happened.
-        known = Batch(values, values.new_empty(len(values), 0, len(ours.channels)), torch.arange(len(values)))
+        known = Batch(values, values.new_empty(len(values), 0, len(signature.channels)), torch.arange(len(values)))
         known = replace(
             known,
-            future=None if future is None else future[:, -ours.context - ours.horizon :].to(values),
-            past=None if past is None else past[:, -ours.context :].to(values),
+            future=None if future is None else future[:, -signature.context - signature.horizon :].to(values),
+            past=None if past is None else past[:, -signature.context :].to(values),
         )
-        how = {name: given(known) if _makes(given) else given for name, given in self._arguments.items()}
+        arguments = {name: given(known) if _makes(given) else given for name, given in self._arguments.items()}
         args = [write(values, BATCH, calling.input_axes)]
         if calling.input is not None:
-            how[calling.input] = args.pop()
+            arguments[calling.input] = args.pop()
         names, maps = (
             [name for tap in taps for name in found_at(self.module, tap.path)] for taps in (hidden, attention)
         )
         with resting(self.module), watched(self.module, names, attention=maps) as seen:
-            return self.module(*args, **how), seen
+            return self.module(*args, **arguments), seen
 
     def __repr__(self) -> str:
         return (
@@ -181,9 +190,9 @@ def wrap(
     """Let any torch module teach: say how it is called, where its forecast is, and which submodules show something.
 
     The module is called once on a few windows, so that a wrong name, axis or path fails here and not in the middle of
-    a distillation. It is asked in evaluation mode and without gradients, and left in the mode it was in; hooks are gone
-    after every call. Use it for a network of your own or of another library. For a model that runs elsewhere, write its
-    forecasts into a table (`td.teachers.read_forecasts`).
+    a distillation. It is called in evaluation mode and without gradients, and left in the mode it was in; hooks are
+    gone after every call. Use it for a network of your own or of another library. For a model that runs elsewhere,
+    write its forecasts into a table (`td.teachers.read_forecasts`).
 
     Args:
         module: A torch module that has learnt to forecast.
@@ -235,14 +244,14 @@ def wrap(
     signature = task.signature if isinstance(task, Task) else task
     if context is not None and not 1 <= context <= signature.context:
         raise ConfigError(must("context", f"be from 1 to the task's {signature.context} steps", context, "Shorten it"))
-    ours = signature.replace(context=context or signature.context)
+    own = signature.replace(context=context or signature.context)
     taps = [[Tap(path=tap) if isinstance(tap, str) else tap for tap in given] for given in (hidden, attention)]
-    _check(module, ours, units, tuple(input_axes), tuple(output_axes), taps)
+    _check(module, own, units, tuple(input_axes), tuple(output_axes), taps)
     calling = Calling(
         input=input, input_axes=tuple(input_axes), output=output, output_axes=tuple(output_axes), units=units,
         hidden=tuple(taps[0]), attention=tuple(taps[1]),
     )  # fmt: skip
-    teacher = WrappedTeacher(module, ours, calling, arguments)
+    teacher = WrappedTeacher(module, own, calling, arguments)
     _try_out(teacher, task)
     return teacher
 
@@ -261,24 +270,24 @@ def _check(
             'units="raw" cannot be served with scaler="item": a batch of such a task does not say what its windows '
             'were scaled by. Use scaler="standard", or write a table of forecasts (td.teachers.read_forecasts).'
         )
-    found = [
+    candidates = [
         axis_problem("input_axes", input_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),
         axis_problem("output_axes", output_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),
     ]
     if units not in ("scaled", "raw"):
-        found.append(must("units", 'be "scaled" or "raw"', units, "Leave it out for the default"))
+        candidates.append(must("units", 'be "scaled" or "raw"', units, "Leave it out for the default"))
     for given, default in zip(taps, (HIDDEN, ATTENTION), strict=True):
         for tap in given:
-            found.append(path_problem(module, tap.path))
-            found.append(axis_problem(f"axes of {tap.path}", tap.axes or default, default, NEEDED[default]))
-    if problems := [problem for problem in found if problem]:
+            candidates.append(path_problem(module, tap.path))
+            candidates.append(axis_problem(f"axes of {tap.path}", tap.axes or default, default, NEEDED[default]))
+    if problems := [problem for problem in candidates if problem]:
         raise ConfigError(listed(problems, f"the wrapping of {type(module).__name__}"))
 
 
 def _try_out(teacher: WrappedTeacher, task: Task | Signature) -> None:
-    """Ask about a few windows, of a number that no other axis has."""
-    ours = teacher.signature
-    taken = {ours.context, ours.horizon, len(ours.channels)}
+    """Forecast a few windows, of a number that no other axis has."""
+    signature = teacher.signature
+    taken = {signature.context, signature.horizon, len(signature.channels)}
     n_windows = next(size for size in (5, 7, 11, 13) if size not in taken)
     if isinstance(task, Task):
         index = torch.linspace(0, len(task.train) - 1, n_windows).long()
@@ -289,21 +298,23 @@ def _try_out(teacher: WrappedTeacher, task: Task | Signature) -> None:
         def drawn(steps: int, n_columns: int) -> Tensor:
             return torch.randn(n_windows, steps, n_columns, generator=noise)
 
-        steps = ours.context + ours.horizon
+        steps = signature.context + signature.horizon
         batch = Batch(
-            drawn(ours.context, len(ours.channels)), drawn(ours.horizon, len(ours.channels)), torch.arange(n_windows)
+            drawn(signature.context, len(signature.channels)),
+            drawn(signature.horizon, len(signature.channels)),
+            torch.arange(n_windows),
         )
         batch = replace(
             batch,
-            future=drawn(steps, len(ours.future)) if ours.future else None,
-            past=drawn(ours.context, len(ours.past)) if ours.past else None,
+            future=drawn(steps, len(signature.future)) if signature.future else None,
+            past=drawn(signature.context, len(signature.past)) if signature.past else None,
         )
     try:
         inside = teacher.activations(batch.context, batch.future, batch.past, attention=True)
     except (ConfigError, ShapeError):
         raise
     except Exception as error:
-        shape = tuple(write(batch.context[:, -ours.context :], BATCH, teacher.calling.input_axes).shape)
+        shape = tuple(write(batch.context[:, -signature.context :], BATCH, teacher.calling.input_axes).shape)
         raise ShapeError(
             f"`module` must be callable with a context of shape {shape} {list(teacher.calling.input_axes)}"
             f"{' as ' + repr(teacher.calling.input) if teacher.calling.input else ''}, but "

@@ -1,4 +1,4 @@
-"""Writing what a teacher says as a table of forecasts."""
+"""Writing the forecasts of a teacher as a table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tsdistill.teachers.places import Learnt, Places, on_time_line
 from tsdistill.teachers.tabulating import Columns
 
 CHUNK = 256
-"""Windows that a teacher is asked about at once while a table is written."""
+"""Windows that a teacher forecasts at once while a table is written."""
 
 
 def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("train",)) -> pd.DataFrame:
-    """What a teacher says of every window, as the table that `td.teachers.read_forecasts` reads, in raw units.
+    """The forecasts of a teacher for every window, as the table that `td.teachers.read_forecasts` reads, in raw units.
 
     Use it to look at a teacher's forecasts, to teach on a machine that the teacher cannot run on, or to see what a
     table should look like. The test part is not for teaching.
@@ -50,13 +50,15 @@ def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("tra
     if not parts or set(parts) - {"train", "validation"}:
         raise ConfigError(must("parts", 'be "train", "validation" or both', parts, "The test part is not for teaching"))
     check_teacher(teacher, task)
-    names, places = Columns(), Places(task)
+    names = Columns()
+    places = Places(task)
     columns = [names.forecast] if len(task.channels) == 1 else list(task.channels)
     if clash := sorted({names.id, names.time, names.cutoff} & set(columns)):
         raise ConfigError(must("channels", "be called otherwise than the table's own columns", clash, "Rename them"))
     frames = []
     for part in parts:
-        windows, raw = places.windows(part), []
+        windows = places.windows(part)
+        raw = []
         for batch in windows.batches(CHUNK):
             mean, scale = windows.units(batch.index)
             raw.append(teacher.forecast(batch).cpu().double().numpy() * scale + mean)
@@ -64,7 +66,7 @@ def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("tra
         steps = cutoffs + np.tile(np.arange(1, task.horizon + 1), len(windows))
         frame = pd.DataFrame(np.concatenate(raw).reshape(-1, len(columns)), columns=columns)
         item = places.items(cutoffs)
-        ids = np.array([each.unique_id for each in task.panel.items], dtype=object)
+        ids = np.array([entry.unique_id for entry in task.panel.items], dtype=object)
         frame.insert(0, names.id, ids[item])
         frame.insert(1, names.time, _stamps(places, steps, item))
         frame.insert(2, names.cutoff, _stamps(places, cutoffs, item))
@@ -106,5 +108,5 @@ def _stamps(places: Places, rows: np.ndarray, item: np.ndarray) -> pd.Index | np
     if items[0].ds is None:
         return rows - places.offsets[item]
     zone = items[0].ds.tz
-    stamps = pd.DatetimeIndex(on_time_line([each.ds for each in items if each.ds is not None])[rows].view("M8[ns]"))
+    stamps = pd.DatetimeIndex(on_time_line([entry.ds for entry in items if entry.ds is not None])[rows].view("M8[ns]"))
     return stamps if zone is None else stamps.tz_localize("UTC").tz_convert(zone)

@@ -37,7 +37,7 @@ def train(
     """Train a forecaster on a task's training part; validation picks the epoch whose weights are kept.
 
     Minimises MSE(forecast, truth) on scaled values. Use it for teachers, and for students without a teacher.
-    Architectures that have a closed-form solution (linear) are solved instead, and `training` says nothing to them.
+    Architectures that have a closed-form solution (linear) are solved instead, and `training` has no effect on them.
 
     Args:
         config: The architecture.
@@ -73,13 +73,13 @@ def train(
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
     model = config.build(task.signature, training.seed)
-    found = fit(model, task, training, TruthObjective(), checkpoint=checkpoint, progress=progress)
+    metrics = fit(model, task, training, TruthObjective(), checkpoint=checkpoint, progress=progress)
     step = LineageStep(
         verb="train",
         spec={"config": config.to_dict(), "training": training.to_dict()},
         seed=training.seed,
         data=task.fingerprint,
-        metrics=found,
+        metrics=metrics,
         versions=versions(),
     )
     return model.eval().with_step(step)
@@ -108,11 +108,13 @@ def fit(
     check_type("objective", objective, Objective, "Pass an Objective, such as TruthObjective()")
     checkpoint = optional_path("checkpoint", checkpoint)
     _check_fits(model, task)
-    windows, n_steps = task.train, training.n_steps(len(task.train))
+    windows = task.train
+    n_steps = training.n_steps(len(task.train))
     objective.bind(model, windows)
     if model.closed_form:
         return model.fit_closed_form(objective.equations(windows, task.validation))
-    parameters, device = trainable(model, objective), device_of(training)
+    parameters = trainable(model, objective)
+    device = device_of(training)
     model.to(device)
     objective.to(device)
     key = digest_of([model.digest, task.fingerprint, objective.digest, training.to_dict()])
@@ -122,15 +124,15 @@ def fit(
         open_bar(objective.formula, n_steps, progress if ranks.leads else False) as bar,
     ):
         _check_alike(ranks, key)
-        found = state.read(checkpoint, key, ranks) if checkpoint else None
-        so_far = found[0] if found else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
+        saved = state.read(checkpoint, key, ranks) if checkpoint else None
+        so_far = saved[0] if saved else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
         average = Average(model, training.average) if training.average is not None else None
         validation = task.validation.on(device)
         run = TrainingRun(model, objective, windows.on(device), training, so_far, n_steps, parameters, average, ranks)
         best = state.module_tensors(model)
-        if found is not None:
-            best = found[1].pop("best")
-            run.load(found[1])
+        if saved is not None:
+            best = saved[1].pop("best")
+            run.load(saved[1])
         if checkpoint:
             log = history.beside(checkpoint)
             ranks.lead(lambda: history.cut(log, so_far.epoch))
@@ -150,7 +152,9 @@ def fit(
             so_far.epoch += 1
             so_far.history.append({"epoch": so_far.epoch, **parts, **errors})
             if error < so_far.best:
-                so_far.best, so_far.best_epoch, best = error, so_far.epoch, state.module_tensors(run.judged)
+                so_far.best = error
+                so_far.best_epoch = so_far.epoch
+                best = state.module_tensors(run.judged)
             bar.note(f"validation {error:.4f}, best {so_far.best:.4f}")
             if checkpoint:
                 _keep(run, best, checkpoint, n_windows, stepped - began, time.perf_counter() - began)
@@ -175,9 +179,9 @@ def _keep(
     """Write where a run stands at the end of an epoch that took `whole` seconds, `stepping` of them for steps."""
 
     def write() -> None:
-        # What a clock says goes to this file alone: a resumed run's lineage is to equal an undisturbed run's.
-        clock = {"examples_per_s": round(n_windows / stepping, 1), "seconds": round(whole, 3)}
-        record = {**run.so_far.history[-1], **clock, "precision": run.so_far.precision}
+        # Times go to this file alone: the lineage of a resumed run has to equal that of an undisturbed one.
+        timing = {"examples_per_s": round(n_windows / stepping, 1), "seconds": round(whole, 3)}
+        record = {**run.so_far.history[-1], **timing, "precision": run.so_far.precision}
         # The history first: a line too many is cut off when the run is resumed, a missing one would stay missing.
         history.append(history.beside(checkpoint), record)
         state.write(checkpoint, run.so_far, {**run.state(), "best": best})
@@ -187,14 +191,14 @@ def _keep(
 
 def _check_fits(model: Forecaster, task: Task) -> None:
     """Refuse a model made for other steps, channels or scaling than the task's: errors would broadcast in silence."""
-    ours, theirs = model.signature, task.signature
-    if (ours.horizon, ours.channels) != (theirs.horizon, theirs.channels) or ours.context > theirs.context:
+    own, wanted = model.signature, task.signature
+    if (own.horizon, own.channels) != (wanted.horizon, wanted.channels) or own.context > wanted.context:
         raise ShapeError(
-            f"the forecaster must fit the task (context {theirs.context}, horizon {theirs.horizon}, channels "
-            f"{list(theirs.channels)}), got context {ours.context}, horizon {ours.horizon}, channels "
-            f"{list(ours.channels)}. Build it for this task."
+            f"the forecaster must fit the task (context {wanted.context}, horizon {wanted.horizon}, channels "
+            f"{list(wanted.channels)}), got context {own.context}, horizon {own.horizon}, channels "
+            f"{list(own.channels)}. Build it for this task."
         )
-    if (ours.normalisation, ours.mean, ours.scale) != (theirs.normalisation, theirs.mean, theirs.scale):
+    if (own.normalisation, own.mean, own.scale) != (wanted.normalisation, wanted.mean, wanted.scale):
         raise ShapeError(
             "the forecaster must have the task's scaler, got other means or scales: it was trained on other data. "
             "Train a new one, or give the task it was trained on."
@@ -221,10 +225,10 @@ def _validation_errors(model: Forecaster, windows: Windows, ranks: Ranks) -> dic
             if len(index) == 0:
                 continue
             batch = windows.batch(index).to(device)
-            said = model.activations(batch.context, batch.future, batch.past)
-            squared += float((said.forecast - batch.target).square().double().sum())
+            activations = model.activations(batch.context, batch.future, batch.past)
+            squared += float((activations.forecast - batch.target).square().double().sum())
             if model.head.probabilistic:
-                own += float(model.head.error(said, batch.target)) * batch.target.numel()
+                own += float(model.head.error(activations, batch.target)) * batch.target.numel()
             count += batch.target.numel()
     sums = ranks.sum({"squared": squared, "own": own, "count": count})
     errors = {"validation_mse": sums["squared"] / sums["count"]}

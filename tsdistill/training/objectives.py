@@ -36,11 +36,11 @@ class Objective(nn.Module):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What a lineage should tell of how it was computed, once it is bound."""
+        """What a lineage should record of how it was computed, once it is bound."""
         return {}
 
     def at(self, progress: float) -> None:
-        """Told before every step which share of all steps is done."""
+        """Called before every step with the share of all steps that is done."""
 
     def equations(self, train: Windows, validation: Windows) -> NormalEquations:
         """The normal equations with the same optimum, for models that are solved in closed form."""
@@ -82,18 +82,18 @@ class TruthObjective(Objective):
 
 
 class TeacherOutputs(Protocol):
-    """What a teacher says of every window of a part."""
+    """The outputs of a teacher for every window of a part."""
 
     @property
     def live(self) -> frozenset[str]:
-        """Parts that are not kept but asked of the teacher with every batch."""
+        """Parts that are not kept but computed by the teacher with every batch."""
 
     def of(self, batch: Batch) -> Activations:
         """The forecast, and what else was asked for, of a batch."""
 
 
 class OutputSource(Protocol):
-    """A teacher that is asked once about all windows; `tsdistill.teachers.CachedTeacher` is one."""
+    """A teacher whose outputs for all windows are computed once; `tsdistill.teachers.CachedTeacher` is one."""
 
     @property
     def digest(self) -> str:
@@ -107,13 +107,13 @@ class OutputSource(Protocol):
 
 
 class TeacherObjective(Objective):
-    """A sum of losses against a teacher that was asked once about all training windows.
+    """A sum of losses against a teacher whose outputs for all training windows are computed once.
 
     Args:
         losses: The terms.
         cached_teacher: Who teaches.
         balance: "fixed" leaves the weights as they are; "start" divides each term by the size of its gradient on the
-            untrained student, relative to the first term's, so that each pulls as its weight says whatever its units.
+            untrained student, relative to the first term's, so that weights hold whatever the units of the terms.
     """
 
     def __init__(
@@ -122,14 +122,16 @@ class TeacherObjective(Objective):
         super().__init__()
         if balance not in ("fixed", "start"):
             raise ConfigError(must("balance", 'be "fixed" or "start"', balance, "Leave it out for the default"))
-        self.losses, self.cached_teacher, self.balance = LossSum(losses), cached_teacher, balance
+        self.losses = LossSum(losses)
+        self.cached_teacher = cached_teacher
+        self.balance = balance
         self._equations: NormalEquations | None = None
         self.formula = str(self.losses)
-        how = [] if balance == "fixed" else [balance]
-        self.digest = digest_of([[term.digest for term in self.losses.terms], cached_teacher.digest, *how])
+        balancing = [] if balance == "fixed" else [balance]
+        self.digest = digest_of([[term.digest for term in self.losses.terms], cached_teacher.digest, *balancing])
 
     def bind(self, model: Forecaster, train: Windows) -> None:
-        """Bind the losses to student and teacher, and look up what the teacher says of every window."""
+        """Bind the losses to student and teacher, and look up the outputs of the teacher for every window."""
         self._check(model)
         example = self._example(model, train)
         with torch.random.fork_rng(devices=[]):
@@ -142,7 +144,7 @@ class TeacherObjective(Objective):
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Which parts of the teacher did not fit into its cache and were asked for with every batch."""
+        """Which parts of the teacher did not fit into its cache and were computed with every batch."""
         return {"asked_every_batch": sorted(self._outputs.live)} if self._outputs.live else {}
 
     def at(self, progress: float) -> None:
@@ -150,7 +152,7 @@ class TeacherObjective(Objective):
         self.sum.progress = progress
 
     def equations(self, train: Windows, validation: Windows) -> NormalEquations:
-        """Those of the blend of teacher and truth, if that is all the losses ask for."""
+        """Those of the blend of teacher and truth, if the losses need no more than that."""
         alphas = self._check_solvable()
         self._equations = NormalEquations(train, validation, lambda batch: self._outputs.of(batch).forecast, alphas)
         return self._equations
@@ -169,7 +171,7 @@ class TeacherObjective(Objective):
         return alphas
 
     def _check(self, model: Forecaster) -> None:
-        """Refuse what the student cannot learn by, before the teacher is asked anything."""
+        """Refuse what the student cannot learn by, before the teacher computes anything."""
         if model.closed_form:
             self._check_solvable()
         elif any(len(term.alphas or ()) > 1 for term in self.losses.terms):
@@ -207,8 +209,14 @@ class TeacherObjective(Objective):
         weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         norms = []
         for bound in self.sum.bound:
-            found = torch.autograd.grad(bound(student, teacher, batch), weights, retain_graph=True, allow_unused=True)
-            norms.append(math.sqrt(sum(float(each.double().square().sum()) for each in found if each is not None)))
+            gradients = torch.autograd.grad(
+                bound(student, teacher, batch), weights, retain_graph=True, allow_unused=True
+            )
+            norms.append(
+                math.sqrt(
+                    sum(float(gradient.double().square().sum()) for gradient in gradients if gradient is not None)
+                )
+            )
         return norms
 
 

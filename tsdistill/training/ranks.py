@@ -3,7 +3,7 @@
     torchrun --nproc-per-node 2 script.py
 
 A process joins the others when it begins to train and leaves them when it is done, so that a script is the same for
-one process and for many. docs/decisions/0008 says why gradients are summed here rather than by
+one process and for many. docs/decisions/0008 explains why gradients are summed here rather than by
 `DistributedDataParallel`.
 """
 
@@ -25,7 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from tsdistill.errors import ArtifactError, ConfigError, must
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` tells every process."""
+"""Variables that `torchrun` sets for every process."""
 
 T = TypeVar("T")
 
@@ -44,7 +44,9 @@ class Ranks:
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
-        self.rank, self.size, self.device = rank, size, device or torch.device("cpu")
+        self.rank = rank
+        self.size = size
+        self.device = device or torch.device("cpu")
 
     @property
     def leads(self) -> bool:
@@ -60,7 +62,9 @@ class Ranks:
         if self.size == 1:
             return loss
         has = torch.tensor([float(parameter.grad is not None) for parameter in parameters], device=loss.device)
-        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
+        ]
         flat = torch.cat([loss.reshape(1), has, *(gradient.flatten() for gradient in gradients)])
         distributed.all_reduce(flat)
         loss, has, *summed = flat.split([1, len(has), *(gradient.numel() for gradient in gradients)])
@@ -68,26 +72,26 @@ class Ranks:
             parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if n_ranks else None
         return loss[0]
 
-    def gather(self, said: Any) -> list[Any]:
-        """What every rank says, in order of rank; plain data."""
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, in order of rank; plain data."""
         if self.size == 1:
-            return [said]
-        content = json.dumps(said).encode()
+            return [value]
+        content = json.dumps(value).encode()
         lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
         distributed.all_gather(lengths, torch.tensor([len(content)], device=self.device))
         longest = max(int(length) for length in lengths)
         padded = torch.frombuffer(bytearray(content.ljust(longest)), dtype=torch.uint8).to(self.device)
-        everybody = [torch.empty_like(padded) for _ in range(self.size)]
-        distributed.all_gather(everybody, padded)
-        return [json.loads(bytes(one.cpu().numpy())) for one in everybody]
+        buffers = [torch.empty_like(padded) for _ in range(self.size)]
+        distributed.all_gather(buffers, padded)
+        return [json.loads(bytes(one.cpu().numpy())) for one in buffers]
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
         """Sums by name, the same to the last bit on every rank; a rank may lack a name."""
         if self.size == 1:
             return values
         sums: dict[str, float] = {}
-        for said in self.gather(values):
-            for name, value in said.items():
+        for values_of_rank in self.gather(values):
+            for name, value in values_of_rank.items():
                 sums[name] = sums.get(name, 0.0) + value
         return sums
 
@@ -155,7 +159,8 @@ def own_device(kind: str) -> torch.device:
     """The device of this rank: on a machine with several accelerators each process has one of its own."""
     if kind != "cuda" or _size() == 1:
         return torch.device(kind)
-    local, n_devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    n_devices = torch.cuda.device_count()
     if local >= n_devices:
         raise ConfigError(
             f"Every process must have a GPU of its own, got process {local + 1} on a machine with {n_devices}. Start "
@@ -167,16 +172,18 @@ def own_device(kind: str) -> torch.device:
 
 def _size() -> int:
     """How many processes train together."""
-    told = os.environ.get("WORLD_SIZE", "1")
-    if not told.isdecimal() or int(told) < 1:
-        raise ConfigError(must("WORLD_SIZE", "be a whole number above 0", told, "Start with torchrun, or unset it"))
-    missing = [name for name in VARIABLES if name not in os.environ]
-    if int(told) > 1 and missing:
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if not world_size.isdecimal() or int(world_size) < 1:
         raise ConfigError(
-            f"With WORLD_SIZE={told} the environment must also hold {', '.join(missing)}. Start with torchrun, which "
-            "sets them, or unset WORLD_SIZE to train in one process."
+            must("WORLD_SIZE", "be a whole number above 0", world_size, "Start with torchrun, or unset it")
         )
-    return int(told)
+    missing = [name for name in VARIABLES if name not in os.environ]
+    if int(world_size) > 1 and missing:
+        raise ConfigError(
+            f"With WORLD_SIZE={world_size} the environment must also hold {', '.join(missing)}. Start with torchrun, "
+            "which sets them, or unset WORLD_SIZE to train in one process."
+        )
+    return int(world_size)
 
 
 @functools.cache

@@ -66,12 +66,12 @@ class TrainingRun:
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """All tensors that the next step depends on."""
-        found = {
+        groups = {
             "model": checkpoint.module_tensors(self.model),
             "objective": checkpoint.module_tensors(self.objective),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
         }
-        return found if self.average is None else {**found, "average": checkpoint.module_tensors(self.average.model)}
+        return groups if self.average is None else {**groups, "average": checkpoint.module_tensors(self.average.model)}
 
     def load(self, groups: dict[str, dict[str, Tensor]]) -> None:
         """Undo `state`; a group without tensors was not written."""
@@ -88,7 +88,8 @@ def epoch(run: TrainingRun, bar: Bar) -> tuple[dict[str, float], int]:
     Returns the mean of each loss part, the step reached and the last learning rate (the same numbers whether or not the
     run was stopped and resumed on the way), and the number of windows.
     """
-    training, so_far = run.training, run.so_far
+    training = run.training
+    so_far = run.so_far
     run.model.train()
     # Seeding every epoch by itself makes a resumed run draw the same numbers without storing generator states.
     generator = torch.Generator().manual_seed(_mix(training.seed, so_far.epoch, 0))
@@ -96,7 +97,8 @@ def epoch(run: TrainingRun, bar: Bar) -> tuple[dict[str, float], int]:
     torch.manual_seed(_mix(training.seed, so_far.epoch, 1 + run.ranks.rank))
     order = torch.randperm(len(run.windows), generator=generator)[: training.windows_per_epoch]
     totals: dict[str, Tensor] = {}
-    n_windows, rate = 0, 0.0
+    n_windows = 0
+    rate = 0.0
     for index in order.split(training.windows_per_step):
         if so_far.step >= run.n_steps:
             break
@@ -150,20 +152,23 @@ def _step(run: TrainingRun, index: Tensor, rate: float) -> dict[str, Tensor]:
 
 def _diverged(run: TrainingRun, seen: list[tuple[Tensor, dict[str, Tensor]]], rate: float) -> DivergenceError:
     """The error that names what was not finite in a step: the data, else a part of the loss, else the gradient."""
-    step, formula = run.so_far.step + 1, run.objective.formula
+    step = run.so_far.step + 1
+    formula = run.objective.formula
     kept = "the last good checkpoint, if one was asked for, is kept."
     inputs = _broken_inputs(run.windows, [index for index, _ in seen])
     parts = sorted({name for _, parts in seen for name, value in parts.items() if not torch.isfinite(value)})
     # Every rank arrives here, as each of them has the sum of all losses and gradients: they fail with the same words.
-    told = run.ranks.gather([inputs, parts])
-    broken = {name: [at for said, _ in told for at in said.get(name, [])] for name in INPUTS}
+    reports = run.ranks.gather([inputs, parts])
+    broken = {name: [at for broken_of_rank, _ in reports for at in broken_of_rank.get(name, [])] for name in INPUTS}
     if any(broken.values()):
-        found = " and ".join(f"the {name} of {len(at)} windows (first: {min(at)})" for name, at in broken.items() if at)
-        return DivergenceError(
-            f"Training stopped at step {step}: {found} is not finite ({formula}). Repair the data before making the "
-            f"task; the weights were not touched, and {kept}"
+        description = " and ".join(
+            f"the {name} of {len(at)} windows (first: {min(at)})" for name, at in broken.items() if at
         )
-    names = sorted({name for _, names in told for name in names}) or ["gradient"]
+        return DivergenceError(
+            f"Training stopped at step {step}: {description} is not finite ({formula}). Repair the data before making "
+            f"the task; the weights were not touched, and {kept}"
+        )
+    names = sorted({name for _, names in reports for name in names}) or ["gradient"]
     return DivergenceError(
         f"Training diverged at step {step}: {', '.join(names)} is not finite (learning rate {rate:.3g}, {formula}). "
         f"Lower the learning rate or look for extreme values in the data; {kept}"
@@ -172,18 +177,18 @@ def _diverged(run: TrainingRun, seen: list[tuple[Tensor, dict[str, Tensor]]], ra
 
 def _broken_inputs(windows: Windows, chunks: list[Tensor]) -> dict[str, list[int]]:
     """Positions of the training windows whose values (of the target: where it counts) are not finite."""
-    found: dict[str, list[int]] = {}
+    broken: dict[str, list[int]] = {}
     for index in chunks:
         batch = windows.batch(index)
         target = batch.target if batch.mask is None else batch.target.masked_fill(~batch.mask, 0.0)
         values = {"context": batch.context, "target": target, "past": batch.past, "future": batch.future}
         for name in INPUTS:
-            if (each := values[name]) is None:
+            if (tensor := values[name]) is None:
                 continue
-            bad = index[~each.isfinite().flatten(1).all(dim=1).cpu()].tolist()
+            bad = index[~tensor.isfinite().flatten(1).all(dim=1).cpu()].tolist()
             if bad:
-                found.setdefault(name, []).extend(bad)
-    return found
+                broken.setdefault(name, []).extend(bad)
+    return broken
 
 
 def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
@@ -200,7 +205,7 @@ def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.opti
 
 def trainable(model: Forecaster, objective: Objective) -> list[nn.Parameter]:
     """The weights of model and objective that a step changes."""
-    parameters = [each for each in (*model.parameters(), *objective.parameters()) if each.requires_grad]
+    parameters = [parameter for parameter in (*model.parameters(), *objective.parameters()) if parameter.requires_grad]
     if not parameters:
         raise ConfigError(f"{type(model).__name__} has no weights to train by steps. Use td.train, not fit.")
     return parameters
