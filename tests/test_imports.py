@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -230,6 +231,28 @@ def test_a_moved_name_is_the_same_thing_and_warns_once(name: str) -> None:
         values = [getattr(td, name) for _ in range(3)]
     assert values == [getattr(importlib.import_module(module), attribute)] * 3
     assert [Path(warning.filename).name for warning in caught] == ["test_imports.py"]
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (package, name)
+        for package in ("models", "pruning", "recipe", "report", "search", "teachers", "training")
+        for name in importlib.import_module(f"tsdistill.{package}").MOVED
+    ],
+)
+def test_a_name_that_moved_within_a_package_works_and_warns(package: str, name: str) -> None:
+    module = importlib.import_module(f"tsdistill.{package}")
+    with pytest.warns(DeprecationWarning, match=rf"`tsdistill\.{package}\.{name}` is .*0\.3"):
+        moved = getattr(module, name)
+    owner, _, attribute = module.MOVED[name].rpartition(".")
+    assert moved == getattr(pkgutil.resolve_name(owner), attribute)
+    assert name not in module.__all__
+
+
+def test_a_name_that_no_package_has_or_had_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'tsdistill\.search' has no attribute 'Nobody'"):
+        importlib.import_module("tsdistill.search").Nobody  # noqa: B018
 
 
 def test_a_moved_name_is_imported_as_before() -> None:

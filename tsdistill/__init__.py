@@ -10,7 +10,7 @@ import lazy_loader
 
 from tsdistill.deprecation import moved_name
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 MOVED = {
     "ArtifactError": "tsdistill.errors.ArtifactError",

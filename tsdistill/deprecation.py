@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import pkgutil
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -57,11 +57,20 @@ def moved_name(package: str, name: str, aliases: Mapping[str, str]) -> Any:
     if name not in aliases:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     place = aliases[name]
-    module, _, attribute = place.rpartition(".")
-    value = getattr(importlib.import_module(module), attribute)
+    owner, _, attribute = place.rpartition(".")
+    value = getattr(pkgutil.resolve_name(owner), attribute)
     message = f"`{package}.{name}` is `{place}` now. The old name works until version 0.3."
     warn_once(f"{package}.{name}", message, stacklevel=3)
     return value
+
+
+def moved_names(package: str, aliases: Mapping[str, str]) -> Callable[[str], Any]:
+    """What a package with moved names and no other use for it takes as its `__getattr__`; see `moved_name`."""
+
+    def moved(name: str) -> Any:
+        return moved_name(package, name, aliases)
+
+    return moved
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

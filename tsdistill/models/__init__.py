@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import MODELS, AnyModelConfig, Forecaster, ModelConfig, versions
 from tsdistill.models.cyclenet import CycleNetConfig
@@ -63,3 +66,12 @@ __all__ = [
     "register",
     "versions",
 ]
+
+MOVED = {
+    "CONFIGS": "tsdistill.models.MODELS",
+    "config_from_dict": "tsdistill.models.MODELS.read",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.pruning.criteria import (
     CRITERIA,
     L1,
@@ -52,3 +55,12 @@ __all__ = [
     "register",
     "shrink",
 ]
+
+MOVED = {
+    "Sensitivity": "tsdistill.pruning.PruningSensitivity",
+    "sensitivity": "tsdistill.pruning.pruning_sensitivity",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)

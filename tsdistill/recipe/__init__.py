@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.recipe.pipeline import InMemory, Run, Stages, from_anywhere, make_models, make_report, run
 from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, default_recipe, read_recipe
 from tsdistill.recipe.teacher import (
@@ -50,3 +53,11 @@ __all__ = [
     "register",
     "run",
 ]
+
+MOVED = {
+    "write_text": "tsdistill.files.write_atomic",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.report.comparison import compare
 from tsdistill.report.history import plot_history, read_history
 from tsdistill.report.records import Comparison, ExampleForecast, Measurements, Row
@@ -22,3 +25,11 @@ __all__ = [
     "plot_sensitivity",
     "read_history",
 ]
+
+MOVED = {
+    "Example": "tsdistill.report.ExampleForecast",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.search.objective import objective
 from tsdistill.search.older import LSTMSpace, MLPSpace, PatchTSTSpace
 from tsdistill.search.space import Space
@@ -28,3 +31,11 @@ __all__ = [
     "shared_teacher",
     "table",
 ]
+
+MOVED = {
+    "Found": "tsdistill.search.SearchResult",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)

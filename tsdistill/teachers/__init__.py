@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, teacher_info
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
@@ -44,3 +47,11 @@ __all__ = [
     "wrap",
     "write_forecasts",
 ]
+
+MOVED = {
+    "told_of": "tsdistill.teachers.teacher_info",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tsdistill.deprecation import moved_names
 from tsdistill.training.loop import fit, train
 from tsdistill.training.objectives import Objective, OutputSource, TeacherObjective, TeacherOutputs, TruthObjective
 from tsdistill.training.spec import Training
@@ -16,3 +19,12 @@ __all__ = [
     "fit",
     "train",
 ]
+
+MOVED = {
+    "Lessons": "tsdistill.training.TeacherOutputs",
+    "Mentor": "tsdistill.training.OutputSource",
+}
+"""Names of version 0.1, each with its place now; they go with version 0.3."""
+
+if not TYPE_CHECKING:  # which would take any name for one of these
+    __getattr__ = moved_names(__name__, MOVED)
