@@ -230,7 +230,9 @@ def test_a_moved_name_is_the_same_thing_and_warns_once(name: str) -> None:
     with pytest.warns(DeprecationWarning, match=rf"`tsdistill\.{name}` is `{place}` now.*0\.3") as caught:
         values = [getattr(td, name) for _ in range(3)]
     assert values == [getattr(importlib.import_module(module), attribute)] * 3
-    assert [Path(warning.filename).name for warning in caught] == ["test_imports.py"]
+    # A library that is imported on the way may have warnings of its own.
+    own = [warning for warning in caught if f"`tsdistill.{name}`" in str(warning.message)]
+    assert [Path(warning.filename).name for warning in own] == ["test_imports.py"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ DIALECT = (
 )
 """Words that a reader would have to learn."""
 
+MOVED = ROOT / "docs" / "moved-0.1-to-0.2.md"
+"""The page that lists names of version 0.1, whatever they were."""
+
+ALIAS = re.compile(r' +"\w+": "tsdistill\.[\w.]+",$')
+"""A line that says where a name of version 0.1 has moved to."""
+
 
 def python_files() -> list[Path]:
     return [path for folder in ("tsdistill", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -53,9 +59,9 @@ def test_code_and_documents_use_the_words_of_the_field() -> None:
     spoken = [
         f"{path.relative_to(ROOT)}:{number}: {match.group()}"
         for path in [*python_files(), *documents]
-        if path != Path(__file__)
+        if path not in (Path(__file__), MOVED)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if (match := pattern.search(line.replace("_", " ")))
+        if (match := pattern.search(line.replace("_", " "))) and not ALIAS.match(line)
     ]
     assert spoken == []
 
