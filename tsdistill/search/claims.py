@@ -1,8 +1,8 @@
-"""Who runs the next trial: one at a time decides, the dead are told from the living, and the total comes out exact.
+"""Who runs the next trial: one worker claims at a time, dead workers are recognised, and the total is exact.
 
 A worker holds a lock of its own for as long as it lives; the operating system, or the database server, gives it back at
 the moment the worker dies, however it dies. Each trial carries its worker's name. So a running trial whose worker's
-lock can be taken has been abandoned: no clock, no heartbeat and no process number is asked.
+lock can be taken has been abandoned: nothing depends on clocks, heartbeats or process numbers.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Claims:
 
     Raises:
         UnsupportedError: The study is kept in another kind of storage.
-        OrderError: The study is in SQLite, and another process is at it.
+        OrderError: The study is in SQLite, and another process is using it.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -104,7 +104,7 @@ class Claims:
             time.sleep(WAIT_SECONDS)
 
     def _ask(self) -> optuna.Trial:
-        """A trial that bears this worker's name from its first moment on, so that it can be reaped at any later one."""
+        """A trial that carries this worker's name from the start, so that it can be reaped at any later moment."""
         if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"worker": self.worker}))
         trial = self.study.ask()
@@ -142,7 +142,8 @@ class _FileLocks:
     """Locked files in a folder beside the storage; the kernel frees them when their process ends."""
 
     def __init__(self, folder: Path, scope: str) -> None:
-        self._folder, self._scope = folder, scope
+        self._folder = folder
+        self._scope = scope
         self._held: dict[str, Lock] = {}
         try:
             folder.mkdir(exist_ok=True)
@@ -232,8 +233,10 @@ class _ThreadLocks:
 
 
 def _locks(study: optuna.Study) -> Locks:
-    storage, name = study._storage, study.study_name
-    engine, journal = engine_of(storage), journal_of(storage)
+    storage = study._storage
+    name = study.study_name
+    engine = engine_of(storage)
+    journal = journal_of(storage)
     scope = hashlib.sha256(name.encode()).hexdigest()[:8]
     if journal is not None:
         return _FileLocks(journal.with_name(f"{journal.name}.workers"), scope)

@@ -1,4 +1,4 @@
-"""What a search varies unless told otherwise: architectures that suit the recipe, with the ranges of their fields."""
+"""What a search varies by default: architectures that suit the recipe, with the ranges of their fields."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ def unroundable(recipe: Recipe) -> str | None:
 
 def is_prunable(recipe: Recipe) -> bool:
     """Whether the recipe's student has units that its pruning, or pruning as such, could take out."""
-    pruning, model = recipe.pruning or Pruning(), _built(recipe.student.model, _Shape.of(recipe))
+    pruning = recipe.pruning or Pruning()
+    model = _built(recipe.student.model, _Shape.of(recipe))
     if isinstance(model, str):
         return False
     try:
@@ -120,8 +121,9 @@ def is_prunable(recipe: Recipe) -> bool:
 
 
 def horizon_problems(recipe: Recipe, ranges: Ranges) -> list[Problem]:
-    """Losses that the space brings in and that have nothing to say of so short a horizon."""
-    problems, horizon = [], recipe.task.horizon
+    """Losses that the space brings in and that are undefined for so short a horizon."""
+    problems = []
+    horizon = recipe.task.horizon
     held = {loss.kind: loss for loss in recipe.student.losses}
     for kind in LOSSES.kinds:
         among = ranges.get(f"student.losses.{kind}.weight")

@@ -25,7 +25,7 @@ from tsdistill.teachers import Teacher
 from tsdistill.training import Training
 
 SEARCHED = "tsdistill"
-"""Study attribute that says what its trials have in common."""
+"""Study attribute that holds what its trials have in common."""
 
 
 class TrialObjective:
@@ -46,7 +46,10 @@ class TrialObjective:
         check_type("space", space, Space, "Pass td.search.Space()")
         check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
         check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)", optional=True)
-        self.space, self.teacher, self.task, self.max_size_bytes = space, teacher, task, max_size_bytes
+        self.space = space
+        self.teacher = teacher
+        self.task = task
+        self.max_size_bytes = max_size_bytes
         self.recipe = recipe_of(teacher, task) if recipe is None else recipe
         _check_recipe(self.recipe, teacher, task)
         space.check(self.recipe)
@@ -71,28 +74,28 @@ class TrialObjective:
         except TsdistillError as failure:
             trial.set_user_attr("reason", str(failure))
             raise
-        found = {
+        details = {
             "size_bytes": deployed.size_bytes,
             "n_parameters": deployed.n_parameters,
             "precision": deployed.precision,
             "seconds": round(time.perf_counter() - began, 2),
         }
-        for name, value in found.items():
+        for name, value in details.items():
             trial.set_user_attr(name, value)
         if self.max_size_bytes is not None:
             trial.set_constraint("size_bytes", deployed.size_bytes - self.max_size_bytes)
         return error
 
     def agree(self, study: optuna.Study) -> None:
-        """Refuse a study whose trials answer another question; a new study learns which question it is."""
+        """Refuse a study whose trials answer another question; a new study is marked with this one."""
         trained = self.recipe.teacher.trains
-        ours = {
+        own_question = {
             **question(self.recipe, self.task, self.space, self.max_size_bytes),
             "teacher": _origin(self.teacher) if trained else self.teacher.digest,
         }
-        check_question(study, ours)
-        if study.user_attrs.get(SEARCHED) != ours:
-            study.set_user_attr(SEARCHED, ours)
+        check_question(study, own_question)
+        if study.user_attrs.get(SEARCHED) != own_question:
+            study.set_user_attr(SEARCHED, own_question)
         self._agreed.add(study.study_name)
 
     def _deployed(self, recipe: Recipe) -> Deployed:
@@ -157,7 +160,7 @@ def objective(
 
 def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | None) -> dict[str, Any]:
     """What all trials of a study have in common, as far as it is known before there is a teacher."""
-    # What lies there is asked about when the teacher is; where it lies may differ between machines.
+    # The teacher's digest covers what its files hold; their paths may differ between machines.
     teacher = recipe.teacher.moved(lambda path: ".")
     parts = (recipe.task, teacher, recipe.student, recipe.pruning, recipe.quantization)
     return {
@@ -168,10 +171,14 @@ def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | Non
     }
 
 
-def check_question(study: optuna.Study, ours: dict[str, Any]) -> None:
+def check_question(study: optuna.Study, own_question: dict[str, Any]) -> None:
     """ConfigError when a study was begun with something else."""
-    theirs = study.user_attrs.get(SEARCHED, {})
-    others = [f"a different {name}" for name in ours if name in theirs and theirs[name] != ours[name]]
+    study_question = study.user_attrs.get(SEARCHED, {})
+    others = [
+        f"a different {name}"
+        for name in own_question
+        if name in study_question and study_question[name] != own_question[name]
+    ]
     if others:
         raise ConfigError(
             f"The study {study.study_name!r} was begun with {' and '.join(others)}: its trials cannot be compared "
@@ -186,10 +193,10 @@ def recipe_of(teacher: Teacher, task: Task) -> Recipe:
         raise ConfigError(
             "`recipe` must be given unless the panel comes from td.datasets and the teacher from td.train, got "
             f"recipe=None, a panel {task.panel.name!r} and a teacher of type {type(teacher).__name__}. A recipe says "
-            "where the data comes from, so that what is found can be run: td.Recipe(data={'path': 'my.csv'}, ...)."
+            "where the data comes from, so that the result can be run: td.Recipe(data={'path': 'my.csv'}, ...)."
         )
-    said = [step.spec["training"] for step in teacher.lineage if "training" in step.spec]
-    training = Training.from_dict(said[-1]) if said else Training()
+    trainings = [step.spec["training"] for step in teacher.lineage if "training" in step.spec]
+    training = Training.from_dict(trainings[-1]) if trainings else Training()
     base = default_recipe()
     return base.replace(
         name=task.panel.name,
@@ -207,8 +214,8 @@ def recipe_of(teacher: Teacher, task: Task) -> Recipe:
 
 
 def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
-    """The recipe has to describe the very task and teacher of the search, or what is found would be run with others."""
-    asked: dict[str, tuple[Any, Any]] = {
+    """The recipe has to describe the very task and teacher of the search, or the result would be run with others."""
+    compared: dict[str, tuple[Any, Any]] = {
         "task.context": (recipe.task.context, task.context),
         "task.horizon": (recipe.task.horizon, task.horizon),
         "task.scaler": (recipe.task.scaler, task.scaler),
@@ -219,17 +226,17 @@ def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
     remedies = {"task": "Make the task with recipe.task.build(panel)"}
     lineage = teacher.lineage if isinstance(teacher, Forecaster) else ()
     if lineage:
-        asked["teacher.trust"] = (recipe.teacher.trust, None)
+        compared["teacher.trust"] = (recipe.teacher.trust, None)
         remedies["teacher"] = "Give the recipe the model and training of the teacher"
-    # What became of others, or what lies in a folder, no recipe can say.
+    # A recipe cannot describe later training of other teachers, or what a folder holds.
     if [step.verb for step in lineage] == ["train"] and isinstance(recipe.teacher, TeacherSpec):
         training = Training.from_dict(lineage[0].spec["training"])
-        asked["teacher.model"] = (recipe.teacher.model, teacher.config)  # type: ignore[attr-defined]
-        asked["teacher.training"] = (recipe.teacher.training, training)
+        compared["teacher.model"] = (recipe.teacher.model, teacher.config)  # type: ignore[attr-defined]
+        compared["teacher.training"] = (recipe.teacher.training, training)
     problems = [
-        must(f"recipe.{name}", f"be the {name.split('.')[0]}'s ({ours!r})", theirs, remedies[name.split(".")[0]])
-        for name, (theirs, ours) in asked.items()
-        if theirs != ours
+        must(f"recipe.{name}", f"be the {name.split('.')[0]}'s ({actual!r})", value, remedies[name.split(".")[0]])
+        for name, (value, actual) in compared.items()
+        if value != actual
     ]
     if problems:
         raise ConfigError(listed(problems, "the recipe for this search"))

@@ -103,9 +103,9 @@ class Space(Spec):
     def propose(self, trial: BaseTrial, recipe: Recipe) -> Recipe:
         """The recipe of a trial: `recipe` with what the trial draws put in its place.
 
-        INT8 is proposed without `require_gain`, because that goes by the clock: the same trial could then be deployed
-        in one form today and in another tomorrow. Accuracy (`max_error_increase`) still has its say, and the bytes are
-        what the search measures anyway.
+        INT8 is proposed without `require_gain`, because that depends on timing: the same trial could then be
+        deployed in one form today and in another tomorrow. Accuracy (`max_error_increase`) still counts, and the
+        search measures the bytes anyway.
 
         Args:
             trial: An Optuna trial, or an `optuna.trial.FixedTrial` of a finished trial's parameters, which gives that
@@ -193,7 +193,7 @@ def _fitted(recipe: Recipe, ranges: Ranges) -> Recipe:
             try:
                 changed = recipe.replace_at({address: value})
             except ConfigError:
-                continue  # of another kind, or refused: said where the range is checked
+                continue  # of another kind, or refused: reported where the range is checked
             if unbuildable(changed) is None:
                 recipe = changed
                 break
@@ -201,7 +201,7 @@ def _fitted(recipe: Recipe, ranges: Ranges) -> Recipe:
 
 
 def _applies(recipe: Recipe, address: str) -> bool:
-    """Whether a field has a say in what becomes of this recipe's student."""
+    """Whether a field changes what becomes of this recipe's student."""
     model = recipe.student.model
     if address.startswith("pruning"):
         return is_prunable(recipe)
@@ -216,7 +216,8 @@ def _applies(recipe: Recipe, address: str) -> bool:
 def _problems_of(address: str, among: Range | tuple[Any, ...], starts: list[Recipe]) -> list[Problem]:
     """What is wrong with a range, over every kind of student that it applies to."""
     ends = (among.low, among.high) if isinstance(among, Range) else among
-    applied, problems = False, []
+    applied = False
+    problems: list[Problem] = []
     for recipe in starts:
         try:
             place = target(recipe, address)

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-# One way to censor what a driver says, for the data sources and for the storages.
+# One way to censor a driver's messages, for the data sources and for the storages.
 from tsdistill.data.sources import CONNECT_SECONDS, censored, shown
 from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, UnsupportedError, must
 from tsdistill.files import Lock, lock
@@ -42,8 +42,8 @@ class JournalLock(JournalFileSymlinkLock):
     """Optuna's lock of a journal, behind one that the kernel lets go of when its holder is killed.
 
     Optuna's own is a link, which a killed process leaves behind: the others would wait for its grace period, or for
-    ever where a relative path made the link point nowhere. Whoever has the kernel's lock knows that no living process
-    of ours holds the link. Both are taken, so that plain Optuna may write to the same journal.
+    ever where a relative path made the link point nowhere. Whoever has the kernel's lock knows that no living
+    tsdistill process holds the link. Both are taken, so that plain Optuna may write to the same journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,14 +72,16 @@ class JournalLock(JournalFileSymlinkLock):
 
     def _clear_away(self) -> None:
         """Remove a link that stays: plain Optuna holds one for milliseconds."""
-        seen, since = None, time.monotonic()
+        seen: tuple[int, int] | None = None
+        since = time.monotonic()
         while True:
             try:
-                found = self._link.lstat()
+                status = self._link.lstat()
             except FileNotFoundError:
                 return
-            if (found.st_ino, found.st_mtime_ns) != seen:
-                seen, since = (found.st_ino, found.st_mtime_ns), time.monotonic()
+            if (status.st_ino, status.st_mtime_ns) != seen:
+                seen = (status.st_ino, status.st_mtime_ns)
+                since = time.monotonic()
             elif time.monotonic() - since > LEFT_BEHIND_SECONDS:
                 self._link.unlink(missing_ok=True)
                 return
@@ -161,8 +163,8 @@ def address(storage: str | None) -> str | None:
 
 def serves_one_process(storage: str | None) -> bool:
     """Whether a storage must not be shared by workers: memory and SQLite."""
-    found = address(storage)
-    return found is None or (not found.startswith(JOURNAL) and _parsed(found).get_backend_name() == "sqlite")
+    resolved = address(storage)
+    return resolved is None or (not resolved.startswith(JOURNAL) and _parsed(resolved).get_backend_name() == "sqlite")
 
 
 @contextlib.contextmanager
@@ -257,13 +259,13 @@ def _open_database(url: sa.URL) -> BaseStorage:
         connect = {"timeout": CONNECT_SECONDS}
     # A trial takes minutes and a connection milliseconds: none is kept open, to be found broken later.
     options = {"connect_args": connect, "poolclass": sa.NullPool, "hide_parameters": True}
-    found: BaseException
+    failure: BaseException
     try:
         with _hushed(), _alone(url, options) if server else contextlib.nullcontext():
             return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
     except Exception as error:
-        found = error
-    raise _unreachable(found, url) from None
+        failure = error
+    raise _unreachable(failure, url) from None
 
 
 @contextlib.contextmanager
@@ -298,9 +300,9 @@ def _unreachable(error: BaseException, url: sa.URL | None) -> TsdistillError:
         extra = " (pip install 'tsdistill[postgres]')" if url.get_backend_name() == "postgresql" else ""
         return UnsupportedError(f"The driver for {shown(url)} is not installed. Install it{extra}.")
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    said = censored(str(getattr(cause, "orig", None) or cause), url)
+    message = censored(str(getattr(cause, "orig", None) or cause), url)
     return ArtifactError(
-        f"Cannot reach the storage {shown(url)}: {said}. Check the address, and that the server is up."
+        f"Cannot reach the storage {shown(url)}: {message}. Check the address, and that the server is up."
     )
 
 

@@ -57,7 +57,7 @@ def optimize(
 
     Raises:
         ConfigError: A setting breaks its rule, or the study was begun with another task, teacher, space or budget.
-        OrderError: The study is in SQLite, and another process is at it.
+        OrderError: The study is in SQLite, and another process is using it.
         UnsupportedError: The study's storage is none of the above.
         ArtifactError: The storage cannot be reached any more.
         TsdistillError: Five trials in a row failed; an error of the kind of the last one.
@@ -210,7 +210,7 @@ def _tell(
     state: TrialState | None = None,
     reason: str | None = None,
 ) -> None:
-    """Finish a trial, unless others took this process for dead (its connection broke) and have done so."""
+    """Finish a trial, unless another worker took this process for dead (a broken connection) and has done so."""
     with reached(study._storage):
         try:
             if reason is not None and "reason" not in trial.user_attrs:

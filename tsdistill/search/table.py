@@ -40,7 +40,8 @@ def table(rows: Sequence[dict[str, Any]], *, width: int | None = None) -> str:
     return text if all(row["fits"] for row in rows) else f"{text}\n! larger than the budget"
 
 
-KIND, SIZES = "student.model.kind", "student.model."
+KIND = "student.model.kind"
+SIZES = "student.model."
 OLDER = ("student", "lstm_", "mlp_", "patchtst_")
 """How version 0.1 called what a student was drawn from."""
 
@@ -61,7 +62,7 @@ def _student(params: dict[str, Any]) -> str:
 
 
 def _heading(name: str) -> str:
-    """The last word of an address, and the one before where that says little by itself."""
+    """The last word of an address, and the one before where that means little by itself."""
     parts = name.split(".")
     words = parts[-2:] if parts[-1] in ("weight", "kind", "method") and len(parts) > 1 else parts[-1:]
     return " ".join(words).replace("learning_rate", "rate")

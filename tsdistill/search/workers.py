@@ -173,7 +173,8 @@ def run(
                 modules=user_modules(),
             )
             _watch(study, job, workers, progress, say)
-    best, path = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes)), folder / "best.toml"
+    best = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes))
+    path = folder / "best.toml"
     write_atomic(path, best.to_toml())
     return SearchResult(study, best, path)
 
@@ -191,7 +192,7 @@ def shared_teacher(
     One that is not trained by the recipe is read by each of them.
 
     Args:
-        recipe: Says which teacher, and how it is trained or where it is read from.
+        recipe: Names the teacher, and how it is trained or where it is read from.
         task: The recipe's task.
         folder: Where it is kept.
         progress: Show a progress bar; None shows one in a terminal only.
@@ -222,7 +223,8 @@ def _watch(
 ) -> None:
     """Start the workers, show how far they are, and pass on what one of them fails with."""
     with _worker_pool(job, workers) as pool, open_bar("trials", job.n_trials, progress) as bar:
-        waiting, interrupted = dict(pool), False
+        waiting = dict(pool)
+        interrupted = False
         while waiting:
             for pipe in wait(list(waiting), timeout=LOOK_SECONDS):
                 process = waiting.pop(pipe)  # type: ignore[call-overload]
@@ -261,12 +263,12 @@ def _worker_pool(job: _Job, workers: int) -> Iterator[dict[Connection, SpawnProc
     pool: dict[Connection, SpawnProcess] = {}
     try:
         for number in range(workers):
-            ours, theirs = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=_work, args=(job, theirs), name=f"search-{number + 1}", daemon=True)
+            receiver, sender = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=_work, args=(job, sender), name=f"search-{number + 1}", daemon=True)
             with _ignoring_interrupts():
                 process.start()
-            theirs.close()
-            pool[ours] = process
+            sender.close()
+            pool[receiver] = process
         yield pool
     except BaseException:
         for process in pool.values():
