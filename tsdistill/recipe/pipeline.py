@@ -32,7 +32,7 @@ FULL_PRECISION = "fp32"
 class Run:
     """What a recipe that was run left: models in the order they were made, the report, and where they are on disk.
 
-    The teacher is a `td.Forecaster` where the recipe trains it or reads a saved one, else what the recipe says.
+    The teacher is a `td.Forecaster` where the recipe trains it or reads a saved one, else what the recipe names.
     """
 
     recipe: Recipe
@@ -183,7 +183,7 @@ def make_models(
 
 @dataclass(frozen=True)
 class _Making:
-    """What every stage of a pipeline needs; a stage asks for the teacher where its spec says that it needs one."""
+    """What every stage of a pipeline needs; a stage asks for the teacher where its spec needs one."""
 
     recipe: Recipe
     task: Task
@@ -251,7 +251,8 @@ def make_report(
     baselines: tuple[Method, ...] = (),
 ) -> Report:
     """Measure once; a finished report of the same models is kept, because latency would differ every time."""
-    path, mark = workspace.folder / "report.json", workspace.folder / "stages" / "report.key"
+    path = workspace.folder / "report.json"
+    mark = workspace.folder / "stages" / "report.key"
     page = workspace.folder / "report.html"
     shown = {name: _digests(model) for name, model in models.items()}
     data = [task.fingerprint, task.test.fingerprint, task.panel.name, str(task.panel.notes)]

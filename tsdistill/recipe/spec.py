@@ -165,7 +165,7 @@ class StudentSpec(Spec):
 
     @model_validator(mode="after")
     def _solved(self) -> Self:
-        # Found out here, before a teacher is trained for it.
+        # Refused here, before a teacher is trained for it.
         if not self.model.forecaster.closed_form and any(len(loss.alphas or ()) > 1 for loss in self.losses):
             rule = f"be a number for a {self.model.kind!r} model, which is trained by steps"
             raise ValueError(must("alpha", rule, "validation", 'Give one, or take a "linear" model'))
@@ -258,8 +258,9 @@ def read_recipe(path: str | Path | None) -> Recipe:
     """A recipe from a TOML or JSON file, its paths relative to that file; None gives the default recipe."""
     if path is None:
         return default_recipe()
-    written, home = Recipe.from_file(path), Path(path).resolve().parent
-    recipe = written.moved(lambda each: str(home / each))
+    written = Recipe.from_file(path)
+    home = Path(path).resolve().parent
+    recipe = written.moved(lambda place: str(home / place))
     lacking = [
         must(field, "name something that exists", place, "Paths are relative to the recipe")
         for field, place in recipe.paths.items()

@@ -42,9 +42,9 @@ class RecipeTeacher(Member):
     """Base of the frozen specs that say who teaches in a recipe.
 
     A subclass sets `kind`, a literal that names it in files, and writes `build`. One that reads files overrides `paths`
-    and `moved`, one that draws random numbers `with_seed`. `trust` is how fast the teacher's say falls where a seasonal
-    naive forecast is better on the training part (the sharpness of a `TrustedTeacher`, 1 for the usual one); None
-    believes it everywhere.
+    and `moved`, one that draws random numbers `with_seed`. `trust` is how fast the teacher's weight falls where a
+    seasonal naive forecast is better on the training part (the sharpness of a `TrustedTeacher`, 1 for the usual one);
+    None believes it everywhere.
     """
 
     late: ClassVar[frozenset[str]] = frozenset({"trust"})
@@ -87,7 +87,7 @@ AnyTeacher = Annotated[RecipeTeacher, TEACHERS]
 
 
 class TeacherSpec(RecipeTeacher):
-    """A teacher that the recipe trains; what `[teacher]` means unless it says another `kind`.
+    """A teacher that the recipe trains; what `[teacher]` means unless it names another `kind`.
 
     Args:
         model: Its architecture.

@@ -1,4 +1,4 @@
-"""A recipe's teacher, built from its spec: trained in the workspace, or read from where the recipe says."""
+"""A recipe's teacher, built from its spec: trained in the workspace, or read from where the recipe points."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tsdistill.training import train
 def make_teacher(recipe: Recipe, task: Task, workspace: Workspace, progress: bool | None = None) -> Teacher:
     """The recipe's teacher for a task, trained or kept in this workspace, or read; trials of a search share it so.
 
-    What is read is read every time, so that its digest is that of what lies there now: stages and cached forecasts are
-    kept under it, and a table or folder that has changed never meets those of the old one.
+    Teachers from files are read every time, so that the digest is that of the present content. Stages and cached
+    forecasts are kept under it, so that a table or folder that has changed is never mixed up with the old one.
     """
     return _Builder(task, workspace, progress).build(recipe.teacher)
 

@@ -42,7 +42,7 @@ class Workspace:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; a second run on it is refused instead of writing between the lines."""
+        """Hold the folder; a second run on it is refused instead of mixing its lines with these."""
         try:
             held = lock(self.folder / ".lock", timeout=0)
         except Busy:
@@ -57,10 +57,11 @@ class Workspace:
         kept beside its student.
         """
         key = digest_of({"stage": name, "inputs": inputs, "version": versions()["tsdistill"]})
-        home, mark = self.folder / "stages" / name, self.folder / "stages" / f"{name}.key"
-        found = self._kept(name, key, home, mark)
-        if found is not None:
-            return found
+        home = self.folder / "stages" / name
+        mark = self.folder / "stages" / f"{name}.key"
+        kept = self._kept(name, key, home, mark)
+        if kept is not None:
+            return kept
         self.say(f"{name} ...")
         began = time.perf_counter()
         checkpoint = self.folder / "checkpoints" / f"{name}-{key}.safetensors"
