@@ -1,4 +1,4 @@
-"""What data say of a model's units: gradients, what passes through them, and the error without them."""
+"""What data show about a model's units: gradients, what passes through them, and the error without them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_ROWS = 8192
 
 
 class Evidence:
-    """What training and validation windows say of a model, computed when it is asked for and then kept.
+    """What training and validation windows show about a model, computed when it is asked for and then kept.
 
     Args:
         model: Left as it is.
@@ -31,7 +31,9 @@ class Evidence:
     """
 
     def __init__(self, model: Forecaster, task: Task, n_windows: int = N_WINDOWS) -> None:
-        self.model, self.task, self.n_windows = model, task, n_windows
+        self.model = model
+        self.task = task
+        self.n_windows = n_windows
 
     @functools.cached_property
     def train(self) -> Windows:
@@ -46,14 +48,15 @@ class Evidence:
     @functools.cached_property
     def gradients(self) -> list[dict[str, Tensor]]:
         """Gradients of the model's own error on every batch of training windows, by parameter."""
-        model, found = copy.deepcopy(self.model).cpu().eval(), []
+        model = copy.deepcopy(self.model).cpu().eval()
+        gradients: list[dict[str, Tensor]] = []
         named = dict(model.named_parameters())
         for batch in self.train.batches(BATCH):
             loss = model.head.error(model.activations(batch.context, batch.future, batch.past), batch.target)
-            each = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-            pairs = zip(named.items(), each, strict=True)
-            found.append({name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs})
-        return found
+            values = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            pairs = zip(named.items(), values, strict=True)
+            gradients.append({name: torch.zeros_like(p) if grad is None else grad for (name, p), grad in pairs})
+        return gradients
 
     def error(self, model: Forecaster) -> float:
         """Another model's own error on the validation windows: MSE for a point head."""
@@ -70,9 +73,9 @@ class Evidence:
     def passing(self, group: WidthGroup) -> Iterator[tuple[Slice, Tensor]]:
         """What passes through the units of a group, (row, repeat, unit, block), at each place where it is read."""
         units = torch.arange(group.size)
-        for each in group.outgoing:
-            if each.axis == 1 and each.parameter in self.read:
-                yield each, self.read[each.parameter][:, each.positions(units, group.size)]
+        for slice_ in group.outgoing:
+            if slice_.axis == 1 and slice_.parameter in self.read:
+                yield slice_, self.read[slice_.parameter][:, slice_.positions(units, group.size)]
 
 
 def error_of(model: Forecaster, windows: Windows) -> float:
@@ -81,8 +84,8 @@ def error_of(model: Forecaster, windows: Windows) -> float:
     model = model.eval()
     with torch.no_grad():
         for batch in windows.batches(256):
-            said = model.activations(batch.context, batch.future, batch.past)
-            total += float(model.head.error(said, batch.target)) * batch.target.numel()
+            activations = model.activations(batch.context, batch.future, batch.past)
+            total += float(model.head.error(activations, batch.target)) * batch.target.numel()
             count += batch.target.numel()
     return total / count
 
@@ -90,12 +93,12 @@ def error_of(model: Forecaster, windows: Windows) -> float:
 def inputs_of(model: Forecaster, windows: Windows) -> dict[str, Tensor]:
     """What every weight matrix of a linear, pointwise or recurrent layer reads, (row, entry)."""
     n_batches = -(-len(windows) // BATCH)
-    found: dict[str, list[Tensor]] = {}
+    inputs_by_weight: dict[str, list[Tensor]] = {}
 
     def keep(name: str, rows: Tensor) -> None:
         rows = rows.detach().reshape(-1, rows.shape[-1])
         step = max(1, len(rows) * n_batches // MAX_ROWS)
-        found.setdefault(name, []).append(rows[::step].clone())
+        inputs_by_weight.setdefault(name, []).append(rows[::step].clone())
 
     def hook(path: str) -> Callable[..., None]:
         def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
@@ -119,7 +122,7 @@ def inputs_of(model: Forecaster, windows: Windows) -> dict[str, Tensor]:
     finally:
         for handle in handles:
             handle.remove()
-    return {name: torch.cat(rows) for name, rows in found.items()}
+    return {name: torch.cat(rows) for name, rows in inputs_by_weight.items()}
 
 
 def _reads(module: nn.Module) -> bool:

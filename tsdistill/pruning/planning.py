@@ -71,23 +71,24 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
         rows = [{**asdict(row), "bytes_saved": row.bytes_saved} for row in self.rows]
-        found = {**asdict(self), "rows": rows, "kept": {name: list(units) for name, units in self.kept.items()}}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+        values = {**asdict(self), "rows": rows, "kept": {name: list(units) for name, units in self.kept.items()}}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def __str__(self) -> str:
         lines: list[tuple[str, ...]] = [("group", "units", "kept", "parameters", "MACs", "bytes")]
         for row in self.rows:
             saved = (row.parameters_saved, row.macs_saved, row.bytes_saved)
             lines.append((row.group, str(row.n_units), str(row.n_kept), *(f"-{number:,}" for number in saved)))
-        (before, after), (slow, fast) = self.n_parameters, self.macs
-        total = (before - after, slow - fast, WEIGHT_BYTES * (before - after))
+        before, after = self.n_parameters
+        macs_before, macs_after = self.macs
+        total = (before - after, macs_before - macs_after, WEIGHT_BYTES * (before - after))
         lines.append(("all", "", "", *(f"-{number:,}" for number in total)))
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         rows = [
             "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(cells))
             for cells in (list(zip(line, widths, strict=True)) for line in lines)
         ]
-        rows.append(f"{before:,} -> {after:,} weights, {slow:,} -> {fast:,} multiplications a forecast")
+        rows.append(f"{before:,} -> {after:,} weights, {macs_before:,} -> {macs_after:,} multiplications a forecast")
         return "\n".join([*rows, *self.notes])
 
 
@@ -131,10 +132,12 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
 
 def planned(ranks: UnitRanking, ratio: float) -> Plan:
     """The plan of one round that removes `ratio` of what is there."""
-    model, groups = ranks.model, ranks.groups
+    model = ranks.model
+    groups = ranks.groups
     counts = ranks.counts(ratio, {group.name: group.size for group in groups})
     kept = ranks.kept(counts)
-    before, rows = macs_of(model), []
+    before = macs_of(model)
+    rows = []
     for group in groups:
         alone = rebuild(model, {group.name: kept[group.name]})
         saved = (model.n_parameters - alone.n_parameters, before - macs_of(alone))
@@ -153,9 +156,9 @@ def planned(ranks: UnitRanking, ratio: float) -> Plan:
 def macs_of(model: Forecaster) -> int:
     """Multiply-accumulates of matrix products and convolutions in one forecast of all channels at batch 1."""
     shadow = copy.deepcopy(model).to("meta").eval()  # shapes without numbers: nothing is computed
-    ours = model.signature
-    steps = {"context": ours.context, "future": ours.context + ours.horizon, "past": ours.context}
-    sizes = {"context": len(ours.channels), "future": len(ours.future), "past": len(ours.past)}
+    signature = model.signature
+    steps = {"context": signature.context, "future": signature.context + signature.horizon, "past": signature.context}
+    sizes = {"context": len(signature.channels), "future": len(signature.future), "past": len(signature.past)}
     inputs = [torch.empty(1, steps[name], size, device="meta") if size else None for name, size in sizes.items()]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shadow(*inputs)

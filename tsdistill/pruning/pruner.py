@@ -19,7 +19,7 @@ from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.pruning.repairing import folded, refitted
 from tsdistill.pruning.spec import Pruning
 from tsdistill.pruning.targets import MEASURES, STEPS, ratio_for
-from tsdistill.pruning.unstructured import cut_weights, found_in, held
+from tsdistill.pruning.unstructured import cut_weights, held, zeros_in
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
 from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
@@ -59,7 +59,7 @@ def prune(
         progress: Show progress bars; None shows them in a terminal only.
 
     Returns:
-        A new forecaster of the same class; the last step of its lineage says what was kept and what was reached.
+        A new forecaster of the same class; the last step of its lineage records what was kept and what was reached.
 
     Raises:
         OrderError: the model was already exported or quantized.
@@ -121,15 +121,15 @@ class _PruningRun:
         if pruning.masks:
             return self._finished(model, *self._masked(model)), ()
         if self.counts is None and pruning.max_error_increase is not None:
-            smaller, found, counts = self._within_error(model)
+            smaller, metrics, counts = self._within_error(model)
         elif self.counts is None and pruning.sizes:
-            smaller, found, counts = self._within_size(model)
+            smaller, metrics, counts = self._within_size(model)
         else:
             # Where another model has set the counts, a target's ratio is not asked for again.
-            smaller, found, counts = self._cut(model, pruning.ratio or 0.0, self.checkpoint)
-        return self._finished(model, smaller, found), counts
+            smaller, metrics, counts = self._cut(model, pruning.ratio or 0.0, self.checkpoint)
+        return self._finished(model, smaller, metrics), counts
 
-    def _finished(self, model: Forecaster, smaller: Forecaster, found: dict[str, Any]) -> Forecaster:
+    def _finished(self, model: Forecaster, smaller: Forecaster, metrics: dict[str, Any]) -> Forecaster:
         teacher = self._recovery_teacher(model)
         recovery = self.pruning.recovery
         step = LineageStep(
@@ -137,7 +137,7 @@ class _PruningRun:
             spec=self.pruning.to_dict() | (teacher_info(teacher) if teacher is not None else {}),
             seed=recovery.seed if recovery else None,
             data=self.task.fingerprint if recovery or _looks_at_data(self.pruning) else None,
-            metrics=found,
+            metrics=metrics,
             versions=versions(),
         )
         smaller.lineage = model.lineage
@@ -148,48 +148,54 @@ class _PruningRun:
 
     def _within_size(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
         """Cut as much as the targets for sizes ask for, and see that the result keeps to them."""
-        ranks, limits = self._ranks(model, self.pruning), self.pruning.sizes
-        ratio, asked = ratio_for(ranks, limits), dict(limits)
+        ranks = self._ranks(model, self.pruning)
+        limits = self.pruning.sizes
+        ratio = ratio_for(ranks, limits)
+        asked = dict(limits)
         for _ in range(ATTEMPTS):
-            smaller, found, counts = self._cut(model, ratio, self._beside(f"ratio{ratio:.4f}"))
-            # Measured with what its manifest is going to say: a longer lineage makes a larger file.
-            done = self._finished(model, smaller, {**found, "ratio": ratio, "reached": limits})
+            smaller, metrics, counts = self._cut(model, ratio, self._beside(f"ratio{ratio:.4f}"))
+            # Measured with the manifest that it is going to have: a longer lineage makes a larger file.
+            done = self._finished(model, smaller, {**metrics, "ratio": ratio, "reached": limits})
             reached = {name: MEASURES[name](done) for name in limits}
             over = {name: value for name, value in reached.items() if value > limits[name]}
             if not over:
-                return smaller, {**found, "ratio": ratio, "reached": reached}, counts
+                return smaller, {**metrics, "ratio": ratio, "reached": reached}, counts
             asked |= {name: asked[name] - (value - limits[name]) for name, value in over.items()}
             try:
                 ratio = max(ratio_for(ranks, asked), ratio + 1 / STEPS)
             except UnsupportedError:
                 break
-        told = ", ".join(f"{name}={limits[name]:g} (reached: {value:g})" for name, value in reached.items())
+        missed = ", ".join(f"{name}={limits[name]:g} (reached: {value:g})" for name, value in reached.items())
         raise UnsupportedError(
-            f"No cut was found that keeps to {told}. Raise the target. The forecaster is left as it was."
+            f"No cut was found that keeps to {missed}. Raise the target. The forecaster is left as it was."
         )
 
     def _within_error(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
         """Cut as much as the validation error allows, by halving the range of ratios."""
         allowed = self.pruning.max_error_increase
         assert allowed is not None  # the caller asked
-        before, tried = error_of(model, self.task.validation), []
+        before = error_of(model, self.task.validation)
+        tried: list[dict[str, Any]] = []
         best: tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]] | None = None
-        low, high, reached = 0, TRIES, 0.0
+        low, high = 0, TRIES
+        reached = 0.0
         while high - low > 1:
             middle = (low + high) // 2
             ratio = middle / TRIES
-            smaller, found, counts = self._cut(model, ratio, self._beside(f"ratio{ratio:.4f}"))
+            smaller, metrics, counts = self._cut(model, ratio, self._beside(f"ratio{ratio:.4f}"))
             error = error_of(smaller, self.task.validation)
             if smaller.n_parameters == model.n_parameters:
                 low = middle  # too small a share of every group to cut anything
                 continue
             tried.append({"ratio": ratio, "n_parameters": smaller.n_parameters, "error_increase": error / before - 1})
             if error <= before * (1 + allowed):
-                low, best, reached = middle, (smaller, found, counts), ratio
+                low = middle
+                best = (smaller, metrics, counts)
+                reached = ratio
             else:
                 high = middle
         if best is None:
-            closest = min(tried, key=lambda each: each["error_increase"])
+            closest = min(tried, key=lambda row: row["error_increase"])
             raise UnsupportedError(
                 f"No cut keeps to max_error_increase={allowed:g}, got {closest['error_increase']:.3g} at the closest, "
                 f"a ratio of {closest['ratio']:g}. Allow more, recover longer, or leave this step out. The forecaster "
@@ -201,9 +207,12 @@ class _PruningRun:
         self, model: Forecaster, ratio: float, checkpoint: Path | None
     ) -> tuple[Forecaster, dict[str, Any], tuple[dict[str, int], ...]]:
         """Rounds of ranking, cutting, repairing and recovering."""
-        pruning, smaller, done = self.pruning, model, []
-        first = groups_of(model, pruning)
-        sizes, found, notes = {group.name: group.size for group in first}, {}, []
+        pruning = self.pruning
+        smaller = model
+        done: list[dict[str, int]] = []
+        sizes = {group.name: group.size for group in groups_of(model, pruning)}
+        recovery_metrics: dict[str, Any] = {}
+        notes: list[str] = []
         recoveries = []
         for number in range(1, pruning.n_rounds + 1):
             ranks = self._ranks(smaller, pruning)
@@ -225,20 +234,22 @@ class _PruningRun:
                 beside = checkpoint
                 if checkpoint is not None and not last:
                     beside = checkpoint.with_name(f"round{number}-{checkpoint.name}")
-                found = fit(smaller, self.task, pruning.recovery, self._objective(model), checkpoint=beside,
-                            progress=self.progress)  # fmt: skip
-                recoveries.append(found.get("validation_mse"))
-        told: dict[str, Any] = {
+                objective = self._objective(model)
+                recovery_metrics = fit(
+                    smaller, self.task, pruning.recovery, objective, checkpoint=beside, progress=self.progress
+                )
+                recoveries.append(recovery_metrics.get("validation_mse"))
+        metrics: dict[str, Any] = {
             "kept": {name: f"{done[-1][name]} of {size}" for name, size in sizes.items()},
             "n_parameters_before": model.n_parameters,
             "n_parameters": smaller.n_parameters,
         }
         if notes:
-            told["notes"] = notes
+            metrics["notes"] = notes
         if pruning.n_rounds > 1:
-            told["rounds"] = [{"kept": counts, "validation_mse": error} for counts, error in
+            metrics["rounds"] = [{"kept": counts, "validation_mse": error} for counts, error in
                               zip(done, recoveries or [None] * len(done), strict=True)]  # fmt: skip
-        return smaller, told | found, tuple(done)
+        return smaller, metrics | recovery_metrics, tuple(done)
 
     def _ranks(self, model: Forecaster, pruning: Pruning) -> UnitRanking:
         return UnitRanking(model, groups_of(model, pruning), pruning, Evidence(model, self.task))
@@ -252,8 +263,9 @@ class _PruningRun:
 
     def _masked(self, model: Forecaster) -> tuple[Forecaster, dict[str, Any]]:
         """Rounds of setting single weights to zero and recovering."""
-        pruning, smaller = self.pruning, model
-        found: dict[str, Any] = {}
+        pruning = self.pruning
+        smaller = model
+        recovery_metrics: dict[str, Any] = {}
         for number in range(1, pruning.n_rounds + 1):
             assert pruning.ratio is not None  # the spec allows no target here
             smaller, masks = cut_weights(smaller, pruning, pruning.share(number, pruning.ratio))
@@ -262,10 +274,12 @@ class _PruningRun:
                 if beside is not None and number < pruning.n_rounds:
                     beside = beside.with_name(f"round{number}-{beside.name}")
                 with held(smaller, masks):
-                    found = fit(smaller, self.task, pruning.recovery, self._objective(model), checkpoint=beside,
-                                progress=self.progress)  # fmt: skip
+                    objective = self._objective(model)
+                    recovery_metrics = fit(
+                        smaller, self.task, pruning.recovery, objective, checkpoint=beside, progress=self.progress
+                    )
         sizes = {"n_parameters_before": model.n_parameters, "n_parameters": smaller.n_parameters}
-        return smaller, {**sizes, **found_in(smaller, model), **found}
+        return smaller, {**sizes, **zeros_in(smaller, model), **recovery_metrics}
 
     def _objective(self, model: Forecaster) -> Objective:
         teacher = self._recovery_teacher(model)

@@ -26,7 +26,8 @@ def groups_of(model: Forecaster, pruning: Pruning) -> list[WidthGroup]:
     Raises:
         UnsupportedError: the model has none of them, or none of some name.
     """
-    groups, kind = model.width_groups(), model.config.kind
+    groups = model.width_groups()
+    kind = model.config.kind
     if not groups or (pruning.groups is None and not any(group.kind in DEFAULT for group in groups)):
         others = sorted({group.kind for group in groups})
         more = f", name its {' and '.join(others)} in `groups`," if others else ","
@@ -55,8 +56,8 @@ class UnitRanking:
     Args:
         model: Left as it is.
         groups: Those that are cut.
-        pruning: Says how they are ranked.
-        evidence: What data say of the model.
+        pruning: How they are ranked.
+        evidence: What data show about the model.
     """
 
     model: Forecaster
@@ -98,16 +99,16 @@ class UnitRanking:
 
     def kept(self, counts: Mapping[str, int]) -> dict[str, Tensor]:
         """The units that stay, ascending: those of the highest scores, of a context the last ones."""
-        found = {}
+        kept = {}
         for group in self.groups:
             n_kept = min(counts.get(group.name, group.size), group.size)
             if group.ordered or n_kept == group.size:
-                found[group.name] = torch.arange(group.size - n_kept, group.size)
+                kept[group.name] = torch.arange(group.size - n_kept, group.size)
             else:
                 scores = self.scores(group).clone()
                 scores[list(group.pinned)] = torch.inf
-                found[group.name] = torch.sort(scores.topk(n_kept).indices).values
-        return found
+                kept[group.name] = torch.sort(scores.topk(n_kept).indices).values
+        return kept
 
 
 def _free(group: WidthGroup) -> list[int]:

@@ -29,7 +29,7 @@ def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor], *, me
         mend: Asked before every cut for the model that is cut.
 
     Returns:
-        A forecaster whose config and signature say the new sizes; lineage carries over, a control does not.
+        A forecaster whose config and signature have the new sizes; lineage carries over, a control does not.
 
     Raises:
         ConfigError: a name is of no group, or units are none, unsorted, not there, or of a context not the last ones.
@@ -54,7 +54,9 @@ def rebuild(model: Forecaster, keep: Mapping[str, Iterable[int] | Tensor], *, me
 
 def _cut(model: Forecaster, keep: Mapping[WidthGroup, Tensor]) -> Forecaster:
     """A model without some units of groups that do not get in each other's way."""
-    config, signature, tensors = model.config, model.signature, dict(model.state_dict())
+    config = model.config
+    signature = model.signature
+    tensors = dict(model.state_dict())
     for group, units in keep.items():
         config, signature = group.shrink(config, signature, units)
         tensors = group.cut(tensors, units)
@@ -69,7 +71,9 @@ def _check(groups: Mapping[str, WidthGroup], keep: Mapping[str, Tensor], model: 
     if unknown:
         problems.append(f"`keep` must name width groups of {model}, got {unknown}. Known: {list(groups)}.")
     for name in sorted(set(keep) & set(groups)):
-        size, minimum, units = groups[name].size, groups[name].minimum, keep[name]
+        size = groups[name].size
+        minimum = groups[name].minimum
+        units = keep[name]
         inside = (
             len(units) >= minimum and bool((units.diff() > 0).all()) and 0 <= int(units[0]) <= int(units[-1]) < size
         )

@@ -1,9 +1,9 @@
-"""Repair without training: what stays is made to stand in for what goes.
+"""Repair without training: the units that stay are made to replace those that go.
 
 Least squares on training windows: the outputs of the units that go are regressed on those of the units that stay,
 x_gone = B x_kept + c, at every place where a linear, pointwise or recurrent layer reads them, and the regression is
-folded into that layer: W_kept += W_gone B, bias += W_gone c. Last of all the forecasting layer is fitted to what it
-said before the cut, given what it reads now.
+folded into that layer: W_kept += W_gone B, bias += W_gone c. Last of all the forecasting layer is fitted to its
+outputs before the cut, given what it reads now.
 
 Source: for one layer this is the update of B. Hassibi and D. Stork, "Second Order Derivatives for Network Pruning:
 Optimal Brain Surgeon", NeurIPS 1993, equation 5, with the layer's own inputs in the Hessian, as in E. Frantar and D.
@@ -62,37 +62,41 @@ def _solved(given: Tensor, wanted: Tensor, penalties: tuple[float, ...]) -> list
     centre, middle = given.mean(0), wanted.mean(0)
     x, y = given - centre, wanted - middle
     values, vectors = torch.linalg.eigh(x.mT @ x)
-    values, projected = values.clamp(min=0), vectors.mT @ (x.mT @ y)
+    values = values.clamp(min=0)
+    projected = vectors.mT @ (x.mT @ y)
     unit = values.mean().clamp(min=torch.finfo(torch.float64).tiny)
-    found = []
+    solutions = []
     for penalty in penalties:
         weights = vectors @ (projected / (values + penalty * unit)[:, None])
-        found.append((weights, middle - centre @ weights))
-    return found
+        solutions.append((weights, middle - centre @ weights))
+    return solutions
 
 
 def folded(model: Forecaster, keep: Mapping[WidthGroup, Tensor], windows: Windows) -> Forecaster:
-    """A copy, not yet cut, in which the kept units' readers stand in for what is about to go."""
+    """A copy, not yet cut, in which the readers of the kept units make up for the units that are about to go."""
     model = copy.deepcopy(model)
-    read, parameters = inputs_of(model, windows), dict(model.named_parameters())
+    read = inputs_of(model, windows)
+    parameters = dict(model.named_parameters())
     for group, units in keep.items():
         gone = torch.ones(group.size, dtype=torch.bool)
         gone[units] = False
         lost = torch.arange(group.size)[gone]
-        for each in group.outgoing:
-            if len(lost) and each.axis == 1 and each.parameter in read:
-                _fold(each, group.size, units, lost, read[each.parameter], parameters)
+        for slice_ in group.outgoing:
+            if len(lost) and slice_.axis == 1 and slice_.parameter in read:
+                _fold(slice_, group.size, units, lost, read[slice_.parameter], parameters)
     return model
 
 
 def _fold(
-    each: Slice, size: int, units: Tensor, lost: Tensor, rows: Tensor, parameters: Mapping[str, nn.Parameter]
+    slice_: Slice, size: int, units: Tensor, lost: Tensor, rows: Tensor, parameters: Mapping[str, nn.Parameter]
 ) -> None:
     """Fold the regression of what is lost on what is kept into one layer, run by run."""
-    weight, bias = parameters[each.parameter], parameters.get(_bias_of(each.parameter))
+    weight, bias = parameters[slice_.parameter], parameters.get(_bias_of(slice_.parameter))
     matrix = weight.detach().flatten(1).double()
     shift = torch.zeros(len(matrix), dtype=torch.float64)
-    for kept, gone in zip(each.positions(units, size).flatten(1), each.positions(lost, size).flatten(1), strict=True):
+    for kept, gone in zip(
+        slice_.positions(units, size).flatten(1), slice_.positions(lost, size).flatten(1), strict=True
+    ):
         fit, intercept = regress(rows[:, kept], rows[:, gone])
         matrix[:, kept] += matrix[:, gone] @ fit.mT
         shift += matrix[:, gone] @ intercept
@@ -108,18 +112,18 @@ def _bias_of(weight: str) -> str:
 
 
 def refitted(smaller: Forecaster, whole: Forecaster, windows: Windows) -> Forecaster:
-    """A copy whose forecasting layer says what that of the whole model said, as well as its inputs allow.
+    """A copy whose forecasting layer gives the outputs of the whole model's, as well as its inputs allow.
 
-    Left as it is where the context was cut: the two then speak of differently normalised windows.
+    Left as it is where the context was cut: the two then see differently normalised windows.
     """
     model = copy.deepcopy(smaller)
     layer, before = getattr(model, "last", None), getattr(whole, "last", None)
     alike = isinstance(layer, nn.Linear) and isinstance(before, nn.Linear) and smaller.context == whole.context
     if not alike or layer is None or before is None:
         return model
-    given, theirs = (inputs_of(each, windows)["last.weight"] for each in (model, whole))
+    given, inputs_before = (inputs_of(forecaster, windows)["last.weight"] for forecaster in (model, whole))
     with torch.no_grad():
-        weights, intercept = regress(given, before(theirs) - layer(given))
+        weights, intercept = regress(given, before(inputs_before) - layer(given))
         layer.weight.add_(weights.mT)
         if layer.bias is not None:
             layer.bias.add_(intercept)

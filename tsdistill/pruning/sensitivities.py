@@ -1,4 +1,4 @@
-"""How much a model minds losing some of each group: error curves without recovery."""
+"""How much accuracy a model loses with some of each group: error curves without recovery."""
 
 from __future__ import annotations
 

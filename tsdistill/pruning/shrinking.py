@@ -16,7 +16,7 @@ from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.spec import LineageStep
 
 FREE = ("dropout",)
-"""Fields of configs that say nothing of weights: a student may have its own."""
+"""Fields of configs that no weight depends on: a student may have its own."""
 
 
 def shrink(
@@ -27,9 +27,9 @@ def shrink(
     Of N blocks, the n at round(i * (N - 1) / (n - 1)) for i = 0 ... n - 1 stay, from the first to the last one (LSTM
     layers without which others do not fit together stay anyway), and of each width, in each block, the units of the
     largest weights (the "magnitude" of `Pruning`); of the context the last steps. What a unit is and which slices of
-    weights belong to it is what pruning goes by.
+    weights belong to it is the same as in pruning.
 
-    Use it where student and teacher are relatives and data or epochs are few: the student starts near to where it is
+    Use it where student and teacher are alike and data or epochs are few: the student starts near to where it is
     going. It is not trained yet: give it to `td.distill` as the student. Its control then starts from random weights,
     as a model that no teacher has touched. Use `td.prune` to make a trained model smaller by a share, with repair and
     recovery; the fewer units stay, the less is left of what the teacher knew.
@@ -43,7 +43,7 @@ def shrink(
             are, those of a block with their block.
 
     Returns:
-        A forecaster that is not trained; the one step of its lineage, "shrink", says what was kept.
+        A forecaster that is not trained; the one step of its lineage, "shrink", records what was kept.
 
     Raises:
         ConfigError: sizes that are larger than the teacher's, or fields that no cut can change; every one is named.
@@ -67,7 +67,8 @@ def shrink(
     refuse_deployed(teacher, "shrink")
     _check_kind(teacher, config, sizes)
     layers = next((group for group in teacher.width_groups() if group.is_stack), None)
-    picked, whole = None, teacher
+    picked: Tensor | None = None
+    whole = teacher
     if layers is not None:
         name = layers.field[0]
         asked = sizes.get(name, layers.size) if config is None else getattr(config, name)
@@ -82,13 +83,13 @@ def shrink(
     free = {name: getattr(config, name) for name in FREE if name in type(config).model_fields}
     student = cut.config.replace(**free).build(cut.signature)
     student.load_state_dict(cut.state_dict())
-    told = {
+    kept_units = {
         group.name: f"{len(keep[group.name])} of {group.size}" for group in whole.width_groups() if group.name in keep
     }
     step = LineageStep(
         verb="shrink",
         spec={"config": student.config.to_dict(), "context": context, "teacher": teacher.digest},
-        metrics={"kept": told} if picked is None else {"layers": picked.tolist(), "kept": told},
+        metrics={"kept": kept_units} if picked is None else {"layers": picked.tolist(), "kept": kept_units},
         versions=versions(),
     )
     return student.eval().with_step(step)
@@ -118,7 +119,8 @@ def _check_kind(teacher: Forecaster, config: ModelConfig | None, sizes: dict[str
 
 def _spread(name: str, asked: Any, size: int, pinned: tuple[int, ...] = ()) -> Tensor:
     """As many blocks as asked for, or as there are entries, as far apart as can be; those that must stay among them."""
-    n_kept, least = len(asked) if isinstance(asked, tuple | list) else asked, max(1, len(pinned))
+    n_kept = len(asked) if isinstance(asked, tuple | list) else asked
+    least = max(1, len(pinned))
     if not isinstance(n_kept, int) or isinstance(n_kept, bool) or not least <= n_kept <= size:
         rule = f"ask for {least} to {size} blocks, which the teacher has"
         raise ConfigError(must(name, rule, asked, "Take fewer" if least == 1 else "The others do not fit together"))
@@ -129,16 +131,20 @@ def _spread(name: str, asked: Any, size: int, pinned: tuple[int, ...] = ()) -> T
 
 def _kept(model: Forecaster, config: ModelConfig, context: int) -> dict[str, Tensor]:
     """The units that stay of every group, for a student of this config; what no cut can reach is refused."""
-    problems, counts = _unlike(model, config), {}
+    problems = _unlike(model, config)
+    counts: dict[str, int] = {}
     groups = [group for group in model.width_groups() if not group.is_stack]
     for group in groups:
         name, place = group.field
         asked: Any = context if group.ordered else getattr(config, name)
         if place is not None:
             if place >= len(asked):
-                continue  # told already
-            name, asked = f"{name}[{place}]", asked[place]
-        n_kept, rest, rule = asked, 0, f"be from {group.minimum} to the teacher's {group.size}"
+                continue  # reported already
+            name = f"{name}[{place}]"
+            asked = asked[place]
+        n_kept = asked
+        rest = 0
+        rule = f"be from {group.minimum} to the teacher's {group.size}"
         if group.ordered and isinstance(asked, int):
             least = model.context - (group.size - group.minimum) * group.steps
             rule = f"be the teacher's {model.context} less a multiple of {group.steps}, and at least {least}"
@@ -153,16 +159,19 @@ def _kept(model: Forecaster, config: ModelConfig, context: int) -> dict[str, Ten
 
 
 def _unlike(model: Forecaster, config: ModelConfig) -> list[str]:
-    """What is said of fields that no cut changes, where they are not the teacher's; None is whatever comes out."""
-    sizes, problems = {group.field[0] for group in model.width_groups()}, []
+    """A problem for every field that no cut changes and that is not the teacher's; None is whatever comes out."""
+    sizes = {group.field[0] for group in model.width_groups()}
+    problems = []
     for name in type(config).model_fields:
-        ours, theirs = getattr(config, name), getattr(model.config, name)
+        value, teacher_value = getattr(config, name), getattr(model.config, name)
         if name in sizes:
-            if isinstance(theirs, tuple) and len(ours) != len(theirs):
-                rule = f"have the teacher's {len(theirs)} entries"
-                problems.append(must(name, rule, ours, "Its layers are not cut whole"))
-        elif name not in FREE and ours not in (theirs, None):
-            problems.append(must(name, f"be the teacher's {theirs!r}", ours, "No cut changes it: leave it as it is"))
+            if isinstance(teacher_value, tuple) and len(value) != len(teacher_value):
+                rule = f"have the teacher's {len(teacher_value)} entries"
+                problems.append(must(name, rule, value, "Its layers are not cut whole"))
+        elif name not in FREE and value not in (teacher_value, None):
+            problems.append(
+                must(name, f"be the teacher's {teacher_value!r}", value, "No cut changes it: leave it as it is")
+            )
     return problems
 
 

@@ -24,10 +24,10 @@ class Pruning(Spec):
 
     Args:
         ratio: Share of units removed, 0 = nothing. Every group keeps a documented minimum, one unit in most, and the
-            lineage says where it did. None with a target below, which finds the ratio.
+            lineage records where it did. None with a target below, which finds the ratio.
         criterion: How units are ranked, a `Criterion` or the word for one: "magnitude" (L2 norm) and "l1" of their
             weights; "taylor" (what the loss on training windows would lose with them, to first order); "activation"
-            (their weights times what passes through them); "redundancy" (those that others can stand in for go first);
+            (their weights times what passes through them); "redundancy" (those that others can replace go first);
             "loss" (what the error on validation windows gains when each is silenced: slow).
         ranking: "local" removes the same share of every group, "global" the lowest of all groups, whose scores are
             divided by their mean.
@@ -39,7 +39,7 @@ class Pruning(Spec):
         method: "structured" removes units and leaves a smaller model; "unstructured" sets single weights to zero by
             their magnitude, in each tensor ("local") or over all ("global"): the textbook row, which makes neither the
             deployed file smaller nor the model faster, only its compressed weights smaller.
-        repair: Have the units that stay stand in for those that go: a least-squares fit on training windows, folded
+        repair: Make the units that stay replace those that go: a least-squares fit on training windows, folded
             into the weights, before any recovery. See `tsdistill.pruning.repairing`.
         recovery: Training after every round; None for none.
         losses: What recovery imitates when there is a teacher.

@@ -32,13 +32,14 @@ def size_bytes(model: Forecaster) -> float:
 
 def latency_ms(model: Forecaster) -> float:
     """Median time of a forecast of the exported model at batch 1 on one thread."""
-    ours, deployed = model.signature, export(model)
-    steps = {"context": ours.context, "future": ours.context + ours.horizon, "past": ours.context}
-    sizes = {"context": len(ours.channels), "future": len(ours.future), "past": len(ours.past)}
+    signature = model.signature
+    deployed = export(model)
+    steps = {"context": signature.context, "future": signature.context + signature.horizon, "past": signature.context}
+    sizes = {"context": len(signature.channels), "future": len(signature.future), "past": len(signature.past)}
     rng = np.random.default_rng(0)
     inputs = {n: rng.standard_normal((1, steps[n], size)).astype(np.float32) for n, size in sizes.items() if size}
-    taken = measure_latency({"model": lambda: deployed.predictor.run(**inputs)}, max_seconds=5.0)
-    return taken["model"].p50_ms
+    latencies = measure_latency({"model": lambda: deployed.predictor.run(**inputs)}, max_seconds=5.0)
+    return latencies["model"].p50_ms
 
 
 MEASURES: dict[str, Callable[[Forecaster], float]] = {
@@ -55,7 +56,7 @@ def ratio_for(ranks: UnitRanking, targets: Mapping[str, float]) -> float:
     Bytes are estimated from one export of the whole model; `prune` measures those of its result.
 
     Raises:
-        UnsupportedError: even with every group at its minimum it does not; the message says how close it comes.
+        UnsupportedError: even with every group at its minimum it does not; the message tells how close it comes.
     """
     sizes = {group.name: group.size for group in ranks.groups}
     measures = {name: MEASURES[name] for name in targets}
@@ -76,10 +77,10 @@ def ratio_for(ranks: UnitRanking, targets: Mapping[str, float]) -> float:
     closest = measured(STEPS)
     missed = {name: value for name, value in closest.items() if value > targets[name]}
     if missed:
-        told = " and ".join(f"{name}={targets[name]:g} (closest: {value:g})" for name, value in missed.items())
+        misses = " and ".join(f"{name}={targets[name]:g} (closest: {value:g})" for name, value in missed.items())
         raise UnsupportedError(
-            f"No cut reaches {told}: every group named is at its minimum then. Name more groups, raise the target, or "
-            "distil into a smaller architecture. The forecaster is left as it was."
+            f"No cut reaches {misses}: every group named is at its minimum then. Name more groups, raise the target, "
+            "or distil into a smaller architecture. The forecaster is left as it was."
         )
     low, high = 0, STEPS
     while high - low > 1:

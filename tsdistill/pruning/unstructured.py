@@ -73,10 +73,10 @@ def held(model: Forecaster, masks: Mapping[str, Tensor]) -> Iterator[None]:
             handle.remove()
 
 
-def found_in(model: Forecaster, whole: Forecaster) -> dict[str, Any]:
+def zeros_in(model: Forecaster, whole: Forecaster) -> dict[str, Any]:
     """Zeros counted, and what they are worth: bytes of the weights as they are, and compressed."""
     weights = [weight for weight in model.parameters() if weight.ndim > 1]
-    before, after = (save(dict(each.state_dict())) for each in (whole, model))
+    before, after = (save(dict(forecaster.state_dict())) for forecaster in (whole, model))
     return {
         "n_zeros": sum(int((weight == 0).sum()) for weight in weights),
         "n_weights": sum(weight.numel() for weight in weights),

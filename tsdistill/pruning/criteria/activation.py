@@ -29,9 +29,9 @@ class Activation(Criterion):
         """Scores of the units of a group, (unit,)."""
         total = torch.zeros(group.size, dtype=torch.float64)
         parameters = dict(model.named_parameters())
-        for each, passing in passing_through(group, evidence):
-            columns = parameters[each.parameter].detach().double().abs().flatten(1).sum(dim=0)
-            weights = columns[each.positions(torch.arange(group.size), group.size)]
+        for slice_, passing in passing_through(group, evidence):
+            columns = parameters[slice_.parameter].detach().double().abs().flatten(1).sum(dim=0)
+            weights = columns[slice_.positions(torch.arange(group.size), group.size)]
             score = (weights * passing.double().square().mean(dim=0).sqrt()).sum(dim=(0, 2))
             total += score / score.mean().clamp(min=TINY)
         return total

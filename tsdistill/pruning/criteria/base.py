@@ -37,7 +37,7 @@ class Criterion(Member):
         Args:
             model: Left as it is.
             group: Whose units to score.
-            evidence: What training and validation windows say of the model, computed when it is asked for.
+            evidence: What training and validation windows show about the model, computed when it is asked for.
         """
         raise NotImplementedError
 
@@ -59,18 +59,18 @@ AnyCriterion = Annotated[Criterion, CRITERIA]
 def over_slices(values: Mapping[str, Tensor], group: WidthGroup) -> Tensor:
     """Sums of each slice's entries by unit, divided by their mean over units, summed over slices."""
     total = torch.zeros(group.size, dtype=torch.float64)
-    for each in group.slices:
-        found = each.sums(values, group.size)
-        total += found / found.mean().clamp(min=TINY)
+    for slice_ in group.slices:
+        sums = slice_.sums(values, group.size)
+        total += sums / sums.mean().clamp(min=TINY)
     return total
 
 
 def passing_through(group: WidthGroup, evidence: Evidence) -> list[tuple[Slice, Tensor]]:
     """What passes through a group wherever linear layers read it."""
-    found = list(evidence.passing(group))
-    if not found:
+    passing = list(evidence.passing(group))
+    if not passing:
         raise UnsupportedError(
             f"`criterion` must be one that can rank {group.name!r}, which no linear layer reads unit by unit. Use "
             '"magnitude", "taylor" or "loss", or leave the group out.'
         )
-    return found
+    return passing

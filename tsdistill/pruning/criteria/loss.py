@@ -31,7 +31,8 @@ class LossIncrease(Criterion):
 
     def score(self, model: Forecaster, group: WidthGroup, evidence: Evidence) -> Tensor:
         """Scores of the units of a group, (unit,)."""
-        scores, base = torch.zeros(group.size, dtype=torch.float64), evidence.error(model)
+        scores = torch.zeros(group.size, dtype=torch.float64)
+        base = evidence.error(model)
         for unit in range(group.size):
             if group.ordered:
                 left = list(range(min(unit + 1, group.size - group.minimum), group.size))

@@ -1,4 +1,4 @@
-"""Which units others can stand in for."""
+"""Which units others can replace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Redundancy(Criterion):
         outputs = outputs - outputs.mean(dim=0)
         size = outputs.norm(dim=0)
         likeness = (outputs.mT @ outputs / torch.outer(size, size).clamp(min=TINY)).abs().fill_diagonal_(-1)
-        scores, highest = torch.full((group.size,), torch.inf, dtype=torch.float64), 0.0
+        scores = torch.full((group.size,), torch.inf, dtype=torch.float64)
+        highest = 0.0
         for _ in range(group.size - 1):
             one, other = divmod(int(likeness.argmax()), group.size)
             goes = one if size[one] <= size[other] else other

@@ -37,5 +37,7 @@ class Taylor(Criterion):
         parameters = dict(model.named_parameters())
         for gradient in evidence.gradients:
             products = {name: gradient[name] * parameters[name].detach() for name in gradient}
-            total += sum((each.sums(products, group.size) for each in group.outgoing), torch.zeros(group.size)).square()
+            total += sum(
+                (slice_.sums(products, group.size) for slice_ in group.outgoing), torch.zeros(group.size)
+            ).square()
         return (total / len(evidence.gradients)).sqrt()
