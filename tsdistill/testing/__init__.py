@@ -1,4 +1,4 @@
-"""Checks that hold an object against its contract, for our own tests and for those of whoever extends tsdistill.
+"""Checks that an object keeps its contract, for our own tests and for those of users who extend tsdistill.
 
 `check_architecture(MyConfig)`, `check_loss(MyLoss)` and `check_criterion(MyCriterion)` are one line for a class of
 your own. `check_forecaster(config)`, `check_pruning(config)` and `check_loss(loss)` are about one thing by itself,

@@ -21,8 +21,8 @@ def check_pruning(model: ModelConfig | Forecaster, *, seed: int = 0) -> None:
     Raises:
         ContractError: a width group misses a slice, names a wrong one, or the rebuilt model differs.
     """
-    for each in built(model):
-        whole = shaken(each).eval()
+    for forecaster in built(model):
+        whole = shaken(forecaster).eval()
         for group in whole.width_groups():
             if not group.exact:
                 _check_loose_cut(whole, group, seed)
@@ -56,29 +56,31 @@ def _check_loose_cut(model: Forecaster, group: WidthGroup, seed: int) -> None:
         require(tuple(forecast.shape) == (BATCH, HORIZON, CHANNELS), f"forecast has shape {tuple(forecast.shape)}")
         steps = (smaller.context, smaller.context + HORIZON, smaller.context)
         recent = (
-            None if each is None else each[:, -n_steps:]
-            for each, n_steps in zip((batch.context, batch.future, batch.past), steps, strict=True)
+            None if values is None else values[:, -n_steps:]
+            for values, n_steps in zip((batch.context, batch.future, batch.past), steps, strict=True)
         )
         near(
-            smaller(*recent), forecast, f"without some of {group.name}, the forecast hangs on steps before its context"
+            smaller(*recent),
+            forecast,
+            f"without some of {group.name}, the forecast depends on steps before its context",
         )
     _check_sizes(model, smaller, {group.name: kept})
     check_width_groups(smaller)
     state, left = model.state_dict(), smaller.state_dict()
-    for each in group.slices:
+    for slice_ in group.slices:
         # What stays is copied, not drawn anew: the norm of the kept entries is that of the new tensor.
-        if each.axis is None:
+        if slice_.axis is None:
             squares = [{name: x.double().square() for name, x in tensors.items()} for tensors in (state, left)]
-            power, after = each.sums(squares[0], group.size)[kept], each.sums(squares[1], len(kept))
-            near(after, power, f"{group.name} does not keep the weights of {each.parameter}", 1e-9)
+            power, after = slice_.sums(squares[0], group.size)[kept], slice_.sums(squares[1], len(kept))
+            near(after, power, f"{group.name} does not keep the weights of {slice_.parameter}", 1e-9)
             continue
-        before, after = (tensors[each.parameter].double().square() for tensors in (state, left))
-        at = each.positions(kept, group.size).flatten()
-        others = [at, torch.arange(before.shape[each.axis] - each.rest, before.shape[each.axis])]
-        alone = sum(each.parameter == other.parameter for other in group.slices) == 1
+        before, after = (tensors[slice_.parameter].double().square() for tensors in (state, left))
+        at = slice_.positions(kept, group.size).flatten()
+        others = [at, torch.arange(before.shape[slice_.axis] - slice_.rest, before.shape[slice_.axis])]
+        alone = sum(slice_.parameter == other.parameter for other in group.slices) == 1
         if alone:
-            power = before.index_select(each.axis, torch.cat(others)).sum()
-            near(after.sum(), power, f"{group.name} does not keep the weights of {each.parameter}", 1e-9)
+            power = before.index_select(slice_.axis, torch.cat(others)).sum()
+            near(after.sum(), power, f"{group.name} does not keep the weights of {slice_.parameter}", 1e-9)
 
 
 def _drawn(group: WidthGroup, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +103,7 @@ def _check_sizes(model: Forecaster, smaller: Forecaster, keep: dict[str, torch.T
         # The groups of a block that went are gone, and those behind it have moved up.
         if "layers" not in keep or group.is_stack:
             require(now[group.name] == len(kept), f"{group.name} has {now[group.name]} units, kept {_counts(keep)}")
-        cut = cut or any(each.names(group.size) for each in group.slices)
+        cut = cut or any(slice_.names(group.size) for slice_ in group.slices)
     if cut:
         require(smaller.n_parameters < model.n_parameters, "a pruned model has no fewer parameters")
 
@@ -110,15 +112,17 @@ def check_width_groups(model: Forecaster) -> None:
     """Every slice of every group names a parameter and covers its axis."""
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for group in model.width_groups():
-        for each in group.slices:
-            missing = [name for name in each.names(group.size) if name not in shapes]
+        for slice_ in group.slices:
+            missing = [name for name in slice_.names(group.size) if name not in shapes]
             if missing:
                 raise ContractError(f"width group {group.name} names {missing[0]!r}, which is no parameter.")
-            if each.axis is None:
+            if slice_.axis is None:
                 continue
-            covered = each.positions(torch.arange(group.size), group.size).flatten().sort().values
-            expected = torch.arange(each.offset, shapes[each.parameter][each.axis] - each.rest)
-            require(torch.equal(covered, expected), f"{group.name} does not tile axis {each.axis} of {each.parameter}")
+            covered = slice_.positions(torch.arange(group.size), group.size).flatten().sort().values
+            expected = torch.arange(slice_.offset, shapes[slice_.parameter][slice_.axis] - slice_.rest)
+            require(
+                torch.equal(covered, expected), f"{group.name} does not tile axis {slice_.axis} of {slice_.parameter}"
+            )
 
 
 def _counts(keep: dict[str, torch.Tensor]) -> str:

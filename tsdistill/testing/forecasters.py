@@ -25,15 +25,16 @@ def check_forecaster(model: ModelConfig | Forecaster) -> None:
     Raises:
         ContractError: a rule is broken.
     """
-    for each in built(model):
-        _check_one(shaken(each).eval())
+    for forecaster in built(model):
+        _check_one(shaken(forecaster).eval())
 
 
 def _check_one(model: Forecaster) -> None:
     batch = toy_batch(signature=model.signature)
     context, future, past = batch.context, batch.future, batch.past
     with torch.no_grad():
-        forecast, inside = model(context, future, past), model.activations(context, future, past, attention=True)
+        forecast = model(context, future, past)
+        inside = model.activations(context, future, past, attention=True)
         require(tuple(forecast.shape) == (BATCH, HORIZON, CHANNELS), f"forecast has shape {tuple(forecast.shape)}")
         require(forecast.dtype == torch.float32, f"forecast is {forecast.dtype}, not float32")
         near(inside.forecast, forecast, "activations(context, attention=True).forecast differs from forward(context)")
@@ -44,9 +45,9 @@ def _check_one(model: Forecaster) -> None:
         for depth, weights in enumerate(inside.attention or ()):
             near(weights.sum(-1), torch.ones(weights.shape[:-1]), f"rows of attention[{depth}] do not sum to 1")
         _check_distribution(model, inside)
-        alone = torch.cat([model(*(_row(each, row) for each in (context, future, past))) for row in range(BATCH)])
+        alone = torch.cat([model(*(_row(values, row) for values in (context, future, past))) for row in range(BATCH)])
         near(alone, forecast, "a window's forecast depends on others of its batch")
-        longer = (_led_by_nines(each) for each in (context, future, past))
+        longer = (_led_by_nines(values) for values in (context, future, past))
         near(model(*longer), forecast, "a longer context must be used from its end")
         _check_reactions(model, batch, forecast)
     twin, again = (model.config.build(model.signature, seed=7).state_dict() for _ in range(2))
@@ -79,16 +80,21 @@ def _check_reactions(model: Forecaster, batch: Batch, forecast: torch.Tensor) ->
 
 
 def _check_distribution(model: Forecaster, inside: Activations) -> None:
-    """What is said besides the forecast agrees with it."""
-    said, support = inside.distribution, inside.support
-    if said is None:
-        require(not model.head.probabilistic, f"a model with a {model.head.kind} head says no distribution")
+    """The distribution, where the model forecasts one, agrees with the forecast."""
+    distribution, support = inside.distribution, inside.support
+    if distribution is None:
+        require(not model.head.probabilistic, f"a model with a {model.head.kind} head forecasts no distribution")
         return
     shape = (BATCH, HORIZON, CHANNELS, model.head.n_outputs)
-    require(tuple(said.shape) == shape, f"distribution has shape {tuple(said.shape)}, not {shape}")
+    require(tuple(distribution.shape) == shape, f"distribution has shape {tuple(distribution.shape)}, not {shape}")
     if isinstance(model.head, QuantileHead):
-        require(bool((said.diff(dim=-1) >= 0).all()), "quantiles cross")
-        median = said[..., model.head.levels.index(0.5)]
+        require(bool((distribution.diff(dim=-1) >= 0).all()), "quantiles cross")
+        median = distribution[..., model.head.levels.index(0.5)]
         near(median, inside.forecast, "the forecast is not the median")
     elif support is not None:
-        near((said.softmax(-1) * support).sum(-1), inside.forecast, "the forecast is not the mean over bins", 1e-5)
+        near(
+            (distribution.softmax(-1) * support).sum(-1),
+            inside.forecast,
+            "the forecast is not the mean over bins",
+            1e-5,
+        )

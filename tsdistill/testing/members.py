@@ -92,7 +92,7 @@ def _check_scores(criterion: Criterion, model: Forecaster, group: WidthGroup, ev
     try:
         scores = criterion.score(model, group, evidence)
     except UnsupportedError:
-        return False  # it says which groups it cannot rank
+        return False  # it refuses groups that it cannot rank
     what = f"the scores of {criterion} for {group.name}"
     require(tuple(scores.shape) == (group.size,), f"{what} have shape {tuple(scores.shape)}, not ({group.size},)")
     require(scores.dtype == torch.float64, f"{what} are {scores.dtype}, not float64")
@@ -102,5 +102,5 @@ def _check_scores(criterion: Criterion, model: Forecaster, group: WidthGroup, ev
     require(unchanged, f"{criterion} changes the model that it ranks")
     if not criterion.looks_at_data:
         touched = {"gradients", "read", "train", "validation"} & set(vars(evidence))
-        require(not touched, f"{criterion} says that it does not look at data, and looks at {', '.join(touched)}")
+        require(not touched, f"{criterion} declares that it does not look at data, and looks at {', '.join(touched)}")
     return True

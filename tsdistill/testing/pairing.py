@@ -1,4 +1,4 @@
-"""Whether every term of a distillation works, for the very student, teacher and task that are going to be used."""
+"""Whether every term of a distillation works, for the student, teacher and task that are going to be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tsdistill.training.steps import TrainingRun, trainable
 N_WINDOWS = 64
 """Training windows that terms are computed on, spread evenly, the first and the last among them."""
 
-UNHEARD = 1e-6
+NEGLIGIBLE = 1e-6
 """A term whose share of the gradient is no larger is lost in the rounding of the others."""
 
 
@@ -37,7 +37,7 @@ class CheckedTerm:
     Args:
         term: Its formula, with its weight.
         value: Its weight times its value, on the student as it starts.
-        share: Its part in how hard all terms pull at the student: the size of its gradient over the sum of all sizes,
+        share: Its part of the gradient of all terms on the student: the size of its own over the sum of all sizes,
             each at the height of its schedule.
         n_parameters: Weights of its own that are trained, such as a projector's.
     """
@@ -66,11 +66,11 @@ def check_losses(
     The terms are bound, the teacher is asked and an optimizer is made as `td.distill` does it. Of each term it is shown
     that its value is finite on training windows; that the student's gradient is another with it than without it; that
     nothing flows back to the teacher; and that all weights it uses besides the student's are moved by the optimizer
-    and come back from a checkpoint that is written and read. A term that has nothing to say to the student as it starts
-    (`SmoothnessLoss`, where the student is smooth) has to pull at one whose weights are shaken a little.
+    and come back from a checkpoint that is written and read. A term without a gradient on the student as it starts
+    (`SmoothnessLoss`, where the student is smooth) must have one on a student whose weights are shaken a little.
 
     Use it in the tests of losses and models of your own, and ahead of a long run. Nothing is trained, and what is given
-    is left as it is; the teacher is asked about all training windows, as `td.distill` does: name its `cache` to have
+    is left as it is; the teacher forecasts all training windows, as for `td.distill`: name its `cache` to have
     that done once.
 
     Args:
@@ -96,8 +96,8 @@ def check_losses(
         >>> from tsdistill.testing import toy_task
         >>> task = toy_task()
         >>> teacher = MLPConfig(width=7).build(task.signature)
-        >>> found = check_losses([OutputLoss(), FeatureLoss()], teacher, LSTMConfig(widths=(5,), patch=11), task)
-        >>> [(each.term, each.n_parameters) for each in found][1]
+        >>> terms = check_losses([OutputLoss(), FeatureLoss()], teacher, LSTMConfig(widths=(5,), patch=11), task)
+        >>> [(term.term, term.n_parameters) for term in terms][1]
         ('0.1 * MSE(projector(student.hidden), norm(teacher.hidden))', 42)
     """
     training = Training() if training is None else training
@@ -115,41 +115,43 @@ def check_losses(
     objective.bind(model, task.train)
     index = torch.linspace(0, len(task.train) - 1, min(N_WINDOWS, len(task.train))).long()
     batch = task.train.batch(index)
-    found = _Look(model.eval(), objective, batch)
-    for term, value, gradient in zip(losses, found.values, found.gradients, strict=True):
+    checked = _TermGradients(model.eval(), objective, batch)
+    for term, value, gradient in zip(losses, checked.values, checked.gradients, strict=True):
         require(value.ndim == 0 and bool(value.isfinite()), f"{term} is not a finite number on training windows")
         require(bool(gradient.isfinite().all()), f"{term} gives the student a gradient that is not finite")
-    _check_leaves(found, _run(model, objective, task, training))
-    stirred: _Look | None = None
+    _check_leaves(checked, _run(model, objective, task, training))
+    stirred: _TermGradients | None = None
     for place, term in enumerate(losses):
-        if not found.changes(place):
-            stirred = stirred or _Look(shaken(model).eval(), objective, batch)
+        if not checked.changes(place):
+            stirred = stirred or _TermGradients(shaken(model).eval(), objective, batch)
             require(stirred.changes(place), f"{term} does not change the student's gradient")
-    pulls = [found.pull(place) for place in range(len(losses))]
+    pulls = [checked.pull(place) for place in range(len(losses))]
     return tuple(
         CheckedTerm(
             term=str(term),
             value=term.weight * float(value.detach()),
             share=pull / (sum(pulls) or 1.0),
-            n_parameters=sum(each.numel() for each in bound.parameters()),
+            n_parameters=sum(parameter.numel() for parameter in bound.parameters()),
         )
-        for term, bound, value, pull in zip(losses, objective.sum.bound, found.values, pulls, strict=True)
+        for term, bound, value, pull in zip(losses, objective.sum.bound, checked.values, pulls, strict=True)
     )
 
 
-class _Look:
+class _TermGradients:
     """The terms of an objective on a batch, each by itself, and their gradients on a student's weights.
 
-    What the teacher says is made a leaf of the graph, so that a gradient that reaches it is seen.
+    What the teacher outputs is made a leaf of the graph, so that a gradient that reaches it is seen.
     """
 
     def __init__(self, model: Forecaster, objective: TeacherObjective, batch: Batch) -> None:
-        self.model, self.objective, self.batch = model, objective, batch
+        self.model = model
+        self.objective = objective
+        self.batch = batch
         self.terms = objective.losses.terms
-        self.weights = [each for each in model.parameters() if each.requires_grad]
-        student, said = objective.sides(model, batch)
-        self.said = {name: part.detach().clone().requires_grad_() for name, part in said.parts().items()}
-        teacher = Activations.of_parts(self.said)
+        self.weights = [weight for weight in model.parameters() if weight.requires_grad]
+        student, outputs = objective.sides(model, batch)
+        self.teacher_outputs = {name: part.detach().clone().requires_grad_() for name, part in outputs.parts().items()}
+        teacher = Activations.of_parts(self.teacher_outputs)
         self.values = [
             _value(term, bound, student, teacher, batch)  # type: ignore[arg-type]
             for term, bound in zip(self.terms, objective.sum.bound, strict=True)
@@ -166,7 +168,7 @@ class _Look:
         for number, gradient in enumerate(self.gradients):
             if number != place:
                 others += self._weight(number, progress) * gradient
-        return float((everything - others).norm()) > UNHEARD * float(everything.norm())
+        return float((everything - others).norm()) > NEGLIGIBLE * float(everything.norm())
 
     def pull(self, place: int) -> float:
         """Size of a term's gradient, at the height of its schedule."""
@@ -183,11 +185,11 @@ class _Look:
     def _gradient(self, value: Tensor) -> Tensor:
         """On all weights of the student, in double precision, (weight,)."""
         if not value.requires_grad:
-            return torch.zeros(sum(each.numel() for each in self.weights), dtype=torch.float64)
-        found = torch.autograd.grad(value, self.weights, retain_graph=True, allow_unused=True)
-        pairs = zip(self.weights, found, strict=True)
-        flat = [torch.zeros_like(weight) if each is None else each for weight, each in pairs]
-        return torch.cat([each.double().flatten() for each in flat])
+            return torch.zeros(sum(weight.numel() for weight in self.weights), dtype=torch.float64)
+        gradients = torch.autograd.grad(value, self.weights, retain_graph=True, allow_unused=True)
+        pairs = zip(self.weights, gradients, strict=True)
+        flat = [torch.zeros_like(weight) if gradient is None else gradient for weight, gradient in pairs]
+        return torch.cat([gradient.double().flatten() for gradient in flat])
 
 
 def _value(term: Loss, bound: BoundLoss, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
@@ -216,14 +218,14 @@ def _run(model: Forecaster, objective: TeacherObjective, task: Task, training: T
     )
 
 
-def _check_leaves(found: _Look, run: TrainingRun) -> None:
+def _check_leaves(checked: _TermGradients, run: TrainingRun) -> None:
     """Whatever a term's value depends on is the student's, or is trained and kept; it is never the teacher's."""
     names = {id(parameter): name for name, parameter in run.objective.named_parameters()}
-    moved = {id(each) for group in run.optimizer.param_groups for each in group["params"]}
+    moved = {id(parameter) for group in run.optimizer.param_groups for parameter in group["params"]}
     students = {id(parameter) for parameter in run.model.parameters()}
-    teachers = {id(part): name for name, part in found.said.items()}
+    teachers = {id(part): name for name, part in checked.teacher_outputs.items()}
     stored = _written(run)
-    for term, bound, value in zip(found.terms, found.objective.sum.bound, found.values, strict=True):
+    for term, bound, value in zip(checked.terms, checked.objective.sum.bound, checked.values, strict=True):
         leaves = _leaves(value)
         leaks = sorted(teachers[id(leaf)] for leaf in leaves if id(leaf) in teachers)
         require(not leaks, f"{term} sends a gradient to the teacher, through {', '.join(leaks)}")
@@ -256,7 +258,9 @@ def _written(run: TrainingRun) -> dict[str, Tensor]:
 
 def _leaves(value: Tensor) -> list[Tensor]:
     """The tensors that a gradient of a value ends in."""
-    waiting, seen, leaves = [value.grad_fn], set(), []
+    waiting = [value.grad_fn]
+    seen = set()
+    leaves: list[Tensor] = []
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

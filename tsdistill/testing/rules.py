@@ -1,4 +1,4 @@
-"""What checks share: the error they raise, and what they hold against what."""
+"""What checks share: the error they raise, and how they compare."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def require(holds: bool, message: str) -> None:
         raise ContractError(f"{message}.")
 
 
-def near(found: torch.Tensor, wanted: torch.Tensor, message: str, tolerance: float = 2e-6) -> None:
+def near(actual: torch.Tensor, wanted: torch.Tensor, message: str, tolerance: float = 2e-6) -> None:
     """Raise one where two tensors differ, relative to the size of the second."""
     size = max(1.0, float(wanted.detach().abs().max()))
-    gap = float((found - wanted).detach().abs().max()) / size
+    gap = float((actual - wanted).detach().abs().max()) / size
     require(gap <= tolerance, f"{message}: by {gap:.2g}, more than {tolerance:g}")
 
 

@@ -18,11 +18,11 @@ CONTEXT, HORIZON, CHANNELS, BATCH = 47, 11, 3, 5
 COVARIATES = Covariates(
     calendar=("time-of-day", "time-of-week"), holidays=("2013-12-25",), future=("price", "plan"), past=("sun", "rain")
 )
-"""What a forecaster that can look at it is told besides: seven features of the future and two of the past."""
+"""What a forecaster that takes covariates sees besides: seven features of the future and two of the past."""
 
 
 def toy_panel(*, n_rows: int = 499, seed: int = 0) -> Panel:
-    """Three noisy hourly waves with a daily rhythm, far from zero mean and unit scale, the same for a seed.
+    """Three noisy hourly waves with a daily cycle, far from zero mean and unit scale, the same for a seed.
 
     Example:
         >>> toy_panel().channels
