@@ -61,7 +61,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def assigned(spec: S, texts: Iterable[str]) -> S:
-    """A spec with what `ADDRESS=VALUE` texts say put in place, each read as its field wants it.
+    """A spec with the values of `ADDRESS=VALUE` texts in place, each read as its field wants it.
 
     All of them together, so that a kind and the fields that it cannot do without may come in any order; of one address
     the last text counts.
@@ -108,7 +108,8 @@ def value_at(spec: Spec, address: str) -> Any:
 def _walk(value: Any, path: FieldPath, before: FieldPath, family: Family[Any] | None = None) -> Any:
     if not path:
         return value
-    first, rest, here = path[0], path[1:], (*before, path[0])
+    first, rest = path[0], path[1:]
+    here = (*before, first)
     if hasattr(type(value), "model_fields"):
         if first in type(value).model_fields:
             name = str(first)
@@ -293,7 +294,7 @@ def _fresh(field: Any, family: Family[Any] | None, changes: Sequence[Change], be
 
 
 def _unless_absent(change: Any, current: Spec, changes: Sequence[Change], before: FieldPath) -> Any:
-    """The changed spec; None where a field is set to the value that says to leave it out."""
+    """The changed spec; None where a field is set to the value at which the spec is left out."""
     return None if _leaves_out(type(current), changes) else change(current, changes, before)
 
 

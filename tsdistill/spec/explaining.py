@@ -32,7 +32,7 @@ def _named(sentence: str, cls: type[BaseModel]) -> FieldPath:
 
 
 def config_error(problems: Sequence[Problem], what: str) -> ConfigError:
-    """A `ConfigError` that lists problems and keeps them, for whoever holds the spec that they are in."""
+    """A `ConfigError` that lists problems and keeps them, for the spec that holds the one they are in."""
     problems = tuple(dict.fromkeys(problems))
     return ConfigError(listed([str(problem) for problem in problems], what), problems)
 
@@ -54,7 +54,8 @@ def _path(loc: tuple[int | str, ...], cls: type[BaseModel]) -> FieldPath:
 
 
 def _sentence(item: ErrorDetails, path: FieldPath, cls: type[BaseModel]) -> str:
-    name, message = str(path[-1]) if path else cls.__name__, item["msg"]
+    name = str(path[-1]) if path else cls.__name__
+    message = item["msg"]
     if path and isinstance(path[-1], int):
         name = f"{next((part for part in reversed(path) if isinstance(part, str)), cls.__name__)}[{path[-1]}]"
     if item["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""Families of specs: a field holds any member, `kind` says which, and users add members of their own."""
+"""Families of specs: a field holds any member, `kind` names it, and users add members of their own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Family(Generic[M]):
 
     Args:
         name: What a member is called in messages: "architecture", "loss".
-        base: What every member inherits from. Its `contract_problems` says what a class lacks to be a member.
+        base: What every member inherits from. Its `contract_problems` lists what a class lacks to be a member.
         tag: The field that names a member.
         default: Kind of a mapping that names none.
         bare: Write a member whose fields are at their defaults as its kind alone.
@@ -49,7 +49,11 @@ class Family(Generic[M]):
         default: str | None = None,
         bare: bool = False,
     ) -> None:
-        self.name, self.base, self.tag, self.default, self.bare = name, base, tag, default, bare
+        self.name = name
+        self.base = base
+        self.tag = tag
+        self.default = default
+        self.bare = bare
         self._members: dict[str, type[M]] = {}
         self._own = frozenset[str]()
         _families.append(self)

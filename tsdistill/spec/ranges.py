@@ -70,7 +70,7 @@ Among = Annotated[Range | tuple[Value, ...], BeforeValidator(_among)]
 
 
 class Tuned:
-    """The range that a search draws a field from unless told otherwise; it stands beside the field.
+    """The range that a search draws a field from by default; it stands beside the field.
 
     Args:
         among: A `Range`, or values to choose from.
@@ -95,7 +95,7 @@ class Shorthand:
 
     Args:
         read: The word's value in a spec.
-        tuned: The range that a search draws it from unless told otherwise.
+        tuned: The range that a search draws it from by default.
     """
 
     read: Callable[[Any], Any]

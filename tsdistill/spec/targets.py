@@ -1,4 +1,4 @@
-"""What an address leads to, found out from classes: whether a kind has a field before there is a member of it."""
+"""What an address leads to, read from classes: whether a kind has a field before there is a member of it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ def _target(cls: type[Spec], value: Spec | None, path: FieldPath, before: FieldP
         return Target(cls, name, True)
     if name not in cls.model_fields:
         raise unknown(value, path, before) if value is not None else _unknown_in(cls, path, before)
-    field, here = cls.model_fields[name], (*before, name)
+    field = cls.model_fields[name]
+    here = (*before, name)
     if not rest:
         return Target(cls, name, not _allows_fractions(field.annotation))
-    family, inside = family_of(field), getattr(value, name, None)
+    family = family_of(field)
+    inside = getattr(value, name, None)
     if family is None:
         nested = [part for part in (field.annotation, *get_args(field.annotation)) if hasattr(part, "model_fields")]
         if not nested:
@@ -59,10 +61,10 @@ def _target(cls: type[Spec], value: Spec | None, path: FieldPath, before: FieldP
     if inside is not None and (first in type(inside).model_fields or first in type(inside).shorthands):
         return _target(type(inside), inside, rest, here)
     if first in family:
-        found = _target(family[str(first)], None, deeper, (*here, first)) if deeper else None
+        leads_to = _target(family[str(first)], None, deeper, (*here, first)) if deeper else None
         if inside is None or family.kind_of(inside) != first:
             raise AbsentError(f"`{address_of((*before, *path))}` is for another {family.name} than the one there.")
-        return found or Target(type(inside), None, False)
+        return leads_to or Target(type(inside), None, False)
     if any(first in member.model_fields or first in member.shorthands for member in family):
         raise AbsentError(f"`{address_of((*before, *path))}` is a field of another {family.name} than the one there.")
     known = {address_of((*here, field)) for member in family for field in (*member.model_fields, *member.shorthands)}
