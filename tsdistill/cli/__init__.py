@@ -36,7 +36,7 @@ EXIT_CODES: dict[type[TsdistillError], int] = {
     DivergenceError: 7,
 }
 """What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption
-(Ctrl-C), 143 a polite kill (SIGTERM)."""
+(Ctrl-C), 143 a request to terminate (SIGTERM)."""
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
@@ -107,7 +107,7 @@ for _command in (
 
 def main() -> None:
     """Run the command line; every error becomes one paragraph and an exit code."""
-    # A polite kill unwinds like Ctrl-C, so that locks are released and half-written files removed.
+    # SIGTERM unwinds like Ctrl-C, so that locks are released and half-written files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     interrupted = "Interrupted. Start the same command again to continue."
     try:

@@ -54,8 +54,8 @@ def bench(
         }
     rows = [{**row, **costs[row["name"]]} for row in rows]
     if as_json:
-        told = any(row["joules_per_window"] is not None for row in rows)
-        typer.echo(json.dumps({"rows": rows, "threads": 1, "energy": "RAPL" if told else None}))
+        has_energy = any(row["joules_per_window"] is not None for row in rows)
+        typer.echo(json.dumps({"rows": rows, "threads": 1, "energy": "RAPL" if has_energy else None}))
         return
     from rich.console import Console
     from rich.table import Table

@@ -17,15 +17,15 @@ def datasets(as_json: Json = False) -> None:
     """List the data sets that are known by name, and where they come from."""
     from tsdistill.data import datasets as catalogue
 
-    found = [catalogue.info(name) for name in catalogue.names()]
+    entries = [catalogue.info(name) for name in catalogue.names()]
     if as_json:
-        typer.echo(json.dumps([entry.to_dict() for entry in found]))
+        typer.echo(json.dumps([entry.to_dict() for entry in entries]))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "what it is", "rows", "channels", "step", "licence", box=None)
-    for entry in found:
+    for entry in entries:
         table.add_row(
             entry.name, entry.title, str(entry.n_rows), str(entry.n_channels), entry.frequency or "-", entry.licence
         )
@@ -77,7 +77,7 @@ def cache(
         int | None, typer.Option(min=0, metavar="N", help="Remove the longest unused until at most N bytes are left.")
     ] = None,
     unused_for: Annotated[
-        float | None, typer.Option(min=0, metavar="DAYS", help="Remove what nobody has asked for in so many days.")
+        float | None, typer.Option(min=0, metavar="DAYS", help="Remove what has not been used for so many days.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -96,25 +96,26 @@ def cache(
 
     if clear + (max_bytes is not None) + (unused_for is not None) > 1:
         raise ConfigError("Only one of --clear, --max-bytes and --unused-for must be given. Run it twice for two.")
-    told: dict[str, Any] = {}
+    cleaned: dict[str, Any] = {}
     if clear or max_bytes is not None or unused_for is not None:
         days = None if unused_for is None else timedelta(days=unused_for)
         done = clean(folder, max_bytes=max_bytes, unused_for=days)
-        told = done.to_dict()
+        cleaned = done.to_dict()
     entries = cached(folder)
     size = sum(entry.size_bytes for entry in entries)
     if as_json:
-        found = [entry.to_dict() for entry in entries]
-        typer.echo(json.dumps({"folder": str(folder), "size_bytes": size, "entries": found, **told}))
+        entry_dicts = [entry.to_dict() for entry in entries]
+        typer.echo(json.dumps({"folder": str(folder), "size_bytes": size, "entries": entry_dicts, **cleaned}))
         return
     from tsdistill.report import words
 
-    if told:
-        gone, left = told["removed"], told["n_leftovers"]
+    if cleaned:
+        gone = cleaned["removed"]
+        left = cleaned["n_leftovers"]
         also = f" and {left} leftover{'s' * (left != 1)} of killed runs" if left else ""
-        typer.echo(f"Removed {_entries(len(gone))}{also}, {words.size(told['freed_bytes'])}.")
-        for each in told["in_use"]:
-            typer.echo(f"Left alone, in use: {each['teacher']}-{each['windows']}")
+        typer.echo(f"Removed {_entries(len(gone))}{also}, {words.size(cleaned['freed_bytes'])}.")
+        for busy in cleaned["in_use"]:
+            typer.echo(f"Left alone, in use: {busy['teacher']}-{busy['windows']}")
     typer.echo(f"{folder}: {_entries(len(entries))}, {words.size(size)}")
     if not entries:
         return

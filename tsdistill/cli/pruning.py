@@ -40,7 +40,7 @@ def prune(
     ] = None,
     ranking: Annotated[Literal["local", "global"] | None, typer.Option(help="In each group, or over all.")] = None,
     repair: Annotated[
-        bool | None, typer.Option("--repair/--no-repair", help="Let what stays stand in for what goes.")
+        bool | None, typer.Option("--repair/--no-repair", help="Make the units that stay replace those that go.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of cutting and recovering.")] = None,
     epochs: Annotated[int | None, typer.Option(min=0, help="Epochs of recovery after a round; 0 for none.")] = None,
@@ -92,33 +92,33 @@ def prune(
     spec = _spec(chosen.pruning, {name: value for name, value in asked.items() if value is not None}, epochs)
     task = chosen.task.build(chosen.data.load())
     if plan:
-        found = plan_pruning(model, task, spec)
-        typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+        cut_plan = plan_pruning(model, task, spec)
+        typer.echo(json.dumps(cut_plan.to_dict()) if as_json else str(cut_plan))
         return
     if sensitivity:
         _show_curves(model, task, spec, f"{artifact.resolve().name}: sensitivity", html, as_json=as_json)
         return
     recovery_teacher: Any = load(teacher) if teacher is not None and spec.recover_from is None else None
     smaller = cut(model, task, spec, teacher=recovery_teacher, progress=False if quiet else None)
-    errors = {name: evaluate(each, task, part="validation")["mse"] for name, each in
+    errors = {name: evaluate(forecaster, task, part="validation")["mse"] for name, forecaster in
               (("before", model), ("after", smaller))}  # fmt: skip
     save(smaller, out, metrics=evaluate(smaller, task, part="validation"))
-    told = smaller.lineage[-1].metrics
+    metrics = smaller.lineage[-1].metrics
     if as_json:
-        result = {"artifact": str(out), "validation_mse": errors, **told, "config": smaller.config.to_dict()}
+        result = {"artifact": str(out), "validation_mse": errors, **metrics, "config": smaller.config.to_dict()}
         typer.echo(json.dumps({**result, "context": smaller.context}))
         return
-    lines = [(name, kept) for name, kept in told.get("kept", {}).items()]
-    if "n_zeros" in told:
-        lines.append(("zeros", f"{told['n_zeros']:,} of {told['n_weights']:,}"))
-        lines.append(("compressed", f"{told['compressed_bytes_before']:,} -> {told['compressed_bytes']:,} bytes"))
-    lines.append(("weights", f"{told['n_parameters_before']:,} -> {told['n_parameters']:,}"))
+    lines = [(name, kept) for name, kept in metrics.get("kept", {}).items()]
+    if "n_zeros" in metrics:
+        lines.append(("zeros", f"{metrics['n_zeros']:,} of {metrics['n_weights']:,}"))
+        lines.append(("compressed", f"{metrics['compressed_bytes_before']:,} -> {metrics['compressed_bytes']:,} bytes"))
+    lines.append(("weights", f"{metrics['n_parameters_before']:,} -> {metrics['n_parameters']:,}"))
     lines.append(("validation MSE", f"{errors['before']:.4f} -> {errors['after']:.4f}"))
-    lines += [(name, f"{value:g}") for name, value in told.get("reached", {}).items()]
+    lines += [(name, f"{value:g}") for name, value in metrics.get("reached", {}).items()]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         typer.echo(f"{name:{width}}  {value}")
-    for note in told.get("notes", []):
+    for note in metrics.get("notes", []):
         typer.echo(note)
     typer.echo(f"\nArtifact  {out}")
 
@@ -127,9 +127,9 @@ def _show_curves(model: Any, task: Any, spec: Any, title: str, html: Path | None
     from tsdistill.pruning import pruning_sensitivity
     from tsdistill.report import plot_sensitivity
 
-    found = pruning_sensitivity(model, task, spec)
-    page = None if html is None else plot_sensitivity(found, html, title=title)
-    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    curves = pruning_sensitivity(model, task, spec)
+    page = None if html is None else plot_sensitivity(curves, html, title=title)
+    typer.echo(json.dumps(curves.to_dict()) if as_json else str(curves))
     if page is not None and not as_json:
         typer.echo(f"\nPage  {page}")
 

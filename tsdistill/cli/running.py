@@ -66,7 +66,7 @@ def search(
     out: Annotated[Path, typer.Option(help="Folder for teacher, study and best.toml.")] = Path("tsdistill-search"),
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, which share its cores.")] = 1,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes the deployed artifact may take.")] = None,
-    space: Annotated[Path | None, typer.Option(help="A .toml or .json file that says what varies.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A .toml or .json file that names what varies.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; left out: the recipe's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="What the sampler draws from.")] = 0,
     assign: Set = None,

@@ -31,7 +31,7 @@ def predict(
     """Forecast the steps after the last row of a file, in raw units.
 
     With --rolling the whole file is read and forecast again and again, as if each time no more were known; the column
-    `cutoff` says what the last known step was.
+    `cutoff` holds the last known step.
 
     Examples:
       tsdistill predict demo/artifact newest.csv --time date > forecast.csv
@@ -70,17 +70,17 @@ def verify(
     from tsdistill import manifest, runtime
 
     if manifest.read(artifact)[0].deployment is not None:
-        found = runtime.verify(artifact)
+        checks = runtime.verify(artifact)
     else:
         from tsdistill.artifacts import verify as verify_trainable
 
-        found = verify_trainable(artifact)
+        checks = verify_trainable(artifact)
     if as_json:
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps(checks))
         return
-    for name, value in found.items():
-        told = ", ".join(f"{n} {op}" for op, n in value.items()) if isinstance(value, dict) else value
-        typer.echo(f"{name:24} {told}")
+    for name, value in checks.items():
+        text = ", ".join(f"{n} {op}" for op, n in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{name:24} {text}")
 
 
 def _load(artifact: Path) -> Any:
