@@ -52,11 +52,11 @@ def distill(
         balance: "start" divides each loss by the size of its gradient on the untrained student, relative to the first
             one's, so that weights say how hard each pulls whatever its units; "fixed" leaves weights as they are.
         control: Also train the same student without the teacher, from the same weights (from random ones where `shrink`
-            has taken them from a teacher), and keep it as `.control`. The lineage then says under "against_control"
+            has taken them from a teacher), and keep it as `.control`. The lineage then records under "against_control"
             which of the two validation prefers, by how much, and whether that is more than chance (`compare_losses`).
         keep: "better" returns the control in the student's place where validation prefers it, so that what is returned
             is never worse there than what needs no teacher; it is its own `.control` then, and the last step of the
-            lineage says that it was kept and against what.
+            lineage records that it was kept and against what.
         cache: Folder for the teacher's forecasts, shared by runs and processes; None keeps them in memory.
         checkpoint: A file to keep the state in, so that a stopped run continues (the control keeps its own beside it).
         progress: Show progress bars; None shows them in a terminal only.
@@ -122,13 +122,14 @@ def _check_keep(keep: str, control: bool) -> None:
 
 
 def _kept(student: Forecaster, control: Forecaster, against: dict[str, Any], keep: str) -> Forecaster:
-    """The student, or its control where the better one is to be kept and it is; the lineage says so."""
+    """The student, or its control where the better one is to be kept and it is; the lineage records it."""
     step = student.lineage[-1]
     metrics: dict[str, Any] = {"against_control": against}
     if keep == "better":
-        step, metrics = step.replace(spec={**step.spec, "keep": keep}), {**metrics, "kept": against["better"]}
+        step = step.replace(spec={**step.spec, "keep": keep})
+        metrics = {**metrics, "kept": against["better"]}
     if metrics.get("kept") == "control":
-        # What the student's training measured is not said of the control, which has a step of its own for that.
+        # The student's training metrics do not apply to the control, which has a step of its own for them.
         model = copy.deepcopy(control)
         model.control = control
         return model.with_step(step.replace(metrics=metrics))
@@ -137,7 +138,7 @@ def _kept(student: Forecaster, control: Forecaster, against: dict[str, Any], kee
 
 
 def _against(student: Forecaster, control: Forecaster, task: Task) -> dict[str, Any]:
-    """What validation says of a student and of the same student without a teacher."""
+    """Validation scores of a student and of the same student without a teacher, compared."""
     student_scores, control_scores = (score(model, task, "validation") for model in (student, control))
     comparison = compare_losses(
         student_scores.window_losses, control_scores.window_losses, horizon=task.horizon, times=student_scores.times
@@ -162,7 +163,7 @@ def _learn(
     progress: bool | None,
     teacher: Mapping[str, str] | None = None,
 ) -> Forecaster:
-    """Train in place and write the lineage, with what it says of the teacher."""
+    """Train in place and write the lineage, with details of the teacher."""
     metrics = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress)
     spec: dict[str, Any] = {"config": model.config.to_dict(), "training": training.to_dict()}
     taught = isinstance(objective, TeacherObjective)
@@ -190,7 +191,7 @@ def _start(student: ModelConfig | Forecaster, task: Task, training: Training) ->
 def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster, training: Training) -> Forecaster:
     """Where the control starts: the student's own weights, as long as no teacher has shaped them.
 
-    A student that was cut out of a teacher (`shrink`) is held against one that starts from random weights.
+    A student that was cut out of a teacher (`shrink`) is compared with one that starts from random weights.
     """
     if isinstance(student, Forecaster):
         if student.control is not None:

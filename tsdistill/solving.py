@@ -22,7 +22,7 @@ from tsdistill.teachers import Teacher, check_teacher
 from tsdistill.training import checkpoint as state
 
 ASKED = 64
-"""Windows that a teacher is asked about at once."""
+"""Windows that a teacher forecasts at once."""
 
 
 def solve(
@@ -37,8 +37,8 @@ def solve(
 
     W = argmin sum over tasks of |(1 - alpha) * Y + alpha * T - X W|^2 + p * trace(X'X) / context * |W|^2
 
-    T is what the teacher says. X'X, X'Y and X'T add up over tasks, so that memory holds one task and context * (context
-    + 2 * horizon) numbers however long the panel is; penalty and alpha are chosen on all validation windows together.
+    T are the teacher's forecasts. X'X, X'Y and X'T add up over tasks, so that memory holds one task and context *
+    (context + 2 * horizon) numbers however long the panel is; penalty and alpha are chosen on all validation windows.
     Use it for panels larger than memory, cut into parts that hold some of the items each; where one task fits,
     `td.train` and `td.distill` give the same student. Parts must share one scaler: give their tasks scaler="item" (each
     item in its own units; the choice for items of different size) or scaler=None (raw values; large items decide).
@@ -47,22 +47,21 @@ def solve(
         config: Penalties to choose from, and whether channels are kept apart.
         tasks: Parts of a panel with the same signature, such as a generator that reads one file after the other. A part
             that comes twice counts once.
-        teacher: Who teaches; asked about each training window once, and nothing is kept of what it says. None: truth
-            alone.
-        alpha: Share of the teacher, as in `OutputLoss`; without a teacher it says nothing.
+        teacher: Who teaches; it forecasts each training window once, and its forecasts are not kept. None: truth alone.
+        alpha: Share of the teacher, as in `OutputLoss`; without a teacher it has no effect.
         checkpoint: A file to keep the sums in, written after every part. A run that was stopped skips the parts that
             are in, and a finished one is solved again for other penalties or another alpha at once.
 
     Returns:
-        A new forecaster; with a teacher, `.control` is the same without it, from the same pass. Its lineage tells what
-        `td.distill` tells, but for a test of chance, which would need the windows again.
+        A new forecaster; with a teacher, `.control` is the same without it, from the same pass. Its lineage records
+        what that of `td.distill` does, without a significance test, which would need the windows again.
 
     Raises:
         ConfigError: there is no task, or something else among them; or alpha is no share.
         ShapeError: a task has another signature than the first one, or the teacher forecasts something else.
         UnsupportedError: the config is of a model that is not linear, or of one without these covariates.
         OrderError: an exported or quantized model was given as teacher.
-        DivergenceError: the teacher says something infinite or NaN.
+        DivergenceError: the teacher forecasts something infinite or NaN.
         ArtifactError: the checkpoint cannot be read or written, is of another run, or holds parts that did not come.
 
     Example:
@@ -168,7 +167,7 @@ def _gathered(config: LinearConfig, tasks: Iterable[Task], teacher: Teacher | No
 
 
 def _asked(teacher: Teacher, windows: Windows) -> Callable[[Batch], Tensor]:
-    """What a teacher says of a batch of some windows, asked in pieces that it can hold."""
+    """A teacher's forecasts of a batch of some windows, computed in pieces that it can hold."""
 
     def answer(batch: Batch) -> Tensor:
         pieces = batch.index.split(ASKED)
