@@ -102,7 +102,7 @@ def test_a_recipe_names_covariates_scaler_and_short_items(tmp_path: Path) -> Non
     assert task.covariates == td.Covariates(calendar=("time-of-day",), holidays=("2024-01-06",), past=("wind",))
     assert (task.scaler, task.short, task.channels) == ("item", "skip", ("load", "price"))
     assert task.split == td.Split.last(validation=61, test=67)
-    with pytest.raises(ConfigError, match=r"`covariates`: `calender` is not a field.*`calendar`"):
+    with pytest.raises(ConfigError, match=r"In task\.covariates\.calender: .* Did you mean `calendar`"):
         Recipe.from_toml(text.replace("calendar", "calender"))
     with pytest.raises(ConfigError, match=r"`holidays` must be ISO dates, got holidays=\['Epiphany'\]"):
         Recipe.from_toml(text.replace("2024-01-06", "Epiphany"))
