@@ -40,8 +40,8 @@ def main() -> None:
         if ((found["seed"] == seed) & (found["recipe"] == cell.digest)).any():
             print(f"seed {seed}: kept", flush=True)
             continue
-        cooked = run(cell, folder / "work" / f"seed-{seed}", cache=folder / "work" / "cache", say=print)
-        rows = cooked.report.to_frame()
+        finished = run(cell, folder / "work" / f"seed-{seed}", cache=folder / "work" / "cache", say=print)
+        rows = finished.report.to_frame()
         rows = rows.reset_index() if "name" not in rows else rows
         rows.insert(0, "seed", seed)
         rows = rows[[name for name in COLUMNS if name in rows]].assign(recipe=cell.digest)
@@ -53,7 +53,7 @@ def main() -> None:
             )
             frame.to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
             results.with_suffix(".part").replace(results)
-        print(cooked.report, flush=True)
+        print(finished.report, flush=True)
     found = pd.read_csv(results)
     # Rows of another recipe are not averaged with these.
     current = found["recipe"] == found["seed"].map(lambda seed: recipe.with_seed(int(seed)).digest)
