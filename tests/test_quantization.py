@@ -387,5 +387,5 @@ def test_what_cannot_be_quantized_is_refused() -> None:
         quantize(exported("linear"), task())  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"`quantization` must be a Quantization.*td.Quantization"):
         quantize(forecaster("linear"), task(), SimpleNamespace(method="dynamic"))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="`task` must be the forecaster's Task, got task=None"):
+    with pytest.raises(ConfigError, match="`task` must be a Task, got task=None"):
         quantize(forecaster("linear"), None)  # type: ignore[arg-type]

@@ -33,7 +33,8 @@ def committed() -> dict[str, list[str]]:
 
 
 def test_the_table_has_every_architecture() -> None:
-    assert set(committed()) == set(ARCHITECTURES) == set(MODELS.kinds)
+    assert set(committed()) == set(ARCHITECTURES)
+    assert set(ARCHITECTURES) == {kind for kind in MODELS.kinds if MODELS[kind].__module__.startswith("tsdistill.")}
     for text in REASONS.values():
         assert text in GUIDE.read_text(encoding="utf-8")
 

@@ -58,7 +58,7 @@ def test_the_old_name_of_force_works_and_says_what_it_is_called_now(folder: Path
     out = tmp_path / "out"
     done = quantize(folder, "--method", "weight-only", "--take-it", "--out", out, model="tiny", recipe="strict.toml")
     assert done.exit_code == 0, done.output
-    assert "--take-it is now called --force" in done.stderr
+    assert "--take-it is called --force now" in done.stderr
     assert "--take-it" not in CliRunner().invoke(app, ["quantize", "--help"]).output
 
 

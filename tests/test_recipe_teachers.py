@@ -217,15 +217,7 @@ def test_a_table_that_is_wrong_is_told_with_its_file_before_anything_is_trained(
 ) -> None:
     shutil.copy(place / "fresh.csv", tmp_path)
     forecasts(ridge).iloc[20:].to_csv(tmp_path / "a.csv", index=False)
-    ensemble = (
-        KINDS["ensemble"]
-        + """
-[[teacher.members]]
-kind = "table"
-path = "a.csv"
-"""
-    )
-    recipe = read_recipe(written(tmp_path, ensemble))
+    recipe = read_recipe(written(tmp_path, KINDS["ensemble"]))
     with pytest.raises(DataError, match=r"a\.csv: The table must cover all 203 training windows, and lacks 3 cutoffs"):
         td.run(recipe, tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "stages").exists()
@@ -344,8 +336,9 @@ def test_a_hugging_face_folder_teaches_and_a_changed_one_is_another(data: Path) 
 
 
 def test_a_search_goes_by_the_table_and_not_by_another_one(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (data / "space.toml").write_text('temporal = "none"\nlearning_rate = "none"\nratio = "none"\n[[students]]\n'
-                                     'kind = "mlp"\nwidth = 3\ndepth = 1\n')  # fmt: skip
+    (data / "space.toml").write_text(
+        '[vary]\nstudent.model.kind = "mlp"\nstudent.model.width = 3\nstudent.model.depth = 1\n'
+    )
     recipe = written(data, f"{TABLE}[student.training]\nmax_steps = 2\nbatch_size = 37\n")
     command = ("search", recipe, "--space", data / "space.toml", "--out", data / "found", "--quiet", "--json")
     shell(*command, "--trials", 1)

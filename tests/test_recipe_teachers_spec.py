@@ -39,7 +39,10 @@ def test_a_trained_teacher_is_written_as_it_was_before_there_were_kinds() -> Non
         ('kind = "scikit-learn"\nregressor = "os.system"', ["'ExtraTreesRegressor'", "got regressor='os.system'"]),
         ('kind = "scikit-learn"\nregressor = "KNeighborsRegressor"\nsettings = { a = [1] }', ["settings.a"]),
         ('kind = "ensemble"\nmembers = []', ["at least 1 item"]),
-        ('kind = "ensemble"\nmembers = [{ kind = "ensemble", members = [] }]', ["`members.0.kind` must be a known"]),
+        (
+            'kind = "ensemble"\nmembers = [{ kind = "ensemble", members = [{ kind = "table", path = "a.csv" }] }]',
+            ["ensembles themselves"],
+        ),
         ('kind = "ensemble"\nmembers = [{ trust = 1.0 }]', ["on the ensemble, not on its members"]),
         ('kind = "table"\npath = "a.csv"\ntrust = 0.0', ["greater than 0"]),
     ],
