@@ -71,7 +71,7 @@ class Family(Generic[M]):
         return len(self._members)
 
     def __contains__(self, kind: object) -> bool:
-        return kind in self._members
+        return isinstance(kind, str) and kind in self._members
 
     def __getitem__(self, kind: str) -> type[M]:
         return self._member(kind)
