@@ -35,7 +35,7 @@ CONFIGS: dict[str, ModelConfig] = {
 }
 KINDS = tuple(CONFIGS)
 
-TAKE_IT = Quantization(require_gain=False, max_error_increase=0.5)
+FORCED = Quantization(require_gain=False, max_error_increase=0.5)
 """INT8 whatever it costs: models this small gain nothing from it, and a test must not depend on the clock."""
 
 
@@ -78,7 +78,7 @@ def int8(kind: str) -> Deployed:
     return quantized(kind)
 
 
-def quantized(kind: str, quantization: Quantization = TAKE_IT) -> Deployed:
+def quantized(kind: str, quantization: Quantization = FORCED) -> Deployed:
     """What `quantize` makes of a forecaster, without exporting it anew: that takes the most time by far."""
     with mock.patch.object(choice, "export", return_value=exported(kind)):
         return quantize(forecaster(kind), task(), quantization)

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from tests import matrix
-from tests.deployables import TAKE_IT, exported, int8, quantized
+from tests.deployables import FORCED, exported, int8, quantized
 from tests.tampering import GOLDEN, replace_file, tensors_of
 from tests.test_quantiles_deployed import made
 from tsdistill.artifacts import save
@@ -86,7 +86,7 @@ def test_node_runs_every_form(kind: str, form: str, place: Path) -> None:
 
 
 def test_node_forecasts_one_window_at_a_time_where_the_artifact_says_so(place: Path) -> None:
-    alone = quantized("mlp", TAKE_IT.replace(isolate=True))
+    alone = quantized("mlp", FORCED.replace(isolate=True))
     code, found = node(place, save(alone, place / "artifact"))
     assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
     moved = np.abs(int8("mlp").predict(alone.golden["context"]) - alone.golden["forecast"]) / alone.parity["unit"]

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from tests.deployables import CHANNELS, CONTEXT, HORIZON, TAKE_IT, contexts, forecaster, hourly, in_deviations, task
+from tests.deployables import CHANNELS, CONTEXT, FORCED, HORIZON, contexts, forecaster, hourly, in_deviations, task
 from tests.tampering import GOLDEN, replace_file, tensors_of
 from tsdistill.artifacts import load, save
 from tsdistill.errors import ArtifactError, UnsupportedError
@@ -57,7 +57,7 @@ def test_deployed_quantiles_are_those_of_torch_and_rise(kind: str) -> None:
 
 def test_a_graph_names_its_levels_in_every_precision() -> None:
     model, deployed = made("mlp")
-    for each in (deployed, quantize(model, task(), TAKE_IT)):
+    for each in (deployed, quantize(model, task(), FORCED)):
         graph = onnx.load_from_string(each.onnx)
         facts = {item.key: item.value for item in graph.metadata_props}
         assert json.loads(facts["tsdistill.quantiles"]) == list(LEVELS)
@@ -72,7 +72,7 @@ def test_quantiles_survive_saving_int8_and_a_machine_without_torch(tmp_path: Pat
     x = contexts(5, seed=1)
     again = load(save(deployed, tmp_path / "fp32"))
     np.testing.assert_array_equal(again.predict(x, quantiles=True), deployed.predict(x, quantiles=True))
-    small = quantize(model, task(), TAKE_IT)
+    small = quantize(model, task(), FORCED)
     assert small.precision == "int8"
     light = load_light(save(small, tmp_path / "int8"))
     assert verify(tmp_path / "int8")["n_windows"] > 0
@@ -83,7 +83,7 @@ def test_quantiles_survive_saving_int8_and_a_machine_without_torch(tmp_path: Pat
 
 def test_golden_windows_hold_quantiles_that_are_replayed(tmp_path: Path) -> None:
     model, deployed = made("mlp")
-    for name, each in (("fp32", deployed), ("int8", quantize(model, task(), TAKE_IT))):
+    for name, each in (("fp32", deployed), ("int8", quantize(model, task(), FORCED))):
         n_windows = len(each.golden["context"])
         assert each.golden["quantiles"].shape == (n_windows, HORIZON, len(CHANNELS), len(LEVELS))
         np.testing.assert_array_equal(each.golden["quantiles"], each.predict(each.golden["context"], quantiles=True))

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests import deployables
 from tests.deployables import (
     CONFIGS,
-    TAKE_IT,
+    FORCED,
     contexts,
     exported,
     forecaster,
@@ -119,7 +119,7 @@ def test_quantizing_again_gives_the_same_bytes_in_silence_and_leaves_the_forecas
     before = model.digest
     expected, logging_before = int8("lstm").digest, (list(logging.root.handlers), logging.root.manager.disable)
     capfd.readouterr()
-    again = quantize(model, task(), TAKE_IT)
+    again = quantize(model, task(), FORCED)
     assert capfd.readouterr() == ("", "")
     assert (list(logging.root.handlers), logging.root.manager.disable) == logging_before
     assert again.digest == expected
@@ -133,7 +133,7 @@ def test_the_test_part_has_no_say() -> None:
     table.loc[first:, list(deployables.CHANNELS)] = np.random.default_rng(9).normal(size=(len(table) - first, 3))
     noisy = Task(Panel.from_frame(table, time="ds"), context=deployables.CONTEXT, horizon=deployables.HORIZON)
     assert not np.array_equal(noisy.test.series, task().test.series)
-    again = quantize(forecaster("linear"), noisy, TAKE_IT)
+    again = quantize(forecaster("linear"), noisy, FORCED)
     assert again.digest == int8("linear").digest
     np.testing.assert_array_equal(again.golden["context"], int8("linear").golden["context"])
 
@@ -142,7 +142,7 @@ def test_the_lineage_keeps_the_table_of_candidates() -> None:
     step = int8("mlp").lineage[-1]
     assert [item.verb for item in int8("mlp").lineage] == ["train", "export", "quantize"]
     assert step.data == task().fingerprint
-    assert step.spec == {"quantization": TAKE_IT.to_dict()}
+    assert step.spec == {"quantization": FORCED.to_dict()}
     table = {row["name"]: row for row in step.metrics["candidates"]}
     assert step.metrics["chosen"] == "dynamic"
     assert table["fp32"]["graph_bytes"] == len(exported("mlp").onnx)

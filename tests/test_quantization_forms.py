@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import deployables
-from tests.deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, quantized, task
+from tests.deployables import FORCED, contexts, exported, forecaster, in_deviations, quantized, task
 from tsdistill import runtime
 from tsdistill.artifacts import load, save
 from tsdistill.data.panel import Panel
@@ -29,8 +29,8 @@ from tsdistill.quantization.layers import constant_folded, float_layers
 from tsdistill.quantization.static import static_graph
 from tsdistill.quantization.weight_only import weight_only_graph
 
-STATIC = TAKE_IT.replace(method="static")
-WEIGHTS = TAKE_IT.replace(method="weight-only")
+STATIC = FORCED.replace(method="static")
+WEIGHTS = FORCED.replace(method="weight-only")
 FOUR = WEIGHTS.replace(weight_bits=4, max_error_increase=9.0)
 
 

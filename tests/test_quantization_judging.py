@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, int8, quantized, task
+from tests.deployables import FORCED, contexts, exported, forecaster, in_deviations, int8, quantized, task
 from tsdistill.errors import UnsupportedError
 from tsdistill.evaluation.latency import Latency
 from tsdistill.exporting import Deployed
@@ -20,7 +20,7 @@ def test_other_windows_move_dynamic_int8_and_isolation_stops_it() -> None:
     x = contexts(5, seed=2)
     x[4] += 200  # one window far out widens the range that the whole batch is rounded in
     shared = int8("mlp")
-    alone = quantized("mlp", TAKE_IT.replace(isolate=True))
+    alone = quantized("mlp", FORCED.replace(isolate=True))
     assert shared.parity["batch_effect"] > 0
     assert in_deviations(shared.predict(x)[0] - shared.predict(x[:1])[0]) > 0
     np.testing.assert_array_equal(alone.predict(x)[0], alone.predict(x[:1])[0])
@@ -31,7 +31,7 @@ def test_other_windows_move_dynamic_int8_and_isolation_stops_it() -> None:
 def test_batch_effects_that_go_too_far_are_refused_and_isolated_ones_taken() -> None:
     moved = int8("mlp").batch_effect
     assert 0 < moved == int8("mlp").parity["batch_effect"]
-    narrow = TAKE_IT.replace(max_batch_effect=moved / 2)
+    narrow = FORCED.replace(max_batch_effect=moved / 2)
     with pytest.raises(UnsupportedError, match=r"up to .* standard deviations where max_batch_effect allows .*isolate"):
         quantize(forecaster("mlp"), task(), narrow)
     alone = quantize(forecaster("mlp"), task(), narrow.replace(isolate=True))

@@ -19,7 +19,7 @@ from onnxruntime.quantization.quant_utils import compute_scale_zp
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver, MinMaxObserver
 
-from tests.deployables import TAKE_IT, contexts, exported, in_deviations, quantized, task
+from tests.deployables import FORCED, contexts, exported, in_deviations, quantized, task
 from tsdistill.errors import ConfigError
 from tsdistill.quantization import observers
 from tsdistill.quantization.affine import Grid, affine_grid
@@ -270,7 +270,7 @@ def test_static_ranges_without_the_rarest_values(
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_static_int8_can_be_calibrated_for_the_least_error(kind: str) -> None:
-    spec = TAKE_IT.replace(method="static", calibration="mse")
+    spec = FORCED.replace(method="static", calibration="mse")
     small, plain = quantized(kind, spec), exported(kind)
     gap = in_deviations(small.predict(contexts(11, seed=1)) - plain.predict(contexts(11, seed=1)))
     assert 0 < gap < 0.3
@@ -278,7 +278,7 @@ def test_static_int8_can_be_calibrated_for_the_least_error(kind: str) -> None:
 
 
 def test_the_graph_rounds_in_the_calibrated_range() -> None:
-    spec = TAKE_IT.replace(method="static", n_calibration=N_WINDOWS)
+    spec = FORCED.replace(method="static", n_calibration=N_WINDOWS)
     held = {}
     for calibration in ("min-max", "mse"):
         graph = onnx.load_from_string(quantized("mlp", spec.replace(calibration=calibration)).onnx).graph

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from tests import matrix
-from tests.deployables import TAKE_IT
+from tests.deployables import FORCED
 from tsdistill import runtime
 from tsdistill.artifacts import save
 from tsdistill.exporting import Deployed, export
@@ -148,5 +148,5 @@ def test_every_form_of_every_option_is_served(option: str, tmp_path: Path) -> No
         assert runtime.verify(tmp_path / form)["max_difference"] == 0
         assert float_layers(onnx.load_from_string(deployed.onnx)) == ()
         assert 0 < deployed.parity["max_difference"] < (1.5 if form == "weight-only-4" else 0.3)
-    taken = quantize(model, task, TAKE_IT.replace(method="auto"))
+    taken = quantize(model, task, FORCED.replace(method="auto"))
     assert taken.lineage[-1].metrics["chosen"] == "dynamic"

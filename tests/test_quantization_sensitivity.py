@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import deployables
-from tests.deployables import TAKE_IT, contexts, exported, forecaster, in_deviations, quantized, task
+from tests.deployables import FORCED, contexts, exported, forecaster, in_deviations, quantized, task
 from tests.test_quantization_forms import FOUR, STATIC, WEIGHTS, layer_names, operators
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError
 from tsdistill.evaluation import evaluate
@@ -52,7 +52,7 @@ def test_the_costliest_layer_comes_first() -> None:
     model = deployables.fresh("mlp")
     with torch.no_grad():
         model.get_submodule("shortcut").weight[0, 0] = 300.0  # type: ignore[operator]
-    found = quantization_sensitivity(model, task(), TAKE_IT.replace(per_channel=False))
+    found = quantization_sensitivity(model, task(), FORCED.replace(per_channel=False))
     assert found.layers[0].layer == "shortcut"
     assert found.layers[0].worst_increase > 5 * found.layers[1].worst_increase
 
@@ -61,7 +61,7 @@ def test_the_costliest_layer_comes_first() -> None:
     ("spec", "names"),
     [
         (STATIC, {"embed", "last", "shortcut"}),
-        (TAKE_IT.replace(keep_float=("embed",)), {"layers.0", "layers.1", "last", "shortcut"}),
+        (FORCED.replace(keep_float=("embed",)), {"layers.0", "layers.1", "last", "shortcut"}),
     ],
 )
 def test_sensitivity_leaves_out_what_a_method_cannot_do_and_what_is_kept(spec: Quantization, names: set[str]) -> None:
@@ -128,7 +128,7 @@ def test_a_convolution_is_static_and_not_dynamic() -> None:
     with pytest.raises(
         UnsupportedError, match=r"convolutions \(blocks.0.expand.*slower than float32. Use method='static'"
     ):
-        forms.deployed(TAKE_IT)
+        forms.deployed(FORCED)
     assert layer_names(forms.deployed(STATIC).onnx) == layer_names(forms.deployed(WEIGHTS).onnx) == set()
 
 

@@ -151,7 +151,7 @@ def test_a_graph_with_flipped_bits_and_a_good_digest_never_ends_the_process(whol
 
 
 def zipped() -> bytes:
-    """A megabyte of nothing, packed to a kilobyte; no reader of ours unpacks anything."""
+    """A megabyte of nothing, packed to a kilobyte; no reader of the package unpacks anything."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("weights", bytes(2**20))

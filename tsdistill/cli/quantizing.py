@@ -43,7 +43,9 @@ def quantize(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of training with qat.")] = None,
     teacher: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A saved model that teaches with qat.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also when it is not smaller or faster.")] = False,
-    take_it: Annotated[bool, typer.Option("--take-it", hidden=True, help="What --force was called before.")] = False,
+    former_force: Annotated[
+        bool, typer.Option("--take-it", hidden=True, help="What --force was called before.")
+    ] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Only show what each layer costs when it alone is quantized.")
     ] = False,
@@ -79,10 +81,10 @@ def quantize(
         "max_latency_increase": max_latency_increase,
         "batch_sizes": tuple(batch_size) if batch_size else None,
         "keep_float": tuple(keep_float) if keep_float else None,
-        "require_gain": False if force or take_it else None,
+        "require_gain": False if force or former_force else None,
         "isolate": True if isolate else None,
     }
-    if take_it:
+    if former_force:
         typer.echo("--take-it is called --force now. The old name works until version 0.3.", err=True)
     spec = (chosen.quantization or Auto()).replace(
         **{name: value for name, value in asked.items() if value is not None}
