@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tsdistill.data import catalog as datasets
     from tsdistill.data.covariates import Covariates
+    from tsdistill.data.databases import read_sql
     from tsdistill.data.panel import Item, Panel
     from tsdistill.data.signature import Signature
-    from tsdistill.data.sources import read_csv, read_parquet, read_sql
+    from tsdistill.data.sources import read_csv, read_parquet
     from tsdistill.data.split import Borders, Split
     from tsdistill.data.task import Task
     from tsdistill.data.windows import Batch, Windows
@@ -43,7 +44,7 @@ _HOMES = {
     "Windows": "windows",
     "read_csv": "sources",
     "read_parquet": "sources",
-    "read_sql": "sources",
+    "read_sql": "databases",
 }
 
 

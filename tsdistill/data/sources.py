@@ -1,13 +1,12 @@
-"""Panels from files and databases."""
+"""Panels from files."""
 
 from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, quote_plus
 
 import pandas as pd
 
@@ -15,12 +14,6 @@ from tsdistill.data.panel import Panel
 from tsdistill.data.repair import Fill
 from tsdistill.data.split import Split
 from tsdistill.errors import DataError, UnsupportedError
-
-SHORT = 4
-"""A secret of fewer letters cannot be masked in a message without revealing it."""
-
-CONNECT_SECONDS = 10
-"""A database that does not answer within this time counts as down."""
 
 
 def read_csv(
@@ -152,116 +145,6 @@ def read_parquet(
         name=name or _stem(Path(path)),
         split=split,
     )
-
-
-def read_sql(
-    url: Any,
-    query: str,
-    *,
-    time: str | None = "ds",
-    id: str | None = None,
-    target: str | Sequence[str] | None = None,
-    frequency: str | None = None,
-    fill: Fill | None = None,
-    time_zone: str | None = None,
-    name: str | None = None,
-    split: Split | None = None,
-    parameters: Mapping[str, Any] | None = None,
-) -> Panel:
-    """Read what a database query gives into a panel; passwords appear in no message.
-
-    Use it in scheduled jobs. Let the query sort (`ORDER BY` item and time), since databases promise no order.
-
-    Args:
-        url: A SQLAlchemy address, as text or `sqlalchemy.URL`, such as `postgresql+psycopg://user:password@host/base`.
-        query: A SELECT statement; `:name` stands for a value of `parameters`.
-        time: Column of time stamps; None when rows have none.
-        id: Column of item identifiers of a long table.
-        target: Value column or columns.
-        frequency: Step width as a pandas offset alias; by default the commonest step.
-        fill: "interpolate", "forward" or "zero" to fill gaps and NaN; refused otherwise.
-        time_zone: Zone of stamps that carry none.
-        name: What the data set is called in reports.
-        split: Borders that belong to the data set.
-        parameters: Values for the names in the query; never put them into its text.
-
-    Raises:
-        DataError: the database cannot be reached, refuses the query, or gives a table that cannot be used (see
-            `Panel.from_frame`).
-        UnsupportedError: the driver for this kind of database is not installed.
-
-    Example:
-        >>> import sqlite3
-        >>> stamps = pd.date_range("2024-01-01", periods=3, freq="h").astype(str)
-        >>> with sqlite3.connect("load.db") as base:
-        ...     rows = pd.DataFrame({"ds": stamps, "load": [1.0, 2.0, 3.0]}).to_sql("hourly", base)
-        >>> base.close()
-        >>> read_sql("sqlite:///load.db", "SELECT ds, load FROM hourly ORDER BY ds").n_rows
-        3
-    """
-    df = _query(url, query, parameters)
-    return Panel.from_frame(
-        df, time=time, id=id, target=target, frequency=frequency, fill=fill, time_zone=time_zone, name=name, split=split
-    )
-
-
-def _query(url: Any, query: str, parameters: Mapping[str, Any] | None) -> pd.DataFrame:
-    """Run a query; errors are raised outside the except blocks, so that none carries the driver's own (and its URL)."""
-    import sqlalchemy as sa
-
-    address: sa.URL | None = None
-    try:
-        address = sa.make_url(url)
-    except Exception:
-        address = None
-    if address is None:
-        raise DataError("`url` must be a SQLAlchemy address: driver://user:password@host:port/base. Check its form.")
-    where = shown(address)
-    if address.get_backend_name() == "sqlite" and address.database and not address.query:
-        file = Path(address.database)
-        # SQLite would make an empty database of a misspelt name.
-        if address.database != ":memory:" and not file.exists():
-            raise DataError(f"Cannot reach {where}: there is no such file. Give the path of a database.")
-    failed: str | None = None
-    driver: str | None = None
-    try:
-        connect = {"connect_timeout": CONNECT_SECONDS} if _takes_timeout(address) else {}
-        engine = sa.create_engine(address, connect_args=connect, poolclass=sa.NullPool, hide_parameters=True)
-        with engine.connect() as connection:
-            return pd.read_sql(sa.text(query), connection, params=dict(parameters or {}))
-    except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
-        driver = censored(str(error), address)
-    except Exception as error:
-        failed = censored(str(getattr(error, "orig", None) or error), address)
-    if driver is not None:
-        extra = " (PostgreSQL: pip install 'tsdistill[postgres]')" if address.get_backend_name() == "postgresql" else ""
-        raise UnsupportedError(f"The driver for {where} is not installed: {driver}. Install it{extra}.")
-    raise DataError(f"Cannot read from {where}: {failed}. Check that the database is up, and the query.")
-
-
-def shown(address: Any) -> str:
-    """An address for messages: without user, password and options."""
-    host = f"{address.host or ''}{f':{address.port}' if address.port else ''}"
-    return f"{address.drivername}://{host}/{address.database or ''}"
-
-
-def _takes_timeout(address: Any) -> bool:
-    drivers = ("psycopg", "psycopg2", "pymysql", "mysqldb")
-    return address.get_driver_name() in drivers and "connect_timeout" not in address.query
-
-
-def censored(message: str, address: Any) -> str:
-    """First line of a driver's message with all secrets masked; none of it when a secret is too short."""
-    line = (message.strip().splitlines() or [""])[0].rstrip(". ")
-    password = str(address.password) if address.password is not None else ""
-    options = {part for value in address.query.values() for part in ([value] if isinstance(value, str) else value)}
-    secrets = {password, *(option for option in options if len(option) >= SHORT)} - {""}
-    forms = {form for secret in secrets for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))}
-    if 0 < len(password) < SHORT or "odbc_connect" in address.query:
-        return "it gave an error that cannot be shown without showing the password"
-    for form in sorted(forms, key=len, reverse=True):
-        line = line.replace(form, "***")
-    return line
 
 
 def _stem(path: Path) -> str:
