@@ -11,10 +11,12 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from tsdistill.data.task import Signature
 from tsdistill.errors import UnsupportedError
@@ -31,11 +33,57 @@ LAYERS = ("Conv", "Gemm", "LSTM", "MatMul")
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata of a node in which torch's exporter records its module."""
 
+KEPT_BYTES = 1 << 26
+"""Graphs of the latest models are kept up to this size together."""
+
 _one_at_a_time = threading.Lock()  # torch's exporter patches global state while it traces
+_kept: dict[tuple[str, tuple[Any, ...]], bytes] = {}
 
 
 def graph_of(model: Forecaster) -> bytes:
-    """The model as an ONNX file of any batch size, raw units in and out; the same model gives the same bytes."""
+    """The model as an ONNX file of any batch size, raw units in and out; the same model gives the same bytes.
+
+    Tracing takes seconds, and a recipe asks for the graph of one model several times (to compare, to quantize, to
+    save), so the latest graphs are kept.
+    """
+    structure = _structure(model)
+    if structure is None:
+        with _one_at_a_time:
+            return _traced(model)
+    key = (model.digest, structure)
+    with _one_at_a_time:
+        graph = _kept.pop(key, None) or _traced(model)
+        _kept[key] = graph  # the newest stands last
+        while sum(map(len, _kept.values())) > KEPT_BYTES:
+            del _kept[next(iter(_kept))]
+    return graph
+
+
+def _structure(model: Forecaster) -> tuple[Any, ...] | None:
+    """What decides the graph beside config, signature and weights; None where that cannot be told.
+
+    Classes and functions stand for themselves: one that was defined anew in a notebook may compute something else.
+    """
+    ordinary = nn.Module().__dict__.keys() | {"config", "signature", "lineage", "control"}
+    described: list[Any] = []
+    for name, module in model.named_modules():
+        own = {key: value for key, value in module.__dict__.items() if key not in ordinary}
+        if type(module).__module__.startswith("torch.nn."):  # torch's own keep nothing else that decides
+            own = {key: value for key, value in own.items() if _is_plain(value)}
+        hooked = module._forward_hooks or module._forward_pre_hooks or parametrize.is_parametrized(module)
+        if hooked or not all(_is_plain(value) for value in own.values()):
+            return None
+        described.append((name, type(module), type(module).forward, *sorted(own.items(), key=lambda pair: pair[0])))
+    return tuple(described)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | type | FunctionType | BuiltinFunctionType)
+
+
+def _traced(model: Forecaster) -> bytes:
     import onnx
 
     signature = model.signature
@@ -47,7 +95,7 @@ def graph_of(model: Forecaster) -> bytes:
         examples["past"] = torch.zeros(2, signature.context, len(signature.past))
     levels = levels_of(model.config)
     batch = torch.export.Dim("batch")
-    with _one_at_a_time, quiet():
+    with quiet():
         try:
             program = torch.onnx.export(
                 _RawUnits(model).eval(),
