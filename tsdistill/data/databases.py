@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -12,13 +11,32 @@ import pandas as pd
 from tsdistill.data.panel import Panel
 from tsdistill.data.repair import Fill
 from tsdistill.data.split import Split
-from tsdistill.errors import DataError, UnsupportedError
+from tsdistill.errors import DataError, UnsupportedError, check_type
 
 SHORT = 4
 """A secret of fewer letters cannot be masked in a message without revealing it."""
 
-CONNECT_SECONDS = 10
-"""A database that does not answer within this time counts as down."""
+HARMLESS = frozenset(
+    (
+        # SQLite and its driver
+        *("cache", "cached_statements", "check_same_thread", "detect_types", "immutable", "isolation_level", "mode"),
+        *("nolock", "psow", "timeout", "uri", "vfs"),
+        # PostgreSQL, MySQL, SQL Server and their drivers
+        *("application_name", "charset", "client_encoding", "collation", "connect_timeout", "dbname", "driver"),
+        *("Encrypt", "gssencmode", "host", "hostaddr", "keepalives", "keepalives_count", "keepalives_idle"),
+        *("keepalives_interval", "port", "read_timeout", "ssl", "ssl_check_hostname", "sslcompression", "sslmode"),
+        *(
+            "sslnegotiation",
+            "target_session_attrs",
+            "tcp_user_timeout",
+            "TrustServerCertificate",
+            "use_unicode",
+            "user",
+        ),
+        *("write_timeout", "autocommit", "channel_binding", "load_balance_hosts", "access_mode"),
+    )
+)
+"""Options of addresses whose values are no secrets; the value of any other one is masked wherever it would be shown."""
 
 
 def read_sql(
@@ -37,7 +55,9 @@ def read_sql(
 ) -> Panel:
     """Read what a database query gives into a panel; passwords appear in no message.
 
-    Use it in scheduled jobs. Let the query sort (`ORDER BY` item and time), since databases promise no order.
+    Use it in scheduled jobs. Let the query sort (`ORDER BY` item and time), since databases promise no order. The query
+    can only read: a SQLite file is opened in mode `ro`, PostgreSQL in a read-only transaction, and whatever the
+    database, the query is rolled back at the end. SECURITY.md says what that guarantees where.
 
     Args:
         url: A SQLAlchemy address, as text or `sqlalchemy.URL`, such as `postgresql+psycopg://user:password@host/base`.
@@ -76,6 +96,8 @@ def _query(url: Any, query: str, parameters: Mapping[str, Any] | None) -> pd.Dat
     """Run a query; errors are raised outside the except blocks, so that none carries the driver's own (and its URL)."""
     import sqlalchemy as sa
 
+    from tsdistill.data.reading import read
+
     address: sa.URL | None = None
     try:
         address = sa.make_url(url)
@@ -83,27 +105,28 @@ def _query(url: Any, query: str, parameters: Mapping[str, Any] | None) -> pd.Dat
         address = None
     if address is None:
         raise DataError("`url` must be a SQLAlchemy address: driver://user:password@host:port/base. Check its form.")
+    check_type("query", query, str, "Pass a SELECT statement as text")
     where = shown(address)
-    if address.get_backend_name() == "sqlite" and address.database and not address.query:
-        file = Path(address.database)
-        # SQLite would make an empty database of a misspelt name.
-        if address.database != ":memory:" and not file.exists():
-            raise DataError(f"Cannot reach {where}: there is no such file. Give the path of a database.")
+    refused: str | None = None
     failed: str | None = None
     driver: str | None = None
     try:
-        connect = {"connect_timeout": CONNECT_SECONDS} if _takes_timeout(address) else {}
-        engine = sa.create_engine(address, connect_args=connect, poolclass=sa.NullPool, hide_parameters=True)
-        with engine.connect() as connection:
-            return pd.read_sql(sa.text(query), connection, params=dict(parameters or {}))
+        return read(address, query, parameters or {})
     except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
         driver = censored(str(error), address)
+    except DataError as error:
+        refused = str(error)
     except Exception as error:
-        failed = censored(str(getattr(error, "orig", None) or error), address)
+        cause = error.__cause__ if isinstance(error, pd.errors.DatabaseError) and error.__cause__ else error
+        failed = censored(str(getattr(cause, "orig", None) or cause), address)
+    if refused is not None:
+        raise DataError(f"Cannot read from {where}: {refused}")
     if driver is not None:
         extra = " (PostgreSQL: pip install 'tsdistill[postgres]')" if address.get_backend_name() == "postgresql" else ""
         raise UnsupportedError(f"The driver for {where} is not installed: {driver}. Install it{extra}.")
-    raise DataError(f"Cannot read from {where}: {failed}. Check that the database is up, and the query.")
+    raise DataError(
+        f"Cannot read from {where}: {failed}. Check that the database is up, and that the query only reads."
+    )
 
 
 def shown(address: Any) -> str:
@@ -112,20 +135,29 @@ def shown(address: Any) -> str:
     return f"{address.drivername}://{host}/{address.database or ''}"
 
 
-def _takes_timeout(address: Any) -> bool:
-    drivers = ("psycopg", "psycopg2", "pymysql", "mysqldb")
-    return address.get_driver_name() in drivers and "connect_timeout" not in address.query
-
-
 def censored(message: str, address: Any) -> str:
-    """First line of a driver's message with all secrets masked; none of it when a secret is too short."""
+    """First line of a driver's message with all secrets masked; none of it when a secret is too short.
+
+    A secret is the password and the value of every option that is not known to be harmless.
+    """
     line = (message.strip().splitlines() or [""])[0].rstrip(". ")
     password = str(address.password) if address.password is not None else ""
-    options = {part for value in address.query.values() for part in ([value] if isinstance(value, str) else value)}
-    secrets = {password, *(option for option in options if len(option) >= SHORT)} - {""}
+    options = {
+        part
+        for name, value in address.query.items()
+        if not is_harmless(name)
+        for part in ([value] if isinstance(value, str) else value)
+    }
+    secrets = {password, *options} - {""}
     forms = {form for secret in secrets for form in (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))}
-    if 0 < len(password) < SHORT or "odbc_connect" in address.query:
+    forms |= {repr(form)[1:-1] for form in forms}
+    if any(len(secret) < SHORT for secret in secrets) or "odbc_connect" in address.query:
         return "it gave an error that cannot be shown without showing the password"
     for form in sorted(forms, key=len, reverse=True):
         line = line.replace(form, "***")
     return line
+
+
+def is_harmless(option: str) -> bool:
+    """Whether the value of an address's option may be shown: only of those that are known to hold no secret."""
+    return option in HARMLESS

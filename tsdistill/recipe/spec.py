@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -12,6 +11,7 @@ from urllib.parse import quote_plus
 from pydantic import Field, field_serializer, model_validator
 
 from tsdistill.data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
+from tsdistill.data.databases import is_harmless
 from tsdistill.errors import ConfigError, listed, must
 from tsdistill.evaluation import Method
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
@@ -24,10 +24,6 @@ from tsdistill.training import Training
 
 STRUCK = "***"
 """What stands where a password was, in everything that is written."""
-
-
-SECRET = re.compile("pass|pwd|secret|token|key|connect", re.IGNORECASE)
-"""Names of address options whose values are never written."""
 
 
 class Source(Spec):
@@ -83,8 +79,8 @@ class Source(Spec):
             parsed = sqlalchemy.make_url(url)
         except (sqlalchemy.exc.ArgumentError, ValueError):
             return STRUCK
-        # A password may also stand among the options (?password=...); the others say which database it is.
-        options = {name: STRUCK if SECRET.search(name) else value for name, value in parsed.query.items()}
+        # A password may also stand among the options; those that are known to hold none say which database it is.
+        options = {name: value if is_harmless(name) else STRUCK for name, value in parsed.query.items()}
         written = parsed.set(query=options).render_as_string(hide_password=True)
         return written.replace(quote_plus(STRUCK), STRUCK)
 

@@ -20,7 +20,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 # One way to censor a driver's messages, for the data sources and for the storages.
-from tsdistill.data.databases import CONNECT_SECONDS, censored, shown
+from tsdistill.data.databases import censored, shown
+from tsdistill.data.reading import CONNECT_SECONDS
 from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, UnsupportedError, must
 from tsdistill.files import Lock, lock
 from tsdistill.spec import digest_of

@@ -73,4 +73,5 @@ def _sentence(item: ErrorDetails, path: FieldPath, cls: type[BaseModel]) -> str:
 def without_password(text: str) -> str:
     """A value as it may be shown: what stands where addresses hold passwords is struck out."""
     text = re.sub(r"(://[^:/\s'\"]*:)[^\s'\"]*@", r"\1***@", text)
+    text = re.sub(r"(://[^\s'\"?]*\?)[^\s'\"]+", r"\1***", text)
     return re.sub(r"(?i)(pass\w*|pwd|secret|token)(=|': ')[^&;\s'\"]+", r"\1\2***", text)
