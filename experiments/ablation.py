@@ -64,9 +64,9 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
 
     @cache
     def teacher() -> Forecaster:
-        how = {**plan["teacher"]["training"], **entry["training"], "seed": 100}
+        options = {**plan["teacher"]["training"], **entry["training"], "seed": 100}
         config = MODELS.read(plan["teacher"]["config"])
-        return td.train(config, task(), td.Training.from_dict(how), progress=False)
+        return td.train(config, task(), td.Training.from_dict(options), progress=False)
 
     @cache
     def fit(losses: tuple[td.losses.Loss, ...], seed: int) -> Forecaster:
@@ -94,7 +94,7 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
             return [(td.OutputLoss(alpha=alpha),) for alpha in plan["alphas"]]
         terms = plan["families"][family]
         return [
-            (td.OutputLoss(alpha=0), *(LOSSES[each["kind"]](**each, weight=weight / len(terms)) for each in terms))
+            (td.OutputLoss(alpha=0), *(LOSSES[spec["kind"]](**spec, weight=weight / len(terms)) for spec in terms))
             for weight in plan["weights"]
         ]
 
@@ -105,28 +105,31 @@ def run(entry: Spec, student: Spec, plan: Spec, results: Path) -> None:
         if (rows["key"] == key).any():
             continue
         if family == "all":
-            parts = [chosen(candidates(each)) for each in plan["families"]]
+            parts = [chosen(candidates(kind)) for kind in plan["families"]]
             losses = (parts[0][0], *(term for part in parts[1:] for term in part[1:]))
         else:
             losses = chosen(candidates(family))
-        taught, controls = ([fit(each, seed) for seed in plan["seeds"]] for each in (losses, ()))
-        ours, theirs = ([score(model, few(), "test") for model in models] for models in (taught, controls))
-        gains = [1 - mean_loss(a) / mean_loss(b) for a, b in zip(ours, theirs, strict=True)]
-        mean = [np.mean([one.window_losses for one in scores], axis=0) for scores in (ours, theirs)]
+        taught, controls = ([fit(chosen_terms, seed) for seed in plan["seeds"]] for chosen_terms in (losses, ()))
+        taught_scores, control_scores = (
+            [score(model, few(), "test") for model in models] for models in (taught, controls)
+        )
+        gains = [1 - mean_loss(a) / mean_loss(b) for a, b in zip(taught_scores, control_scores, strict=True)]
+        mean = [np.mean([one.window_losses for one in scores], axis=0) for scores in (taught_scores, control_scores)]
         baselines = [td.LinearConfig(), td.models.SeasonalNaiveConfig(period=entry["period"])]
-        ridge, naive = (mean_loss(score(td.train(each, few()), few(), "test")) for each in baselines)
+        ridge, naive = (mean_loss(score(td.train(baseline, few()), few(), "test")) for baseline in baselines)
         row = {
             **name, "losses": " + ".join(map(str, losses)), "naive_mse": naive, "ridge_mse": ridge,
             "teacher_mse": mean_loss(score(teacher(), few(), "test")),
-            "control_mse": float(np.mean([mean_loss(one) for one in theirs])),
-            "student_mse": float(np.mean([mean_loss(one) for one in ours])),
-            "student_std": float(np.std([mean_loss(one) for one in ours], ddof=1)),
+            "control_mse": float(np.mean([mean_loss(one) for one in control_scores])),
+            "student_mse": float(np.mean([mean_loss(one) for one in taught_scores])),
+            "student_std": float(np.std([mean_loss(one) for one in taught_scores], ddof=1)),
             "gain": float(np.mean(gains)), "gain_std": float(np.std(gains, ddof=1)),
             "validation_gain": 1 - float(np.mean([validation_mse(a, few()) for a in taught]))
             / float(np.mean([validation_mse(b, few()) for b in controls])),
-            "p_value": compare_losses(*mean, horizon=entry["horizon"], times=ours[0].times).p_value, "key": key,
+            "p_value": compare_losses(*mean, horizon=entry["horizon"], times=taught_scores[0].times).p_value,
+            "key": key,
         }  # fmt: skip
-        kept = [each for each in rows.to_dict("records") if any(each[column] != name[column] for column in name)]
+        kept = [record for record in rows.to_dict("records") if any(record[column] != name[column] for column in name)]
         pd.DataFrame([*kept, row]).to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
         results.with_suffix(".part").replace(results)
         print(name, f"gain {row['gain']:+.2%}", flush=True)

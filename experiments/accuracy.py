@@ -95,9 +95,9 @@ def cell(
 ) -> dict[str, Any]:
     """One trained model; `test` says whether its context was chosen, so that the test part may be read."""
     key = key_of(entry, horizon, context, seed, panel.name)
-    found = results.find(key)
-    if found is not None and (not test or found["mse"] == found["mse"]):
-        return found
+    kept = results.find(key)
+    if kept is not None and (not test or kept["mse"] == kept["mse"]):
+        return kept
     covariates = td.Covariates.from_dict(entry["covariates"]) if entry.get("covariates") else None
     task = td.Task(panel, context=context, horizon=horizon, covariates=covariates)
     training = td.Training.from_dict({**entry.get("training", {}), "seed": seed})
@@ -148,11 +148,11 @@ def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path, dataset: 
         if mine.empty:
             continue
         by_horizon = {horizon: mine[mine["horizon"] == horizon] for horizon in horizons}
-        whole = all(len(each) for each in by_horizon.values())
-        average = f"{sum(each['mse'].mean() for each in by_horizon.values()) / len(horizons):.4f}" if whole else ""
+        whole = all(len(group) for group in by_horizon.values())
+        average = f"{sum(group['mse'].mean() for group in by_horizon.values()) / len(horizons):.4f}" if whole else ""
         sizes = f"{mine['n_parameters'].min():,.0f} to {mine['n_parameters'].max():,.0f}"
-        contexts = ", ".join(str(int(each["context"].iloc[0])) if len(each) else "" for each in by_horizon.values())
-        values = " | ".join(_spread(each["mse"]) for each in by_horizon.values())
+        contexts = ", ".join(str(int(group["context"].iloc[0])) if len(group) else "" for group in by_horizon.values())
+        values = " | ".join(_spread(group["mse"]) for group in by_horizon.values())
         lines.append(f"| {entry['name']} | {sizes} | {values} | {average} | {contexts} |")
     text = "\n".join(lines) + "\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")

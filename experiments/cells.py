@@ -35,9 +35,9 @@ def main() -> None:
     results = folder / "results.csv"
     recipe = read_recipe(folder / "recipe.toml")
     for seed in arguments.seeds:
-        found = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=["seed", "recipe"])
+        table = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=["seed", "recipe"])
         cell = recipe.with_seed(seed)
-        if ((found["seed"] == seed) & (found["recipe"] == cell.digest)).any():
+        if ((table["seed"] == seed) & (table["recipe"] == cell.digest)).any():
             print(f"seed {seed}: kept", flush=True)
             continue
         finished = run(cell, folder / "work" / f"seed-{seed}", cache=folder / "work" / "cache", say=print)
@@ -54,15 +54,15 @@ def main() -> None:
             frame.to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
             results.with_suffix(".part").replace(results)
         print(finished.report, flush=True)
-    found = pd.read_csv(results)
+    table = pd.read_csv(results)
     # Rows of another recipe are not averaged with these.
-    current = found["recipe"] == found["seed"].map(lambda seed: recipe.with_seed(int(seed)).digest)
-    summarise(found[current], folder)
+    current = table["recipe"] == table["seed"].map(lambda seed: recipe.with_seed(int(seed)).digest)
+    summarise(table[current], folder)
 
 
-def summarise(found: pd.DataFrame, folder: Path) -> None:
+def summarise(table: pd.DataFrame, folder: Path) -> None:
     """Mean and standard deviation over seeds, one line per model and runtime, and paired tests of what is deployed."""
-    n_seeds = found["seed"].nunique()
+    n_seeds = table["seed"].nunique()
     lines = [
         f"Mean over {n_seeds} seeds (± standard deviation; least to greatest in brackets), test part."
         if n_seeds > 1
@@ -71,7 +71,7 @@ def summarise(found: pd.DataFrame, folder: Path) -> None:
         "| model | runtime | MSE | to teacher | bytes | smaller | p50 ms | faster |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (name, runtime), rows in found.groupby(["name", "runtime"], sort=False):
+    for (name, runtime), rows in table.groupby(["name", "runtime"], sort=False):
         spread = f" ± {rows['mse'].std(ddof=1):.4f}" if len(rows) > 1 else ""
         lines.append(
             f"| {name} | {runtime} | {rows['mse'].mean():.4f}{spread} "
@@ -80,7 +80,7 @@ def summarise(found: pd.DataFrame, folder: Path) -> None:
             f"| {rows['latency_p50_ms'].mean():.3f} "
             f"| {_with_range(rows['speedup'], 1)} |"
         )
-    text = "\n".join([*lines, *tests(found)]) + "\n"
+    text = "\n".join([*lines, *tests(table)]) + "\n"
     (folder / "summary.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
 
@@ -91,9 +91,9 @@ def _with_range(values: pd.Series[float], digits: int) -> str:
     return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
 
 
-def tests(found: pd.DataFrame) -> list[str]:
+def tests(table: pd.DataFrame) -> list[str]:
     """Paired t-tests over seeds: the deployed model against its control, the baselines and the teacher."""
-    errors = found[found["runtime"] != "torch fp32"].pivot_table(index="seed", columns="name", values="mse")
+    errors = table[table["runtime"] != "torch fp32"].pivot_table(index="seed", columns="name", values="mse")
     subject = next((name for name in ("int8", "int8-weights", "int4-weights", "deployed") if name in errors), None)
     if subject is None or len(errors) < 3:
         return []

@@ -77,7 +77,7 @@ def run(entry: Spec, horizon: int, students: list[Spec], cells: list[str], plan:
     def task(data: str) -> td.Task:
         panel = td.datasets.load(entry["dataset"])
         tasks = [td.Task(panel, context=context, horizon=horizon) for context in entry["contexts"]]
-        best = min(tasks, key=lambda each: validation_mse(td.train(td.LinearConfig(), each), each))
+        best = min(tasks, key=lambda candidate: validation_mse(td.train(td.LinearConfig(), candidate), candidate))
         return best if data == "all" else best.latest(plan["share"])
 
     @cache
@@ -86,10 +86,10 @@ def run(entry: Spec, horizon: int, students: list[Spec], cells: list[str], plan:
 
     @cache
     def control(student: str, data: str) -> tuple[Spec, list[Forecaster]]:
-        spec = next(each for each in students if each["name"] == student)
+        spec = next(candidate for candidate in students if candidate["name"] == student)
         return fit_control(spec, entry, task(data), plan, data == "few")
 
-    for data, lesson in (CELLS[each] for each in cells):
+    for data, lesson in (CELLS[code] for code in cells):
         for student in students:
             name = {"dataset": entry["dataset"], "horizon": horizon, "data": data, "teacher_data": lesson}
             name["student"] = student["name"]
@@ -120,20 +120,20 @@ def choices(plan: Spec) -> list[Any]:
 
 def choose_teacher(entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[str, Teacher]:
     """The candidate with the least validation error: each alone, and the equal mean of all that come close to it."""
-    found: dict[str, Teacher] = {}
+    teachers: dict[str, Teacher] = {}
     for spec in plan["teachers"]:
         n_windows = spec.get("windows_per_epoch", {}).get(entry["dataset"])
         training = training_of(spec.get("training", {}), entry, plan, few, 100, n_windows)
-        found[spec["name"]] = td.train(MODELS.read(spec["config"]), task, training, progress=False)
-    errors = {name: validation_mse(model, task) for name, model in found.items()}
-    close = [name for name in found if errors[name] <= CLOSE * min(errors.values())]
+        teachers[spec["name"]] = td.train(MODELS.read(spec["config"]), task, training, progress=False)
+    errors = {name: validation_mse(model, task) for name, model in teachers.items()}
+    close = [name for name in teachers if errors[name] <= CLOSE * min(errors.values())]
     if len(close) > 1:
         name = f"mean of {', '.join(close)}"
-        found[name] = td.teachers.TeacherEnsemble([found[each] for each in close], task)
-        errors[name] = validation_mse(found[name], task)
+        teachers[name] = td.teachers.TeacherEnsemble([teachers[member] for member in close], task)
+        errors[name] = validation_mse(teachers[name], task)
     best = min(errors, key=lambda name: errors[name])
     print("teacher", task.horizon, len(task.train), {k: round(v, 4) for k, v in errors.items()}, flush=True)
-    return best, found[best]
+    return best, teachers[best]
 
 
 def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[Spec, list[Forecaster]]:
@@ -151,13 +151,13 @@ def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec, few: bool
     return setting, [tried[best], *(fit(chosen, seed) for seed in seeds[1:])]
 
 
-def training_of(how: Spec, entry: Spec, plan: Spec, few: bool, seed: int, n_windows: int | None = None) -> td.Training:
+def training_of(spec: Spec, entry: Spec, plan: Spec, few: bool, seed: int, n_windows: int | None = None) -> td.Training:
     """How a model is trained on a task: what its kind says, then the data set; more epochs where windows are few."""
-    n_windows = n_windows or how.get("windows_per_epoch") or entry.get("windows_per_epoch")
-    how = {"epochs": 10, "patience": 3, **how, **entry.get("training", {}), "windows_per_epoch": n_windows}
+    n_windows = n_windows or spec.get("windows_per_epoch") or entry.get("windows_per_epoch")
+    spec = {"epochs": 10, "patience": 3, **spec, **entry.get("training", {}), "windows_per_epoch": n_windows}
     if few and n_windows is None:
-        how |= {name: how[name] * plan["few_epochs"] for name in ("epochs", "patience")}
-    return td.Training.from_dict({**how, "seed": seed})
+        spec |= {name: spec[name] * plan["few_epochs"] for name in ("epochs", "patience")}
+    return td.Training.from_dict({**spec, "seed": seed})
 
 
 def cell(
@@ -183,10 +183,12 @@ def cell(
 
     seeds = plan["seeds"][: len(controls)]
     tried = {alpha: fit(alpha, seeds[0]) for alpha in plan["alphas"]}
-    alpha = min(tried, key=lambda each: validation_mse(tried[each], task))
+    alpha = min(tried, key=lambda share: validation_mse(tried[share], task))
     taught = [tried[alpha], *(fit(alpha, seed) for seed in seeds[1:])]
-    ours, theirs = ([validation_mse(model, task) for model in models] for models in (taught, controls))
-    returned = [a if mine <= his else b for a, b, mine, his in zip(taught, controls, ours, theirs, strict=True)]
+    taught_errors, control_errors = ([validation_mse(model, task) for model in models] for models in (taught, controls))
+    returned = [
+        a if mine <= his else b for a, b, mine, his in zip(taught, controls, taught_errors, control_errors, strict=True)
+    ]
     tests = {kind: [score(model, task, "test") for model in models]
              for kind, models in (("student", taught), ("control", controls), ("returned", returned))}  # fmt: skip
     ridge = score(td.train(td.LinearConfig(), task), task, "test")
@@ -194,23 +196,24 @@ def cell(
     row: Spec = {
         "context": task.context, "n_train": len(task.train), "teacher": name, "setting": digest_of(setting),
         "alpha": alpha, "n_parameters": taught[0].n_parameters, "n_seeds": len(seeds),
-        "teacher_validation_mse": validation_mse(teacher, task), "student_validation_mse": float(np.mean(ours)),
-        "control_validation_mse": float(np.mean(theirs)),
-        "n_returned": sum(a <= b for a, b in zip(ours, theirs, strict=True)), "naive_mse": mean_loss(naive),
-        "ridge_mse": mean_loss(ridge), "teacher_mse": mse(teacher, task.test),
+        "teacher_validation_mse": validation_mse(teacher, task),
+        "student_validation_mse": float(np.mean(taught_errors)),
+        "control_validation_mse": float(np.mean(control_errors)),
+        "n_returned": sum(a <= b for a, b in zip(taught_errors, control_errors, strict=True)),
+        "naive_mse": mean_loss(naive), "ridge_mse": mean_loss(ridge), "teacher_mse": mse(teacher, task.test),
     }  # fmt: skip
     for kind, scores in tests.items():
-        each = [mean_loss(one) for one in scores]
+        errors = [mean_loss(one) for one in scores]
         row |= {
-            f"{kind}_mse": float(np.mean(each)),
-            f"{kind}_std": float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
+            f"{kind}_mse": float(np.mean(errors)),
+            f"{kind}_std": float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0,
         }
     for kind in ("student", "returned"):
         pairs = [1 - mean_loss(a) / mean_loss(b) for a, b in zip(tests[kind], tests["control"], strict=True)]
         row |= {f"{kind}_gain": float(np.mean(pairs)), f"{kind}_gain_std": float(np.std(pairs))}
     mean = {kind: np.mean([one.window_losses for one in scores], axis=0) for kind, scores in tests.items()}
-    found = compare_losses(mean["student"], mean["control"], horizon=task.horizon, times=ridge.times)
-    return row | {"p_value": found.p_value}
+    comparison = compare_losses(mean["student"], mean["control"], horizon=task.horizon, times=ridge.times)
+    return row | {"p_value": comparison.p_value}
 
 
 def mean_loss(scores: Scores) -> float:
@@ -236,7 +239,7 @@ def add(row: Spec, results: Path) -> None:
     """Append a finished cell; other processes may be adding theirs."""
     with FileLock(f"{results}.lock"):
         rows = pd.read_csv(results).to_dict("records") if results.exists() else []
-        rows = [each for each in rows if any(each[column] != row[column] for column in CELL)]
+        rows = [record for record in rows if any(record[column] != row[column] for column in CELL)]
         frame = pd.DataFrame([*rows, row]).sort_values(CELL)
         frame.to_csv(results.with_suffix(".part"), index=False, float_format="%.6g")
         results.with_suffix(".part").replace(results)
@@ -244,7 +247,7 @@ def add(row: Spec, results: Path) -> None:
 
 def summarise(rows: pd.DataFrame, plan: Spec, folder: Path) -> None:
     """One line per cell, and what they say together."""
-    order = {each["dataset"]: number for number, each in enumerate(plan["sets"])}
+    order = {entry["dataset"]: number for number, entry in enumerate(plan["sets"])}
     rows = rows.assign(order=rows["dataset"].map(order)).sort_values(
         ["order", "horizon", "student", "data", "teacher_data"]
     )

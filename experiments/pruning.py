@@ -123,7 +123,7 @@ class Bench:
         """Who teaches this entry."""
         if "teacher" not in self.entry:
             return None
-        (entry,) = (each for each in self.cells["models"] if each["name"] == self.entry["teacher"])
+        (entry,) = (spec for spec in self.cells["models"] if spec["name"] == self.entry["teacher"])
         return Bench(self.cells, self.data, self.task, entry, self.seed, self.results, self.work).dense()
 
     def learn(self, model: td.Forecaster, training: td.Training) -> td.Forecaster:
@@ -187,7 +187,7 @@ class Bench:
             return digest_of([self.data["name"], self.cells["context"], self.cells["horizon"], self.entry])
         names = [entry for entry in self.cells["models"] if entry["name"] == self.entry.get("teacher")]
         shape: list[Any] = [self.data["name"], self.cells["context"], self.cells["horizon"], self.data.get("training")]
-        shape += [[each["config"], each["training"]] for each in (*names, self.entry)]
+        shape += [[spec["config"], spec["training"]] for spec in (*names, self.entry)]
         if role in ("pruned", "scratch"):
             shape += [role, share, self.entry["pruning"]]
         elif role.endswith(ALSO):
@@ -202,9 +202,9 @@ class Bench:
         """A model from `work/`, or made now and put there with the seconds it took."""
         folder = self.work / self.key(role, share)
         if folder.exists():
-            found = td.load(folder)
-            assert isinstance(found, td.Forecaster)
-            return found
+            loaded = td.load(folder)
+            assert isinstance(loaded, td.Forecaster)
+            return loaded
         began = time.perf_counter()
         model = make()
         (self.work / "seconds").mkdir(parents=True, exist_ok=True)
@@ -244,15 +244,15 @@ class Bench:
     def judged(self, model: td.Forecaster, *, alone: bool) -> dict[str, float]:
         """The test error, and whether it differs from the dense model's by more than chance."""
         losses = window_losses(model, self.task, "test")
-        found = {"mse": float(losses.mean())}
+        scores = {"mse": float(losses.mean())}
         if not alone:
             base = window_losses(self.dense(), self.task, "test")
             p_value = compare_losses(losses, base, horizon=self.task.horizon).p_value
-            found |= {
+            scores |= {
                 "against_dense": float(losses.mean() / base.mean() - 1),
                 "p_value": NAN if p_value is None else p_value,
             }
-        return found
+        return scores
 
     def add(self, row: dict[str, Any]) -> dict[str, Any]:
         """Keep a row and say so."""

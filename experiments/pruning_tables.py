@@ -11,12 +11,12 @@ import pandas as pd
 
 def chosen(cuts: dict[float, dict[str, Any]], dense: float, allowed: float) -> dict[str, float]:
     """The deepest cuts that validation finds no worse than the dense model, and no worse than is allowed."""
-    found = {}
+    deepest = {}
     for name, limit in (("no loss", dense), (f"+{allowed:.0%}", (1 + allowed) * dense)):
         good = [share for share, row in cuts.items() if row["validation_mse"] <= limit]
         if good:
-            found[name] = max(good)
-    return found
+            deepest[name] = max(good)
+    return deepest
 
 
 def equal(rungs: list[dict[str, Any]], error: float) -> int | None:
@@ -39,7 +39,7 @@ def settled(rows: pd.DataFrame, also: str) -> pd.DataFrame:
 def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
     """Means over seeds of what the test part says, and what repair is worth."""
     names = [(data["name"], entry["name"]) for data in cells["datasets"] for entry in cells["models"]]
-    baselines = [(data["name"], each["name"]) for data in cells["datasets"] for each in data["baselines"]]
+    baselines = [(data["name"], baseline["name"]) for data in cells["datasets"] for baseline in data["baselines"]]
     lines = [
         f"Horizon {cells['horizon']}, context {cells['context']}; means over seeds (least to greatest in brackets). "
         "Test errors are relative to the dense model of the same seed; in square brackets the seeds in which the two "
@@ -63,7 +63,7 @@ def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
         dense, longer = mine[mine["role"].isin(["dense", "baseline"])], mine[mine["role"] == "ladder"]
         longer = longer[longer["share"] == longer["share"].max()]
         if not dense.empty:
-            errors = " | ".join(ranged(each["mse"], ".4f") for each in (dense, longer))
+            errors = " | ".join(ranged(frame["mse"], ".4f") for frame in (dense, longer))
             lines.append(f"| {dataset} | {model} | {dense['n_parameters'].iloc[0]:,.0f} | {errors} |")
     lines += ["", "Half of some groups' units gone without training: how the error grows, with and without repair.", ""]
     lines += ["| data | model | groups | part | growth | repaired | taken back |", "|---|---|---|---|---|---|---|"]
@@ -117,8 +117,8 @@ def table_of(mine: pd.DataFrame, dataset: str, model: str, cells: dict[str, Any]
 
 def by_place(mine: pd.DataFrame, role: str, seed: int) -> dict[float, dict[str, Any]]:
     """Rows of one role and seed by their share or number, ascending."""
-    found = mine[(mine["role"] == role) & (mine["seed"] == seed)].sort_values("share")
-    return {row["share"]: row for row in found.to_dict("records")}
+    matching = mine[(mine["role"] == role) & (mine["seed"] == seed)].sort_values("share")
+    return {row["share"]: row for row in matching.to_dict("records")}
 
 
 def tested(rows: pd.DataFrame) -> str:
@@ -140,7 +140,7 @@ def repairs_of(mine: pd.DataFrame, dataset: str, model: str, halved: list[list[s
             continue
         for part, column in (("validation", "validation_mse"), ("test", "mse")):
             base = dense[column]
-            grown, left = ((each[column] - base) / base for each in (cut, repaired))
+            grown, left = ((errors[column] - base) / base for errors in (cut, repaired))
             back = f"{1 - left.mean() / grown.mean():.0%}" if grown.mean() > 0 else "nothing was lost"
             lines.append(f"| {dataset} | {model} | {', '.join(groups)} | {part} | {ranged(grown, '+.2%')} | "
                          f"{ranged(left, '+.2%')} | {back} |")  # fmt: skip

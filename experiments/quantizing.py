@@ -126,8 +126,8 @@ class Bench:
     def key(self, *more: Any) -> str:
         """Names a cell by all that shapes it."""
         shape = [self.cells[name] for name in ("dataset", "context", "horizon", "judged")]
-        told = [self.training(name).to_dict() for name in ("training", "rounded")]
-        return digest_of([*shape, *told, self.entry["config"], *more])
+        trainings = [self.training(name).to_dict() for name in ("training", "rounded")]
+        return digest_of([*shape, *trainings, self.entry["config"], *more])
 
     def task(self, n_channels: int | None = None) -> td.Task:
         """The task of the whole panel, or of its last channels alone."""
@@ -143,9 +143,9 @@ class Bench:
         if not folder.exists():
             config = MODELS.read(self.entry["config"])
             td.save(td.train(config, task, self.training("training"), progress=False), folder)
-        found = td.load(folder)
-        assert isinstance(found, td.Forecaster)
-        return found
+        loaded = td.load(folder)
+        assert isinstance(loaded, td.Forecaster)
+        return loaded
 
     # ------------------------------------------------------------------------------------------------ bytes and errors
     def score(self, results: Results) -> None:
@@ -176,15 +176,17 @@ class Bench:
             if refused:
                 row |= {"refused": refused}
             else:
-                found = exact if form == "fp32" else score(deployed, task, "test", positions=positions).to_dict()
+                scores = exact if form == "fp32" else score(deployed, task, "test", positions=positions).to_dict()
                 row |= {
                     "bytes": deployed.size_bytes if form == TORCH_INT8 else len(deployed.onnx),
-                    "seconds": seconds, "mse": found["mse"], "increase": found["mse"] / exact["mse"] - 1,
-                    **{name: found.get(name, NAN) for name in ("coverage", "nominal_coverage", "crossing_rate")},
+                    "seconds": seconds, "mse": scores["mse"], "increase": scores["mse"] / exact["mse"] - 1,
+                    **{name: scores.get(name, NAN) for name in ("coverage", "nominal_coverage", "crossing_rate")},
                 }  # fmt: skip
             results.add(row)
-            said = refused[:60] if refused else f"MSE {row['mse']:.4f} ({row['increase']:+.2%}), {row['bytes']:,} bytes"
-            print(f"{self.entry['name']} seed {self.seed} {form}: {said}", flush=True)
+            outcome = (
+                refused[:60] if refused else f"MSE {row['mse']:.4f} ({row['increase']:+.2%}), {row['bytes']:,} bytes"
+            )
+            print(f"{self.entry['name']} seed {self.seed} {form}: {outcome}", flush=True)
 
     def deployed(self, form: str, model: td.Forecaster, forms: Forms, task: td.Task) -> td.Deployed | TorchInt8:
         """One form, whatever it gains."""
@@ -208,9 +210,9 @@ class Bench:
             longer = copy.deepcopy(model)
             fit(longer, task, self.training("rounded"), TruthObjective(), progress=False)
             td.save(longer.eval(), folder)
-        found = td.load(folder)
-        assert isinstance(found, td.Forecaster)
-        return found
+        loaded = td.load(folder)
+        assert isinstance(loaded, td.Forecaster)
+        return loaded
 
     def serve(self, served: Results) -> None:
         """What happens to forecasts on the way into a graph, and among other windows."""
@@ -230,8 +232,8 @@ class Bench:
                     # Scored as if windows were not mixed: as many at once as it is asked for.
                     together = replace(model, parity={**model.parity, "batch_effect": 0.0})
                     mse = [
-                        score(each, task, "test", positions=positions, batch_size=64).to_dict()["mse"]
-                        for each in (full, model, together)
+                        score(judged, task, "test", positions=positions, batch_size=64).to_dict()["mse"]
+                        for judged in (full, model, together)
                     ]
                     row |= {"increase_alone": mse[1] / mse[0] - 1, "increase_together": mse[2] / mse[0] - 1}
             served.add(row)
@@ -249,7 +251,7 @@ class Bench:
                 whole, model = model, MODELS.read(self.entry["config"]).build(task.signature).eval()
                 # Of what is known of each channel, the first ones'.
                 mine = model.state_dict()
-                model.load_state_dict({n: each[: len(mine[n])] for n, each in whole.state_dict().items()})
+                model.load_state_dict({n: tensor[: len(mine[n])] for n, tensor in whole.state_dict().items()})
             ways = self.ways(model, task)
             # No noise of the clock between one graph and itself.
             spec = td.Quantization(method="auto", batch_sizes=(n_windows,))
@@ -260,15 +262,15 @@ class Bench:
             raw = np.stack([task.panel.items[0].values[row : row + task.context] for row in range(n_windows)])
             batch = raw.astype(np.float32)
             make = partial(_calls, ways, batch)
-            found = measure_latency(make, n_runs=self.cells["n_calls"], rebuilds=5, max_seconds=45)
-            found["auto"], ways["auto"] = found[same], auto
+            latencies = measure_latency(make, n_runs=self.cells["n_calls"], rebuilds=5, max_seconds=45)
+            latencies["auto"], ways["auto"] = latencies[same], auto
             for name, way in ways.items():
                 row = {
                     "model": self.entry["name"], "channels": n_channels, "windows": n_windows, "form": name,
                     "taken": taken if name == "auto" else "",
                     "bytes": len(way.onnx) if isinstance(way, td.Deployed) else NAN,
-                    "p50_ms": found[name].p50_ms, "paired_ms": found[name].paired_ms, "n_calls": found[name].n_runs,
-                    "cpu": cpu,
+                    "p50_ms": latencies[name].p50_ms, "paired_ms": latencies[name].paired_ms,
+                    "n_calls": latencies[name].n_runs, "cpu": cpu,
                     "key": self.key(name, n_channels, n_windows, cpu),
                 }  # fmt: skip
                 # The row that says that a place is done comes last.
@@ -277,21 +279,21 @@ class Bench:
                 else:
                     last = row
             latency.add(last)
-            times = ", ".join(f"{name} {each.paired_ms:.3f}" for name, each in found.items())
+            times = ", ".join(f"{name} {timing.paired_ms:.3f}" for name, timing in latencies.items())
             print(f"{self.entry['name']}, {n_channels} channels, {n_windows} windows: {times} ms", flush=True)
 
     def ways(self, model: td.Forecaster, task: td.Task) -> dict[str, Any]:
         """Everything that is timed."""
         full = td.export(model, task)
         forms = Forms(full, task)
-        found: dict[str, Any] = {"fp32": full}
+        forms_made: dict[str, Any] = {"fp32": full}
         for name, values in EVERY.items():
             with contextlib.suppress(td.errors.UnsupportedError):
-                found[name] = forms.deployed(td.Quantization.from_dict({**FORCED, **values}))
-        found["torch"] = model
+                forms_made[name] = forms.deployed(td.Quantization.from_dict({**FORCED, **values}))
+        forms_made["torch"] = model
         with contextlib.suppress(td.errors.UnsupportedError):
-            found["torch int8"] = TorchInt8(model)
-        return found
+            forms_made["torch int8"] = TorchInt8(model)
+        return forms_made
 
 
 def forms_of(entry: dict[str, Any]) -> list[str]:

@@ -55,9 +55,9 @@ def _times(rows: pd.DataFrame, name: str) -> list[str]:
             cell["dynamic"] += f" ({ms['torch'] / ms['dynamic']:.2f})"
         int8 = min(ms[form] for form in ("fp32", "dynamic", "static") if form in ms)
         order = ("dynamic", "static", "weight-only-8", "weight-only-4", "torch", "torch int8")
-        told = " | ".join(cell.get(form, "") for form in order)
+        columns = " | ".join(cell.get(form, "") for form in order)
         lines.append(
-            f"| {name} | {place[0]} | {place[1]} | {ms['fp32']:.3f} | {told} "
+            f"| {name} | {place[0]} | {place[1]} | {ms['fp32']:.3f} | {columns} "
             f"| {taken['auto']} | {ms['auto'] / int8 - 1:+.1%} |"
         )
     return lines

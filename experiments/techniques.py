@@ -95,7 +95,7 @@ def main() -> None:
 
 def key_of(cells: dict[str, Any], entry: dict[str, Any], seed: int, name: str) -> str:
     """Names a row by all that shapes it."""
-    shared = [cells[each] for each in ("dataset", "context", "horizon", "training", "rounded", "recovery")]
+    shared = [cells[field] for field in ("dataset", "context", "horizon", "training", "rounded", "recovery")]
     return digest_of([*shared, entry, seed, name])
 
 
@@ -153,19 +153,19 @@ def measure(
     print(report, flush=True)
     deployed = [row for row in report.rows if row.runtime != "torch fp32"]
     error = next(row.mse for row in deployed if row.name == "teacher")
-    found = []
+    measured = []
     for row in deployed:
         assert row.mse is not None
         assert error is not None
-        found.append({
+        measured.append({
             "teacher": entry["name"], "seed": seed, "name": row.name, "precision": row.runtime.removeprefix("onnx "),
             "seconds": seconds.get(row.name, float("nan")), "n_parameters": row.n_parameters, "bytes": row.size_bytes,
             "p50_ms": row.latency_p50_ms, "mse": row.mse, "error": row.mse / error - 1, "p_value": row.p_value_holm,
             "cpu": machine().get("cpu"), "key": key_of(cells, entry, seed, row.name),
         })  # fmt: skip
     # The row that says that a cell is finished comes last.
-    for each in sorted(found, key=lambda each: each["name"] == "teacher"):
-        results.add(each)
+    for record in sorted(measured, key=lambda record: record["name"] == "teacher"):
+        results.add(record)
 
 
 def trained_on(teacher: td.Forecaster, task: td.Task, training: td.Training) -> td.Forecaster:
@@ -188,8 +188,8 @@ def summarise(rows: pd.DataFrame, cells: dict[str, Any], folder: Path) -> None:
         mine = rows[rows["teacher"] == entry["name"]]
         if mine.empty:
             continue
-        kinds = {name: told[0] for name, told in KINDS.items()}
-        needs = {name: told[1] for name, told in KINDS.items()}
+        kinds = {name: texts[0] for name, texts in KINDS.items()}
+        needs = {name: texts[1] for name, texts in KINDS.items()}
         # What is trained for it would mix two techniques.
         fast = mine[mine["name"].isin(EVERY)].groupby("name")["p50_ms"].mean()
         best = mine[mine["name"] == fast.idxmin()].assign(name="int8")

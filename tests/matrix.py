@@ -94,8 +94,8 @@ def deployed(kind: str, form: str, pruned: bool = False) -> td.Deployed:
     if spec is None:
         return full
 
-    def known(each: Forecaster, task: td.Task) -> td.Deployed:
-        return full if each is model else td.export(each, task)
+    def known(source: Forecaster, task: td.Task) -> td.Deployed:
+        return full if source is model else td.export(source, task)
 
     with mock.patch.object(choice, "export", known):
         return td.quantize(model, task_of(kind), spec, progress=False)
@@ -104,16 +104,16 @@ def deployed(kind: str, form: str, pruned: bool = False) -> td.Deployed:
 def row(kind: str) -> list[str]:
     """What the table says of an architecture: forms, then pruned, then pruned and in INT8."""
 
-    def said(form: str, pruned: bool = False) -> str:
+    def cell(form: str, pruned: bool = False) -> str:
         try:
             deployed(kind, form, pruned)
         except td.errors.UnsupportedError as error:
             return next(mark(words) for words in REASONS if words in str(error))
         return "yes"
 
-    cells = [said(form) for form in FORMS]
+    cells = [cell(form) for form in FORMS]
     # Pruned forecasters are of the same classes: one INT8 form stands for all.
-    return [kind, *cells, said("fp32", True), said("static" if cells[1] != "yes" else "dynamic", True)]
+    return [kind, *cells, cell("fp32", True), cell("static" if cells[1] != "yes" else "dynamic", True)]
 
 
 def mark(words: str) -> str:

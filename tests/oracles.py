@@ -103,8 +103,8 @@ def blended(
     n_steps = student.shape[1]
     weights = [1 + (last - 1) * step / (n_steps - 1) for step in range(n_steps)]
     total = 0.0
-    for place, said in np.ndenumerate(student):
-        both = alpha * one(said - teacher[place]) + (1 - alpha) * one(said - truth[place])
+    for place, forecast in np.ndenumerate(student):
+        both = alpha * one(forecast - teacher[place]) + (1 - alpha) * one(forecast - truth[place])
         total += both * weights[place[1]] / (sum(weights) / n_steps)
     return total / student.size
 
@@ -119,26 +119,26 @@ def multi_scale(student: np.ndarray, teacher: np.ndarray, scales: tuple[int, ...
     for scale in scales:
         gaps = [
             (a - b) ** 2
-            for ours, theirs in zip(columns(student), columns(teacher), strict=True)
-            for a, b in zip(pooled(ours, scale), pooled(theirs, scale), strict=True)
+            for student_column, teacher_column in zip(columns(student), columns(teacher), strict=True)
+            for a, b in zip(pooled(student_column, scale), pooled(teacher_column, scale), strict=True)
         ]
         errors.append(sum(gaps) / len(gaps))
     return sum(errors) / len(errors)
 
 
 def amplitudes(series: list[float]) -> list[float]:
-    found, length = [], len(series)
+    strengths, length = [], len(series)
     for wave in range(1, length // 2 + 1):
         angles = [2 * math.pi * wave * step / length for step in range(length)]
         even = sum(value * math.cos(angle) for value, angle in zip(series, angles, strict=True))
         odd = sum(value * math.sin(angle) for value, angle in zip(series, angles, strict=True))
-        found.append(2 / length * math.hypot(even, odd))
-    return found
+        strengths.append(2 / length * math.hypot(even, odd))
+    return strengths
 
 
 def shares(logits: list[float], temperature: float) -> list[float]:
     raised = [math.exp(logit / temperature) for logit in logits]
-    return [each / sum(raised) for each in raised]
+    return [value / sum(raised) for value in raised]
 
 
 def divergence(p: list[float], q: list[float]) -> float:
@@ -146,18 +146,18 @@ def divergence(p: list[float], q: list[float]) -> float:
 
 
 def spectral_divergence(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
-    found = [
-        divergence(shares(amplitudes(theirs), temperature), shares(amplitudes(ours), temperature))
-        for ours, theirs in zip(columns(student), columns(teacher), strict=True)
+    divergences = [
+        divergence(shares(amplitudes(teacher_column), temperature), shares(amplitudes(student_column), temperature))
+        for student_column, teacher_column in zip(columns(student), columns(teacher), strict=True)
     ]
-    return sum(found) / len(found)
+    return sum(divergences) / len(divergences)
 
 
 def log_spectral(student: np.ndarray, teacher: np.ndarray, floor: float) -> float:
     gaps = [
         (math.log(a + floor) - math.log(b + floor)) ** 2
-        for ours, theirs in zip(columns(student), columns(teacher), strict=True)
-        for a, b in zip(amplitudes(ours), amplitudes(theirs), strict=True)
+        for student_column, teacher_column in zip(columns(student), columns(teacher), strict=True)
+        for a, b in zip(amplitudes(student_column), amplitudes(teacher_column), strict=True)
     ]
     return sum(gaps) / len(gaps)
 
@@ -170,11 +170,11 @@ def roughness(series: list[float], order: int) -> float:
 
 
 def smoothness(student: np.ndarray, teacher: np.ndarray, order: int, *, both: bool) -> float:
-    found = []
-    for ours, theirs in zip(columns(student), columns(teacher), strict=True):
-        gap = roughness(ours, order) - roughness(theirs, order)
-        found.append(gap**2 if both or gap > 0 else 0.0)
-    return sum(found) / len(found)
+    penalties = []
+    for student_column, teacher_column in zip(columns(student), columns(teacher), strict=True):
+        gap = roughness(student_column, order) - roughness(teacher_column, order)
+        penalties.append(gap**2 if both or gap > 0 else 0.0)
+    return sum(penalties) / len(penalties)
 
 
 def trend(series: list[float], length: int) -> list[float]:
@@ -187,8 +187,10 @@ def trend(series: list[float], length: int) -> list[float]:
 
 def decomposition(student: np.ndarray, teacher: np.ndarray, length: int, share: float) -> float:
     slow, rest = [], []
-    for ours, theirs in zip(columns(student), columns(teacher), strict=True):
-        for a, b, trend_a, trend_b in zip(ours, theirs, trend(ours, length), trend(theirs, length), strict=True):
+    for student_column, teacher_column in zip(columns(student), columns(teacher), strict=True):
+        for a, b, trend_a, trend_b in zip(
+            student_column, teacher_column, trend(student_column, length), trend(teacher_column, length), strict=True
+        ):
             slow.append((trend_a - trend_b) ** 2)
             rest.append(((a - trend_a) - (b - trend_b)) ** 2)
     return share * sum(slow) / len(slow) + (1 - share) * sum(rest) / len(rest)

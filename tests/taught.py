@@ -20,28 +20,28 @@ TEACHER = MLPConfig(width=7, depth=1)
 TWO_STEPS = Training(max_steps=2, batch_size=37, precision="float32")
 
 
-def said(seed: int, **parts: Any) -> Activations:
+def noise(seed: int, **parts: Any) -> Activations:
     """Noise in the place of a forecast, and other parts as given."""
     generator = torch.Generator().manual_seed(seed)
     return Activations(torch.randn(BATCH, HORIZON, CHANNELS, generator=generator), **parts)
 
 
-def value_of(loss: Loss, ours: Activations, theirs: Activations) -> torch.Tensor:
+def value_of(loss: Loss, student: Activations, teacher: Activations) -> torch.Tensor:
     """The unweighted term of two sides made by hand."""
     batch = toy_batch()
-    bound = loss.bind(STUDENT.build(toy_signature()), Example(ours, theirs, batch))
-    value: torch.Tensor = bound(ours, theirs, batch)
+    bound = loss.bind(STUDENT.build(toy_signature()), Example(student, teacher, batch))
+    value: torch.Tensor = bound(student, teacher, batch)
     return value
 
 
-def under_autocast(loss: Loss, ours: Activations, theirs: Activations) -> tuple[torch.Tensor, torch.Tensor]:
+def under_autocast(loss: Loss, student: Activations, teacher: Activations) -> tuple[torch.Tensor, torch.Tensor]:
     """The term of a student in bfloat16 under autocast, and that of the same numbers in float32."""
-    rounded: dict[str, Any] = {name: part.bfloat16() for name, part in ours.parts().items()}
-    half = replace(ours, **rounded)
-    whole = replace(ours, **{name: part.float() for name, part in rounded.items()})
+    rounded: dict[str, Any] = {name: part.bfloat16() for name, part in student.parts().items()}
+    half = replace(student, **rounded)
+    whole = replace(student, **{name: part.float() for name, part in rounded.items()})
     with torch.autocast("cpu", torch.bfloat16):
-        found = value_of(loss, half, theirs)
-    return found, value_of(loss, whole, theirs)
+        term = value_of(loss, half, teacher)
+    return term, value_of(loss, whole, teacher)
 
 
 def distilled_history(
@@ -53,5 +53,5 @@ def distilled_history(
     losses = [loss] if isinstance(loss, OutputLoss) else [OutputLoss(), loss]
     student = distill(teacher, STUDENT.replace(head=head), task, losses=losses, training=TWO_STEPS, control=False)
     assert student.lineage[-1].spec["losses"] == " + ".join(map(str, losses))
-    found: list[dict[str, Any]] = student.lineage[-1].metrics["history"]
-    return found
+    history: list[dict[str, Any]] = student.lineage[-1].metrics["history"]
+    return history

@@ -71,8 +71,8 @@ def test_fields_are_put_in_place_and_derived_ones_follow() -> None:
 def test_another_kind_keeps_what_a_model_is_and_not_how_large_it_is() -> None:
     head = QuantileHead(levels=(0.2, 0.5))
     recipe = RECIPE.replace_at({"student.model": LSTMConfig(widths=(9,), head=head, shortcut=False, dropout=0.3)})
-    found = recipe.replace_at({"student.model.kind": "tcn", "student.model.patch": 12}).student.model
-    assert found == TCNConfig(patch=12, head=head, shortcut=False, dropout=0.3)
+    model = recipe.replace_at({"student.model.kind": "tcn", "student.model.patch": 12}).student.model
+    assert model == TCNConfig(patch=12, head=head, shortcut=False, dropout=0.3)
     with pytest.raises(ConfigError, match=r"In student\.model\.kind: .*quantile head.*'linear'"):
         recipe.replace_at({"student.model.kind": "linear", "student.losses": ("output",)})
     whole = RECIPE.replace_at({"student.model": "linear", "student.losses": ("output",), "pruning": None})

@@ -74,8 +74,8 @@ def test_permissions_are_those_of_ordinary_files(tmp_path: Path) -> None:
     save(forecaster("linear"), tmp_path / "m")
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "file").touch()
-    for ours, plain in (("m", "plain"), ("m/manifest.json", "plain/file")):
-        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (ours, plain)]
+    for artifact, plain in (("m", "plain"), ("m/manifest.json", "plain/file")):
+        modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in (artifact, plain)]
         assert modes[0] == modes[1]
 
 

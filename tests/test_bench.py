@@ -59,8 +59,8 @@ def test_energy_is_counted_where_the_machine_tells_it(tmp_path: Path) -> None:
         used[0] += microjoules
         meter(tmp_path, (5_000 + used[0]) % 1_000_000)
 
-    found = energy({"small": lambda: call(7), "large": lambda: call(21)}, seconds=0.0, folder=tmp_path)
-    assert found["large"] == pytest.approx(3 * found["small"]) == pytest.approx(21e-6)
+    joules = energy({"small": lambda: call(7), "large": lambda: call(21)}, seconds=0.0, folder=tmp_path)
+    assert joules["large"] == pytest.approx(3 * joules["small"]) == pytest.approx(21e-6)
 
 
 def test_a_counter_that_starts_anew_is_counted_on(tmp_path: Path) -> None:

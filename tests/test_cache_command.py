@@ -233,10 +233,14 @@ def test_the_shell_shows_a_table_that_fits_and_one_object(tmp_path: Path) -> Non
     assert max(map(len, lines[1:])) <= 80
     for word in (*key(1).split("-"), *key(2).split("-"), "hidden.1", "3.3 kB"):
         assert word in "\n".join(lines[1:])
-    told = json.loads(shell("cache", folder, "--unused-for", 30, "--json").stdout)
-    assert [entry["teacher"] for entry in told["removed"]] == [key(2).split("-")[0]]
-    assert [entry["parts"] for entry in told["entries"]] == [["forecast", "hidden.1"]]
-    assert (told["size_bytes"], told["freed_bytes"], told["in_use"]) == (sum(SIZES.values()), SIZES["forecast"], [])
+    output = json.loads(shell("cache", folder, "--unused-for", 30, "--json").stdout)
+    assert [entry["teacher"] for entry in output["removed"]] == [key(2).split("-")[0]]
+    assert [entry["parts"] for entry in output["entries"]] == [["forecast", "hidden.1"]]
+    assert (output["size_bytes"], output["freed_bytes"], output["in_use"]) == (
+        sum(SIZES.values()),
+        SIZES["forecast"],
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,7 +260,7 @@ def test_limits_that_make_no_sense_are_refused(tmp_path: Path, limits: dict, wor
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("none",), 5, "No such file"),
         (("file", "--clear"), 5, "Not a directory"),
@@ -267,7 +271,7 @@ def test_limits_that_make_no_sense_are_refused(tmp_path: Path, limits: dict, wor
 def test_the_shell_says_what_is_wrong(
     words: tuple[str, ...],
     code: int,
-    said: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -280,4 +284,4 @@ def test_the_shell_says_what_is_wrong(
         cli.main()
     out, err = capfd.readouterr()
     assert (left.value.code, out) == (code, "")
-    assert said in err
+    assert message in err

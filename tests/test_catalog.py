@@ -54,7 +54,9 @@ def test_the_catalogue_is_the_module_under_another_name() -> None:
 def test_borders_and_checksums_agree_with_the_cards(name: str) -> None:
     known = catalog.info(name)
     card = (CARDS / ("ett.md" if name.startswith("ett") else f"{name}.md")).read_text(encoding="utf-8")
-    assert [sha256 for sha256 in (known.sha256, *(each for _, each in known.rest)) if f"`{sha256}`" not in card] == []
+    assert [
+        sha256 for sha256 in (known.sha256, *(digest for _, digest in known.rest)) if f"`{sha256}`" not in card
+    ] == []
     assert f"{known.n_rows:,}" in card
     borders = known.split.borders(known.n_rows)
     assert 0 < borders.train < borders.validation < borders.test <= known.n_rows
@@ -147,7 +149,7 @@ def test_series_of_their_own_lengths_lie_in_the_lines_of_two_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = lines(["H1", *range(7)], ["H2", *range(100, 111)]), lines(["H1", 7, 8.5], ["H2", 111, 112])
-    digests = [hashlib.sha256(each).hexdigest() for each in (first, second)]
+    digests = [hashlib.sha256(content).hexdigest() for content in (first, second)]
     small = catalog.info("m4-hourly").replace(sha256=digests[0], rest=(("M4-Hourly-test.csv", digests[1]),))
     monkeypatch.setitem(catalog._SETS, "m4-hourly", small)
     (tmp_path / "M4-Hourly-train.csv").write_bytes(first)

@@ -53,9 +53,9 @@ def test_the_version_is_printed() -> None:
 
 def test_a_run_in_json_is_one_object(folder: Path) -> None:
     done = shell("run", folder / "recipe.toml", "--out", folder / "out", "--seed", 3, "--json")
-    found = json.loads(done.stdout)
-    assert found["artifact"].endswith("artifact")
-    assert {"teacher", "ridge"} <= {row["name"] for row in found["rows"]}
+    output = json.loads(done.stdout)
+    assert output["artifact"].endswith("artifact")
+    assert {"teacher", "ridge"} <= {row["name"] for row in output["rows"]}
     assert "seed = 3" in (folder / "out" / "recipe.toml").read_text()
 
 

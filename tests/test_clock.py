@@ -29,11 +29,11 @@ def fractions(stamp: pd.Timestamp) -> dict[str, float]:
 @pytest.mark.parametrize("unit", ["ns", "us", "s"])
 @pytest.mark.parametrize("entry", clock.CALENDAR)
 def test_a_cycle_is_told_by_the_fields_of_the_stamp(entry: str, unit: str) -> None:
-    found = clock.features(STAMPS.to_numpy(dtype=f"M8[{unit}]"), [entry])
+    values = clock.features(STAMPS.to_numpy(dtype=f"M8[{unit}]"), [entry])
     angles = [2 * math.pi * fractions(stamp.floor(unit))[entry] for stamp in STAMPS]
     expected = [[math.sin(angle), math.cos(angle)] for angle in angles]
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
 def test_features_stand_in_the_order_of_their_names() -> None:
@@ -63,8 +63,8 @@ def test_a_cycle_has_whole_steps_or_none(entry: str, frequency: str) -> None:
 
 @pytest.mark.parametrize("frequency", ["h", "15min", "30min", "2h", "D"])
 def test_steps_of_cycles_are_the_periods_that_pandas_aliases_suggest(frequency: str) -> None:
-    found = {clock.steps(entry, frequency) for entry in ("time-of-day", "time-of-week")} - {None}
-    assert found == set(periods_of(frequency))
+    periods = {clock.steps(entry, frequency) for entry in ("time-of-day", "time-of-week")} - {None}
+    assert periods == set(periods_of(frequency))
 
 
 @pytest.mark.parametrize("frequency", [None, "", "often", "h-", "1.5h", "<DateOffset>"])

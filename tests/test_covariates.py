@@ -160,9 +160,9 @@ def test_the_calendar_is_that_of_the_local_clock() -> None:
     stamps = pd.date_range("2024-03-20", periods=24 * 20, freq="h", tz="Europe/Berlin")
     values = np.random.default_rng(0).normal(size=(len(stamps), 1))
     made = Task(Panel((Item("a", stamps, values),), ("load",), "h"), context=CONTEXT, horizon=HORIZON, covariates=only)
-    found = made.train.future
-    assert found is not None
-    angles = torch.atan2(found[:, 0], found[:, 1]) / (2 * torch.pi) * 24
+    future = made.train.future
+    assert future is not None
+    angles = torch.atan2(future[:, 0], future[:, 1]) / (2 * torch.pi) * 24
     np.testing.assert_allclose(angles.numpy() % 24, stamps.hour, atol=1e-4)
 
 

@@ -74,8 +74,8 @@ def test_the_graph_says_what_torch_says_and_scores_alike() -> None:
     model, deployed = made()
     assert deployed.signature.future == ("time-of-day.sin", "time-of-day.cos", "holiday", "price")
     assert deployed.parity["max_difference"] < 2e-5
-    ours, theirs = (evaluate(each, task())["mse"] for each in (deployed, model))
-    assert ours == pytest.approx(theirs, rel=1e-4)
+    served, trained = (evaluate(forecaster, task())["mse"] for forecaster in (deployed, model))
+    assert served == pytest.approx(trained, rel=1e-4)
 
 
 def test_frames_and_arrays_give_the_same_forecast() -> None:

@@ -48,7 +48,9 @@ def close(here: Forecaster, there: Forecaster, task: td.Task, tolerance: float =
 @pytest.mark.parametrize("kind", TRAINED)
 def test_a_model_trained_there_is_the_one_trained_here(kind: str) -> None:
     task = task_of(kind)
-    here, there = (td.train(still(kind), task, each, progress=False) for each in (QUICK.replace(device="cpu"), THERE))
+    here, there = (
+        td.train(still(kind), task, training, progress=False) for training in (QUICK.replace(device="cpu"), THERE)
+    )
     close(here, there, task)
 
 
@@ -82,7 +84,7 @@ def test_teachers_inside_of_others_are_asked_there(monkeypatch: pytest.MonkeyPat
     members = [td.train(still(kind), task, QUICK, progress=False) for kind in ("patchtst", "tcn")]
     trusted = td.teachers.TrustedTeacher(td.teachers.TeacherEnsemble(members, task), task)
     places: list[str] = []
-    for kind in {type(each) for each in members}:
+    for kind in {type(member) for member in members}:
         asked = kind.activations
 
         def watched(self: Forecaster, context: torch.Tensor, *rest: Any, asked: Any = asked, **options: Any) -> Any:
@@ -90,20 +92,20 @@ def test_teachers_inside_of_others_are_asked_there(monkeypatch: pytest.MonkeyPat
             return asked(self, context, *rest, **options)
 
         monkeypatch.setattr(kind, "activations", watched)
-    said = []
+    forecasts = []
     for device in (CPU, CUDA):
         places.clear()
         outputs = CachedTeacher(trusted, device=device).outputs(task.train)
-        said.append(outputs.of(task.train.batch(torch.arange(64))).forecast)
+        forecasts.append(outputs.of(task.train.batch(torch.arange(64))).forecast)
         assert set(places) == {device.type}
-    torch.testing.assert_close(*said, atol=5e-3, rtol=0)
+    torch.testing.assert_close(*forecasts, atol=5e-3, rtol=0)
 
 
 def test_what_is_moved_by_hand_forecasts_and_teaches() -> None:
     task = task_of("lstm")
     teacher = td.train(still("lstm"), task, QUICK, progress=False)
     there = copy.deepcopy(teacher).to(CUDA)
-    scores = [td.evaluate(each, task, part="validation")["mse"] for each in (teacher, there)]
+    scores = [td.evaluate(model, task, part="validation")["mse"] for model in (teacher, there)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-2)
     student = td.distill(there, still("mlp"), task, training=THERE, control=False, progress=False)
     assert student.device == CPU

@@ -59,8 +59,8 @@ def test_a_linear_student_is_solved_on_the_blended_targets(task: Task, teacher: 
     def blend(batch):  # type: ignore[no-untyped-def]
         return 0.7 * batch.target + 0.3 * teacher.forecast(batch)
 
-    found = Statistics.of(task.train, blend)
-    plain = choose(found, found, (1e-3,), (1.0,)).weight
+    statistics = Statistics.of(task.train, blend)
+    plain = choose(statistics, statistics, (1e-3,), (1.0,)).weight
     assert torch.allclose(student.state_dict()["map.weight"].T.double(), plain, atol=1e-3)
 
 

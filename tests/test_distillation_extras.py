@@ -130,9 +130,11 @@ def test_a_schedule_moves_the_weight_of_its_term(task: Task, teacher: Forecaster
 
 def test_the_lineage_says_whether_the_teacher_helped(task: Task, teacher: Forecaster) -> None:
     student = distill(teacher, STUDENT, task, training=QUICK)
-    told = student.lineage[-1].metrics["against_control"]
-    assert told["relative"] == pytest.approx(told["validation_mse"] / told["control_validation_mse"] - 1)
-    assert told["better"] == ("student" if told["relative"] < 0 else "control")
+    comparison = student.lineage[-1].metrics["against_control"]
+    assert comparison["relative"] == pytest.approx(
+        comparison["validation_mse"] / comparison["control_validation_mse"] - 1
+    )
+    assert comparison["better"] == ("student" if comparison["relative"] < 0 else "control")
     alone = distill(teacher, STUDENT, task, training=QUICK, control=False)
     assert "against_control" not in alone.lineage[-1].metrics
 

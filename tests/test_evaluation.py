@@ -66,19 +66,19 @@ def ridge(task: Task) -> Forecaster:
 
 
 def test_scores_equal_plain_loops_over_every_window(task: Task, ridge: Forecaster) -> None:
-    found = evaluate(ridge, task, "test")
+    scores = evaluate(ridge, task, "test")
     values, cut = task.panel.items[0].values, task.borders[0]
     firsts = range(cut.validation - CONTEXT, cut.test - CONTEXT - HORIZON + 1)
     contexts = np.stack([values[first : first + CONTEXT] for first in firsts])
     targets = np.stack([values[first + CONTEXT : first + CONTEXT + HORIZON] for first in firsts])
     raw = np.asarray(ridge.predict(contexts), dtype=np.float64)
     scaled, wanted = (raw - task.mean) / task.scale, (targets - task.mean) / task.scale
-    assert found["n_windows"] == len(firsts)
-    assert found["mse"] == pytest.approx(oracles.mse(scaled, wanted), rel=1e-5)
-    assert found["mae"] == pytest.approx(oracles.mae(scaled, wanted), rel=1e-5)
-    assert found["mse_raw"] == pytest.approx(oracles.mse(raw, targets), rel=1e-5)
-    assert found["mae_raw"] == pytest.approx(oracles.mae(raw, targets), rel=1e-5)
-    assert found["mase"] == pytest.approx(oracles.mase(raw, targets, values[: cut.train], 24), rel=1e-5)
+    assert scores["n_windows"] == len(firsts)
+    assert scores["mse"] == pytest.approx(oracles.mse(scaled, wanted), rel=1e-5)
+    assert scores["mae"] == pytest.approx(oracles.mae(scaled, wanted), rel=1e-5)
+    assert scores["mse_raw"] == pytest.approx(oracles.mse(raw, targets), rel=1e-5)
+    assert scores["mae_raw"] == pytest.approx(oracles.mae(raw, targets), rel=1e-5)
+    assert scores["mase"] == pytest.approx(oracles.mase(raw, targets, values[: cut.train], 24), rel=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 13, 1000])
@@ -88,22 +88,22 @@ def test_scores_do_not_depend_on_the_batch_size(task: Task, ridge: Forecaster, b
 
 
 def test_all_ways_to_split_the_error_add_up(task: Task, ridge: Forecaster) -> None:
-    found, mse = score(ridge, task, "test"), evaluate(ridge, task, "test")["mse"]
-    assert found.window_losses.shape == (len(task.test),)
-    assert found.mse_by_step.shape == (HORIZON,)
-    assert found.mse_by_channel.shape == (len(CHANNELS),)
-    for split in (found.window_losses, found.mse_by_step, found.mse_by_channel):
+    scores, mse = score(ridge, task, "test"), evaluate(ridge, task, "test")["mse"]
+    assert scores.window_losses.shape == (len(task.test),)
+    assert scores.mse_by_step.shape == (HORIZON,)
+    assert scores.mse_by_channel.shape == (len(CHANNELS),)
+    for split in (scores.window_losses, scores.mse_by_step, scores.mse_by_channel):
         assert split.mean() == pytest.approx(mse)
-    assert (window_losses(ridge, task, "test") == found.window_losses).all()
+    assert (window_losses(ridge, task, "test") == scores.window_losses).all()
 
 
 def test_forecasts_come_in_the_order_of_the_windows(task: Task, ridge: Forecaster) -> None:
-    found = forecasts(ridge, task.test, task.signature, batch_size=5)
-    assert found.shape == (len(task.test), HORIZON, len(CHANNELS))
+    forecast = forecasts(ridge, task.test, task.signature, batch_size=5)
+    assert forecast.shape == (len(task.test), HORIZON, len(CHANNELS))
     target = task.test.batch(torch.arange(len(task.test))).target.numpy()
-    assert ((found - target) ** 2).mean(axis=(1, 2)) == pytest.approx(window_losses(ridge, task, "test"), rel=1e-5)
+    assert ((forecast - target) ** 2).mean(axis=(1, 2)) == pytest.approx(window_losses(ridge, task, "test"), rel=1e-5)
     order = torch.tensor([7, 3])
-    assert forecasts(ridge, task.test.subset(order)) == pytest.approx(found[order.numpy()], abs=1e-6)
+    assert forecasts(ridge, task.test.subset(order)) == pytest.approx(forecast[order.numpy()], abs=1e-6)
 
 
 def test_a_deployed_model_scores_as_the_one_it_was_made_from(task: Task, ridge: Forecaster) -> None:
@@ -129,12 +129,12 @@ def test_int8_is_scored_one_window_at_a_time(task: Task, ridge: Forecaster, monk
 def test_a_model_trained_on_another_scale_is_scored_in_raw_units(task: Task, ridge: Forecaster) -> None:
     later = Task(panel_of(3 * waves(211, seed=1) + 7), context=CONTEXT, horizon=HORIZON)
     assert later.signature != ridge.signature
-    found = evaluate(ridge, later, "test")
-    assert found == pytest.approx(evaluate(export(ridge, task), later, "test"), rel=1e-4)
+    scores = evaluate(ridge, later, "test")
+    assert scores == pytest.approx(evaluate(export(ridge, task), later, "test"), rel=1e-4)
     contexts = later.test.batch(torch.arange(len(later.test)))
     raw = np.asarray(ridge.predict(contexts.context.numpy() * later.scale + later.mean))
     truth = contexts.target.numpy() * later.scale + later.mean
-    assert found["mae_raw"] == pytest.approx(oracles.mae(raw, truth), rel=1e-4)
+    assert scores["mae_raw"] == pytest.approx(oracles.mae(raw, truth), rel=1e-4)
 
 
 def test_a_model_with_a_shorter_context_uses_the_last_steps(ridge: Forecaster) -> None:
@@ -210,12 +210,12 @@ def test_the_test_part_moves_neither_baselines_nor_validation_scores(task: Task)
 
 
 def test_the_baselines_are_a_seasonal_naive_and_a_ridge(task: Task) -> None:
-    found = baselines(task)
-    assert {name: model.config.kind for name, model in found.items()} == {
+    models = baselines(task)
+    assert {name: model.config.kind for name, model in models.items()} == {
         "seasonal naive": "seasonal-naive",
         "ridge": "linear",
     }
-    assert evaluate(found["ridge"], task)["mse"] < evaluate(found["seasonal naive"], task)["mse"]
+    assert evaluate(models["ridge"], task)["mse"] < evaluate(models["seasonal naive"], task)["mse"]
 
 
 def test_the_seasonal_naive_takes_the_period_that_is_best_on_validation() -> None:
@@ -293,13 +293,13 @@ def test_a_wrong_call_says_what_is_wrong(task: Task, ridge: Forecaster, options:
 
 def test_callables_take_turns_in_short_blocks() -> None:
     calls: list[str] = []
-    found = measure_latency({name: lambda name=name: calls.append(name) for name in "abc"}, n_runs=13, warmup=2)  # type: ignore[misc]
+    latencies = measure_latency({name: lambda name=name: calls.append(name) for name in "abc"}, n_runs=13, warmup=2)  # type: ignore[misc]
     assert calls[:6] == list("aabbcc")
     timed = calls[6:]
     for first in (0, 15):
         assert sorted(timed[first : first + 15]) == sorted("abc" * 5)
     assert sorted(timed[30:]) == sorted("abc" * 3)
-    assert {latency.n_runs for latency in found.values()} == {13}
+    assert {latency.n_runs for latency in latencies.values()} == {13}
 
 
 def test_calls_are_made_anew_and_each_makes_its_share() -> None:
@@ -309,10 +309,10 @@ def test_calls_are_made_anew_and_each_makes_its_share() -> None:
         made.append([])
         return {name: partial(made[-1].append, name) for name in "ab"}
 
-    found = measure_latency(make, n_runs=13, warmup=1, rebuilds=3)
+    latencies = measure_latency(make, n_runs=13, warmup=1, rebuilds=3)
     assert [len(calls) // 2 for calls in made] == [1 + 5, 1 + 4, 1 + 4]
-    assert found["a"].paired_ms > 0
-    assert found["a"].n_runs == found["b"].n_runs == 13
+    assert latencies["a"].paired_ms > 0
+    assert latencies["a"].n_runs == latencies["b"].n_runs == 13
     made.clear()
     assert measure_latency(make, n_runs=2, warmup=0, rebuilds=5)["a"].n_runs == 2
     slow = {"it": lambda: time.sleep(0.01)}
@@ -330,9 +330,9 @@ def test_the_order_is_shuffled_the_same_way_every_time() -> None:
 
 
 def test_a_slower_call_is_found_slower() -> None:
-    found = measure_latency({"slow": lambda: time.sleep(0.003), "fast": lambda: None}, n_runs=11, warmup=1)
-    assert found["slow"].p50_ms >= 3 > found["fast"].p50_ms
-    assert found["slow"].p50_ms <= found["slow"].p95_ms
+    latencies = measure_latency({"slow": lambda: time.sleep(0.003), "fast": lambda: None}, n_runs=11, warmup=1)
+    assert latencies["slow"].p50_ms >= 3 > latencies["fast"].p50_ms
+    assert latencies["slow"].p50_ms <= latencies["slow"].p95_ms
 
 
 def test_slow_spells_that_hit_everybody_do_not_move_what_calls_are_compared_by() -> None:
@@ -342,16 +342,16 @@ def test_slow_spells_that_hit_everybody_do_not_move_what_calls_are_compared_by()
         times = {"fast": 100 * spell, "slow": 103 * spell}
         rounds.append({name: [int(1e3 * time)] * 5 for name, time in times.items()})
     rounds[7]["fast"] = [10**9] * 5  # and once for one alone
-    found = _latencies(rounds)
-    assert found["slow"].paired_ms / found["fast"].paired_ms == pytest.approx(1.03, rel=1e-6)
-    assert found["slow"].n_runs == 41 * 5
+    latencies = _latencies(rounds)
+    assert latencies["slow"].paired_ms / latencies["fast"].paired_ms == pytest.approx(1.03, rel=1e-6)
+    assert latencies["slow"].n_runs == 41 * 5
     alone = _latencies([{"it": [5_000_000] * 5}])["it"]
     assert alone.paired_ms == pytest.approx(alone.p50_ms) == pytest.approx(5)
 
 
 def test_time_is_bounded_and_every_call_timed_all_the_same() -> None:
-    found = measure_latency({name: lambda: time.sleep(0.01) for name in "ab"}, n_runs=10_000, max_seconds=0.05)
-    assert 1 <= found["a"].n_runs == found["b"].n_runs < 100
+    latencies = measure_latency({name: lambda: time.sleep(0.01) for name in "ab"}, n_runs=10_000, max_seconds=0.05)
+    assert 1 <= latencies["a"].n_runs == latencies["b"].n_runs < 100
 
 
 @pytest.mark.parametrize("fails", [False, True])

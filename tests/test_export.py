@@ -44,10 +44,10 @@ from tsdistill.spec import LineageStep
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_graph_forecasts_what_torch_does_at_every_batch_size(kind: str, batch: int) -> None:
     x = contexts(batch, seed=1)
-    ours, theirs = exported(kind).predict(x), forecaster(kind).predict(x)
-    assert ours.shape == (batch, HORIZON, len(CHANNELS))
-    assert ours.dtype == np.float32
-    assert in_deviations(ours - theirs) < 2e-5
+    from_graph, from_torch = exported(kind).predict(x), forecaster(kind).predict(x)
+    assert from_graph.shape == (batch, HORIZON, len(CHANNELS))
+    assert from_graph.dtype == np.float32
+    assert in_deviations(from_graph - from_torch) < 2e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,15 +116,15 @@ def test_a_graph_tells_its_ports_channels_and_units() -> None:
 def test_a_graph_says_whose_it_is_and_what_its_ports_hold(make: Callable[[str], Deployed]) -> None:
     model = onnx.load_from_string(make("lstm").onnx)
     facts = {item.key.removeprefix("tsdistill."): item.value for item in model.metadata_props}
-    ours = forecaster("lstm")
+    source = forecaster("lstm")
     assert [facts[name] for name in ("model", "config", "signature")] == [
-        ours.digest, ours.config.digest, ours.signature.digest,
+        source.digest, source.config.digest, source.signature.digest,
     ]  # fmt: skip
-    told = {port.name: port.doc_string for port in (*model.graph.input, *model.graph.output)}
-    assert told["context"].startswith(
+    descriptions = {port.name: port.doc_string for port in (*model.graph.input, *model.graph.output)}
+    assert descriptions["context"].startswith(
         "(batch, 29 past steps, channel: load, pressure, wind), float32, in the raw units"
     )
-    assert told["forecast"].startswith("(batch, 7 coming steps, channel: load, pressure, wind)")
+    assert descriptions["forecast"].startswith("(batch, 7 coming steps, channel: load, pressure, wind)")
 
 
 def test_operators_left_in_float_are_listed() -> None:

@@ -31,8 +31,8 @@ def test_a_leaner_graph_gives_the_same_forecasts(name: str, monkeypatch: pytest.
     plain = onnx.load_from_string(graphs.graph_of(model))
     for batch in (1, 5):
         x = {"context": deployables.contexts(batch).astype(np.float32)}
-        ours, theirs = (_run(each, x) for each in (lean, plain))
-        assert np.array_equal(ours, theirs)
+        lean_forecast, plain_forecast = (_run(proto, x) for proto in (lean, plain))
+        assert np.array_equal(lean_forecast, plain_forecast)
     kinds = [node.op_type for node in lean.graph.node]
     assert "Expand" in [node.op_type for node in plain.graph.node]
     assert "Expand" not in kinds
@@ -79,7 +79,7 @@ def test_what_is_not_written_as_the_exporter_does_stays(
     x = {"x": rng.standard_normal((5, 4, 2)).astype(np.float32)}
     assert np.array_equal(_run(lean, x), _run(plain, x))
     assert ("Squeeze" in [node.op_type for node in lean.graph.node]) == squeezed
-    assert ("state" in [each.name for each in lean.graph.initializer]) == (start > 0)
+    assert ("state" in [tensor.name for tensor in lean.graph.initializer]) == (start > 0)
 
 
 def test_what_a_branch_reads_is_kept() -> None:

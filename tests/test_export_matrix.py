@@ -88,8 +88,11 @@ def test_an_exported_forecaster_equals_torch_before_scaling(name: str, tmp_path:
     inputs, _ = parity_windows(model.signature, None)
     for batch in (1, 5, 64):
         some = {key: values[:batch] for key, values in inputs.items()}
-        ours, theirs = served.outputs(**some), model.outputs(**some)
-        assert ours.keys() == theirs.keys()
+        from_graph, from_torch = served.outputs(**some), model.outputs(**some)
+        assert from_graph.keys() == from_torch.keys()
         # Random weights forecast several deviations, which float32 writes down in larger steps.
-        gaps = {key: float(np.abs(ours[key] - theirs[key]).max() / max(1, np.abs(theirs[key]).max())) for key in ours}
+        gaps = {
+            key: float(np.abs(from_graph[key] - from_torch[key]).max() / max(1, np.abs(from_torch[key]).max()))
+            for key in from_graph
+        }
         assert max(gaps.values()) <= BOUND, gaps

@@ -99,13 +99,13 @@ def test_a_student_too_small_for_int8_stays_in_float32_for_its_bytes(name: str) 
     # A budget that no form misses: nothing but bytes and the clock has a say.
     deployed = quantize(model, small, Quantization(method="auto", max_error_increase=9.0))
     metrics = deployed.lineage[-1].metrics
-    found = {row["name"]: row for row in metrics["candidates"]}
-    full, n_bytes = found.pop("fp32"), len(deployed.onnx)
+    rows = {row["name"]: row for row in metrics["candidates"]}
+    full, n_bytes = rows.pop("fp32"), len(deployed.onnx)
     assert (deployed.precision, metrics["chosen"], full["refused"]) == ("fp32", "fp32", [])
     assert full["graph_bytes"] == n_bytes
-    assert set(found) == set(Auto().variants())
-    made = {form: row for form, row in found.items() if "graph_bytes" in row}
-    assert set(found) - set(made) == ({"dynamic"} if config.kind == "sparse-tsf" else set())  # it has a convolution
+    assert set(rows) == set(Auto().variants())
+    made = {form: row for form, row in rows.items() if "graph_bytes" in row}
+    assert set(rows) - set(made) == ({"dynamic"} if config.kind == "sparse-tsf" else set())  # it has a convolution
     for form, row in made.items():
         assert row["graph_bytes"] > n_bytes, form
         assert row["refused"][0] == f"it has {row['graph_bytes']:,} bytes against {n_bytes:,}"

@@ -85,7 +85,9 @@ def unnormalised_attention(
     self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any
 ) -> Activations:
     inside = PatchTST.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
-    return replace(inside, attention=None if inside.attention is None else tuple(2 * each for each in inside.attention))
+    return replace(
+        inside, attention=None if inside.attention is None else tuple(2 * weights for weights in inside.attention)
+    )
 
 
 MLP_CONFIG = MLPConfig(width=5, depth=1)
@@ -139,8 +141,8 @@ def forgets(parameter: str) -> Callable[[Forecaster], tuple[WidthGroup, ...]]:
         return tuple(
             replace(
                 group,
-                incoming=tuple(each for each in group.incoming if parameter not in each.parameter),
-                outgoing=tuple(each for each in group.outgoing if parameter not in each.parameter),
+                incoming=tuple(part for part in group.incoming if parameter not in part.parameter),
+                outgoing=tuple(part for part in group.outgoing if parameter not in part.parameter),
             )
             for group in LSTM.width_groups(self)  # type: ignore[arg-type]
         )
@@ -150,7 +152,7 @@ def forgets(parameter: str) -> Callable[[Forecaster], tuple[WidthGroup, ...]]:
 
 def without_gates(self: Forecaster) -> tuple[WidthGroup, ...]:
     return tuple(
-        replace(group, incoming=tuple(replace(each, repeat=1) for each in group.incoming))
+        replace(group, incoming=tuple(replace(part, repeat=1) for part in group.incoming))
         for group in LSTM.width_groups(self)  # type: ignore[arg-type]
     )
 
@@ -170,7 +172,7 @@ def prune_often(model: Forecaster) -> None:
 def test_a_residual_width_that_misses_a_norm_is_found() -> None:
     def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
         return tuple(
-            replace(group, incoming=tuple(each for each in group.incoming if "attention_norm" not in each.parameter))
+            replace(group, incoming=tuple(part for part in group.incoming if "attention_norm" not in part.parameter))
             for group in PatchTST.width_groups(self)  # type: ignore[arg-type]
         )
 
@@ -202,7 +204,7 @@ def test_recurrent_layers_that_change_places_are_found(monkeypatch: pytest.Monke
 
 def test_recurrent_layers_that_do_not_fit_are_found() -> None:
     def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
-        return tuple(replace(each, pinned=(), minimum=1) for each in LSTM.width_groups(self))  # type: ignore[arg-type]
+        return tuple(replace(group, pinned=(), minimum=1) for group in LSTM.width_groups(self))  # type: ignore[arg-type]
 
     with pytest.raises(RuntimeError, match="size mismatch"):
         prune_often(broken(LSTM, LSTM_CONFIG.replace(embedding=3), width_groups=width_groups))

@@ -126,7 +126,7 @@ class MadeOnTheFly(Projected):
 class Unsaved(Projected):
     def keep(self, projector: nn.Linear) -> None:
         super().keep(projector)
-        projector._save_to_state_dict = lambda *how: None  # type: ignore[method-assign]
+        projector._save_to_state_dict = lambda *arguments: None  # type: ignore[method-assign]
 
 
 class ReadsInSecret(BoundLoss):

@@ -63,15 +63,15 @@ def test_a_model_sees_covariates_as_the_windows_have_them() -> None:
 
 
 def test_a_model_of_another_scaling_sees_covariates_in_its_own() -> None:
-    ours, theirs = task_of(scale=3.0), task_of()
-    model = Recorder(theirs.signature)
-    found = forecasts(model, ours.test, ours.signature)
+    task, own = task_of(scale=3.0), task_of()
+    model = Recorder(own.signature)
+    forecast = forecasts(model, task.test, task.signature)
     shown = model.shown[0]
     for name, place, column in (("future", 2, 1), ("past", 0, 3)):
-        mean, scale = (getattr(theirs.signature, f"{name}_{what}")[place] for what in ("mean", "scale"))
+        mean, scale = (getattr(own.signature, f"{name}_{what}")[place] for what in ("mean", "scale"))
         seen = getattr(shown, name)[..., place].numpy()
-        assert seen * scale + mean == pytest.approx(raw_of(ours, column)[:, : seen.shape[1]], rel=1e-3, abs=1e-2)
-    assert found == pytest.approx(ours.test.batch(torch.arange(len(ours.test))).context[:, :HORIZON], abs=1e-5)
+        assert seen * scale + mean == pytest.approx(raw_of(task, column)[:, : seen.shape[1]], rel=1e-3, abs=1e-2)
+    assert forecast == pytest.approx(task.test.batch(torch.arange(len(task.test))).context[:, :HORIZON], abs=1e-5)
 
 
 def test_a_model_without_covariates_is_shown_none() -> None:
@@ -91,13 +91,13 @@ def test_a_deployed_model_gets_raw_covariates_of_its_own_steps() -> None:
 
     deployed = Deployed(b"", LinearConfig(), task.signature, "fp32", (), 0, {}, {})
     deployed.__dict__["predictor"] = SimpleNamespace(run=run)
-    found = forecasts(deployed, longer.test, longer.signature)
+    forecast = forecasts(deployed, longer.test, longer.signature)
     (inputs,) = calls
     assert inputs["future"][..., 2] == pytest.approx(raw_of(longer, 1)[:, 2:], rel=1e-4, abs=1e-3)
     assert inputs["past"][..., 0] == pytest.approx(raw_of(longer, 3)[:, 2:31], rel=1e-4, abs=1e-2)
     assert {values.shape[1] for values in inputs.values()} == {CONTEXT, CONTEXT + HORIZON}
     assert {values.dtype for values in inputs.values()} == {np.dtype(np.float32)}
-    assert found == pytest.approx(
+    assert forecast == pytest.approx(
         longer.test.batch(torch.arange(len(longer.test))).context[:, 2 : 2 + HORIZON], abs=1e-5
     )
 

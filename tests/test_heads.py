@@ -26,24 +26,24 @@ def raw_of(head: Any, seed: int = 0) -> torch.Tensor:
 
 def test_pinball_equals_its_definition() -> None:
     head = QuantileHead(levels=LEVELS)
-    said = torch.randn(BATCH, HORIZON, CHANNELS, len(LEVELS))
+    quantiles = torch.randn(BATCH, HORIZON, CHANNELS, len(LEVELS))
     target = toy_batch().target
     total, count = 0.0, 0
     for place, y in np.ndenumerate(target.numpy()):
-        for level, q in zip(LEVELS, said[place].tolist(), strict=True):
+        for level, q in zip(LEVELS, quantiles[place].tolist(), strict=True):
             total += 2 * (level * (y - q) if y >= q else (1 - level) * (q - y))
             count += 1
-    found = head.error(Activations(said[..., 2], distribution=said), target)
-    assert float(found) == pytest.approx(total / count, rel=1e-5)
+    value = head.error(Activations(quantiles[..., 2], distribution=quantiles), target)
+    assert float(value) == pytest.approx(total / count, rel=1e-5)
 
 
 def test_quantiles_rise_from_any_outputs_and_each_output_moves_something() -> None:
     head = QuantileHead(levels=LEVELS)
     raw = raw_of(head).requires_grad_()
-    said = head.read(raw)
-    assert said.distribution is not None
-    assert bool((said.distribution.diff(dim=-1) > 0).all())
-    said.distribution.square().sum().backward()
+    outputs = head.read(raw)
+    assert outputs.distribution is not None
+    assert bool((outputs.distribution.diff(dim=-1) > 0).all())
+    outputs.distribution.square().sum().backward()
     assert raw.grad is not None
     assert bool((raw.grad != 0).all())
 
@@ -59,16 +59,16 @@ def test_the_bin_of_a_target_is_the_nearest_centre_and_outer_bins_take_the_rest(
     support = torch.linspace(-2, 2, 5).reshape(1, 1, 1, 5)
     target = torch.tensor([-9.0, -0.6, 0.4, 1.6, 9.0]).reshape(1, 5, 1)
     logits = torch.randn(1, 5, 1, 5)
-    found = head.error(Activations(target, distribution=logits, support=support), target)
+    error = head.error(Activations(target, distribution=logits, support=support), target)
     rows = logits[0, :, 0].log_softmax(-1)
     wanted = -sum(rows[row, place] for row, place in enumerate((0, 1, 2, 4, 4))) / 5
-    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(error) == pytest.approx(float(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize("head", [QuantileHead(levels=(0.1, 0.5, 0.9)), BinnedHead(n_bins=41, reach=4.0)], ids=str)
 def test_training_by_a_heads_own_error_comes_near_a_point_head(head: Any) -> None:
     task = toy_task()
-    point, other = (train(MLPConfig(width=11, depth=1, head=each), task, QUICK) for each in (PointHead(), head))
+    point, other = (train(MLPConfig(width=11, depth=1, head=choice), task, QUICK) for choice in (PointHead(), head))
     assert other.lineage[-1].metrics["objective"] == f"{head.measure}(model, truth)"
     errors = [model.lineage[-1].metrics["validation_mse"] for model in (point, other)]
     assert errors[1] < 1.3 * errors[0]
@@ -81,20 +81,20 @@ def test_trained_quantiles_cover_about_what_they_promise() -> None:
     model = train(MLPConfig(width=11, depth=1, head=QuantileHead(levels=(0.1, 0.5, 0.9))), task, QUICK)
     batch = task.validation.batch(torch.arange(len(task.validation)))
     with torch.no_grad():
-        said = model.activations(batch.context).distribution
-    assert said is not None
-    below = [float((batch.target < said[..., level]).float().mean()) for level in range(3)]
+        quantiles = model.activations(batch.context).distribution
+    assert quantiles is not None
+    below = [float((batch.target < quantiles[..., level]).float().mean()) for level in range(3)]
     assert below == pytest.approx([0.1, 0.5, 0.9], abs=0.12)
 
 
 @pytest.mark.parametrize("head", [QuantileHead(levels=LEVELS), BinnedHead(n_bins=13)], ids=lambda head: head.kind)
 def test_an_output_loss_blends_the_errors_of_teacher_and_truth(head: Any) -> None:
     student = MLPConfig(width=5, depth=1, head=head).build(toy_signature())
-    batch, said = toy_batch(), torch.randn(BATCH, HORIZON, CHANNELS)
+    batch, forecast = toy_batch(), torch.randn(BATCH, HORIZON, CHANNELS)
     inside = student.activations(batch.context)
-    taught = Activations(said)
+    taught = Activations(forecast)
     value = OutputLoss(alpha=0.3).bind(student, Example(inside, taught, batch))(inside, taught, batch)
-    parts = [float(head.error(inside, target).detach()) for target in (said, batch.target)]
+    parts = [float(head.error(inside, target).detach()) for target in (forecast, batch.target)]
     assert float(value.detach()) == pytest.approx(0.3 * parts[0] + 0.7 * parts[1], rel=1e-5)
 
 

@@ -111,10 +111,10 @@ def test_one_kind_of_covariates_is_enough(config: ModelConfig, side: str) -> Non
     assert (batch.future is None) == (side == "past")
     model = config.build(signature).eval()
     with torch.no_grad():
-        found = model(batch.context, batch.future, batch.past)
+        forecast = model(batch.context, batch.future, batch.past)
         other = toy_batch(signature=toy_signature(BOTH), seed=1)
         both = {"future": other.future, "past": other.past, side: getattr(batch, side)}
-        assert torch.equal(model(batch.context, **both), found)
+        assert torch.equal(model(batch.context, **both), forecast)
 
 
 def test_features_are_tokens_that_channels_attend_to_and_that_are_not_forecast() -> None:
@@ -123,8 +123,8 @@ def test_features_are_tokens_that_channels_attend_to_and_that_are_not_forecast()
     inside = model.activations(batch.context, batch.future, batch.past, attention=True)
     n_tokens = CHANNELS + N_FUTURE + N_PAST
     assert inside.attention is not None
-    assert [tuple(each.shape) for each in inside.attention] == [(BATCH, 1, 2, n_tokens, n_tokens)]
-    assert [tuple(each.shape) for each in inside.hidden] == [(BATCH, 1, CHANNELS, 14)]
+    assert [tuple(layer.shape) for layer in inside.attention] == [(BATCH, 1, 2, n_tokens, n_tokens)]
+    assert [tuple(layer.shape) for layer in inside.hidden] == [(BATCH, 1, CHANNELS, 14)]
 
 
 def test_the_width_that_mixes_the_future_is_pruned_with_the_others() -> None:
@@ -134,5 +134,5 @@ def test_the_width_that_mixes_the_future_is_pruned_with_the_others() -> None:
 
 
 def test_baselines_look_at_channels_only() -> None:
-    told = driven(Covariates(future=("plan",), past=("signal",)))
-    assert [model.signature.covariates for model in baselines(told).values()] == [None, None]
+    task = driven(Covariates(future=("plan",), past=("signal",)))
+    assert [model.signature.covariates for model in baselines(task).values()] == [None, None]

@@ -50,7 +50,7 @@ def test_served_by_window_it_forecasts_what_it_was_trained_for() -> None:
     made = task("item")
     model = td.train(MODELS["mlp"], made, QUICK)
     deployed = td.export(model, made)
-    trained, served = (td.evaluate(each, made, "validation") for each in (model, deployed))
+    trained, served = (td.evaluate(forecaster, made, "validation") for forecaster in (model, deployed))
     assert served == pytest.approx(trained, rel=1e-3)
     for name in ("small", "large"):
         (item,) = (item for item in made.panel.items if item.unique_id == name)
@@ -62,8 +62,8 @@ def test_served_by_window_it_forecasts_what_it_was_trained_for() -> None:
 def test_scores_in_raw_units_do_not_depend_on_the_tasks_scaler(model: td.Forecaster) -> None:
     own = td.evaluate(model, task("item"), "validation")
     for other in (task("standard"), task(None), task("item", context=CONTEXT + 2)):
-        found = td.evaluate(model, other, "validation")
-        assert {name: found[name] for name in ("mse_raw", "mae_raw", "mase")} == pytest.approx(
+        errors = td.evaluate(model, other, "validation")
+        assert {name: errors[name] for name in ("mse_raw", "mae_raw", "mase")} == pytest.approx(
             {name: own[name] for name in ("mse_raw", "mae_raw", "mase")}, rel=1e-3
         )
 
@@ -90,9 +90,9 @@ def test_raw_errors_are_in_the_units_of_each_item() -> None:
             error = item.values[rows] - item.values[rows - 24]
             squared.append(error**2)
             scaled.append((error / spread) ** 2)
-    found = td.evaluate(naive, made, "validation")
-    assert found["mse_raw"] == pytest.approx(np.mean(squared), rel=1e-4)
-    assert found["mse"] == pytest.approx(np.mean(scaled), rel=1e-4)
+    errors = td.evaluate(naive, made, "validation")
+    assert errors["mse_raw"] == pytest.approx(np.mean(squared), rel=1e-4)
+    assert errors["mse"] == pytest.approx(np.mean(scaled), rel=1e-4)
     score = scores.score(naive, made, "validation")
     assert score.scale.shape == (len(made.validation), 2)
 

@@ -56,22 +56,22 @@ def node(place: Path, artifact: Path) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["patchtst", "lstm"])
 def test_node_forecasts_what_python_did(kind: str, place: Path) -> None:
-    code, found = node(place, save(exported(kind), place / "artifact"))
-    assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
-    assert found["max_difference"] < 2e-5
+    code, result = node(place, save(exported(kind), place / "artifact"))
+    assert (code, result["n_windows"], result["agrees"]) == (0, 8, True)
+    assert result["max_difference"] < 2e-5
 
 
 def test_node_replays_quantiles(place: Path) -> None:
     _, deployed = made("mlp")
     folder = save(deployed, place / "artifact")
-    code, found = node(place, folder)
-    assert (code, found["agrees"], found["max_difference"] < 2e-5) == (0, True, True)
+    code, result = node(place, folder)
+    assert (code, result["agrees"], result["max_difference"] < 2e-5) == (0, True, True)
     golden = dict(deployed.golden)
     golden["quantiles"] = golden["quantiles"] + np.array([[0], [0.1], [0]], np.float32)
     replace_file(folder, GOLDEN, tensors_of(**golden))
-    code, found = node(place, folder)
-    assert (code, found["agrees"]) == (1, False)
-    assert found["max_difference"] == pytest.approx(0.1 / deployed.parity["unit"][1], rel=1e-2)
+    code, result = node(place, folder)
+    assert (code, result["agrees"]) == (1, False)
+    assert result["max_difference"] == pytest.approx(0.1 / deployed.parity["unit"][1], rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_node_replays_quantiles(place: Path) -> None:
     [("lstm", "dynamic"), ("tcn", "static"), ("mlp", "static"), ("mlp", "weight-only-4"), ("lstm", "weight-only-4")],
 )
 def test_node_runs_every_form(kind: str, form: str, place: Path) -> None:
-    code, found = node(place, save(matrix.deployed(kind, form), place / "artifact"))
-    assert (code, found["agrees"]) == (0, True)
+    code, result = node(place, save(matrix.deployed(kind, form), place / "artifact"))
+    assert (code, result["agrees"]) == (0, True)
     # Weights in few bits are multiplied in float; an integer may fall to the other side on another processor.
-    assert found["max_difference"] < (2e-5 if "weight-only" in form else 1e-2)
+    assert result["max_difference"] < (2e-5 if "weight-only" in form else 1e-2)
 
 
 def test_node_forecasts_one_window_at_a_time_where_the_artifact_says_so(place: Path) -> None:
     alone = quantized("mlp", FORCED.replace(isolate=True))
-    code, found = node(place, save(alone, place / "artifact"))
-    assert (code, found["n_windows"], found["agrees"]) == (0, 8, True)
+    code, result = node(place, save(alone, place / "artifact"))
+    assert (code, result["n_windows"], result["agrees"]) == (0, 8, True)
     moved = np.abs(int8("mlp").predict(alone.golden["context"]) - alone.golden["forecast"]) / alone.parity["unit"]
-    assert found["max_difference"] < 1e-2 < moved.max()  # what other windows would do
+    assert result["max_difference"] < 1e-2 < moved.max()  # what other windows would do
 
 
 def test_node_tells_when_forecasts_differ(place: Path) -> None:
@@ -98,9 +98,9 @@ def test_node_tells_when_forecasts_differ(place: Path) -> None:
     golden = dict(exported("mlp").golden)
     golden["forecast"] = golden["forecast"] + np.float32(0.1)
     replace_file(folder, GOLDEN, tensors_of(**golden))
-    code, found = node(place, folder)
-    assert (code, found["agrees"]) == (1, False)
-    assert found["max_difference"] == pytest.approx(0.1 / min(exported("mlp").parity["unit"]), rel=1e-3)
+    code, result = node(place, folder)
+    assert (code, result["agrees"]) == (1, False)
+    assert result["max_difference"] == pytest.approx(0.1 / min(exported("mlp").parity["unit"]), rel=1e-3)
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -137,6 +137,6 @@ def test_a_browser_forecasts_what_python_did(place: Path, address: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, flags=re.DOTALL)
     assert shown is not None, done.stderr
-    found = json.loads(html.unescape(shown[1]))
-    assert found.get("agrees"), found
-    assert (found["n_windows"], found["max_difference"] < 2e-5) == (8, True)
+    result = json.loads(html.unescape(shown[1]))
+    assert result.get("agrees"), result
+    assert (result["n_windows"], result["max_difference"] < 2e-5) == (8, True)

@@ -37,7 +37,7 @@ def hook() -> ModuleType:
 
 def imported(folder: Path) -> set[str]:
     """Packages that the files of a folder import while they run; type checkers' imports do not count."""
-    found = set()
+    packages = set()
     for path in folder.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         quiet = [
@@ -50,10 +50,10 @@ def imported(folder: Path) -> set[str]:
             if node in quiet:
                 continue
             if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
+                packages |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found.add(str(node.module).split(".")[0])
-    return found - set(sys.stdlib_module_names)
+                packages.add(str(node.module).split(".")[0])
+    return packages - set(sys.stdlib_module_names)
 
 
 def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleType, tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def plain(windows: Windows, channels: list[int]) -> Statistics:
         batch = windows.batch(torch.tensor([window]))
         for channel in channels:
             parts = (batch.context, batch.target, taught(batch))
-            x, y, said = (part[0, :, channel].double() for part in parts)
-            x, y, said = x - x.mean(), y - x.mean(), said - x.mean()
-            gram, cross, soft = gram + x[:, None] * x, cross + x[:, None] * y, soft + x[:, None] * said
+            x, y, forecast = (part[0, :, channel].double() for part in parts)
+            x, y, forecast = x - x.mean(), y - x.mean(), forecast - x.mean()
+            gram, cross, soft = gram + x[:, None] * x, cross + x[:, None] * y, soft + x[:, None] * forecast
             power = power + y.square().sum()
     return Statistics(gram, cross, power, len(windows) * len(channels), soft)
 
@@ -82,13 +82,13 @@ WINDOWS: dict[str, Callable[[], Windows]] = {
 @pytest.mark.parametrize("name", WINDOWS)
 def test_statistics_are_the_products_of_all_windows(name: str, individual: bool) -> None:
     windows = WINDOWS[name]()
-    found = Statistics.of(windows, taught, individual=individual)
+    statistics = Statistics.of(windows, taught, individual=individual)
     groups = [[0], [1], [2]] if individual else [[0, 1, 2]]
-    for ours, channels in zip(found.channels(), groups, strict=True):
+    for computed, channels in zip(statistics.channels(), groups, strict=True):
         wanted = plain(windows, channels)
-        assert ours.n_rows == wanted.n_rows
+        assert computed.n_rows == wanted.n_rows
         for part in PARTS:
-            one, other = getattr(ours, part), getattr(wanted, part)
+            one, other = getattr(computed, part), getattr(wanted, part)
             assert float((one - other).abs().max() / other.abs().max()) < 1e-10, part
 
 
@@ -252,18 +252,18 @@ def test_a_learned_cycle_is_taken_off_the_context_and_put_on_the_horizon(head: A
     task = daily()
     model = shaken(CycleNetConfig(hidden=5, head=head), task.signature)
     batch = task.train.batch(torch.tensor([3, 17]))
-    said = model.activations(batch.context, batch.future)
+    outputs = model.activations(batch.context, batch.future)
     usual = model.cycle.detach().clone()
     before, ahead = ((5 + torch.tensor([[3], [17]]) + steps) % 24 for steps in (torch.arange(47), torch.arange(47, 58)))
     with torch.no_grad():
         model.cycle.zero_()
         bare = model.activations(batch.context - usual[before], batch.future)
-    assert torch.allclose(said.forecast, bare.forecast + usual[ahead], atol=1e-5)
+    assert torch.allclose(outputs.forecast, bare.forecast + usual[ahead], atol=1e-5)
     if head.kind == "quantile":
-        assert torch.allclose(said.distribution, bare.distribution + usual[ahead][..., None], atol=1e-5)
+        assert torch.allclose(outputs.distribution, bare.distribution + usual[ahead][..., None], atol=1e-5)
     if head.kind == "bins":
-        assert torch.equal(said.distribution, bare.distribution)
-        assert torch.allclose(said.support, bare.support + usual[ahead][..., None], atol=1e-5)
+        assert torch.equal(outputs.distribution, bare.distribution)
+        assert torch.allclose(outputs.support, bare.support + usual[ahead][..., None], atol=1e-5)
 
 
 def test_a_learned_cycle_is_the_rhythm_of_each_channel() -> None:
@@ -272,7 +272,7 @@ def test_a_learned_cycle_is_the_rhythm_of_each_channel() -> None:
     training = Training(epochs=9, batch_size=31, learning_rate=3e-2, precision="float32", patience=None)
     model = train(CycleNetConfig(), task, training)
     ridge = train(LinearConfig(), task.without_covariates())
-    errors = [each.lineage[-1].metrics["validation_mse"] for each in (model, ridge)]
+    errors = [forecaster.lineage[-1].metrics["validation_mse"] for forecaster in (model, ridge)]
     assert errors[0] < 0.8 * errors[1]
 
 

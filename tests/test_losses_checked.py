@@ -53,10 +53,10 @@ def test_every_loss_works_beside_an_output_loss(loss: Loss, task: Task) -> None:
     head = HEAD_OF.get(loss.kind, PointHead())
     student = PatchTSTConfig(depth=1, width=10, heads=5, patch=11, stride=11, head=head)
     guide = TRANSFORMER.replace(head=head).build(task.signature, seed=2)
-    output, found = check_losses([OutputLoss(), loss], guide, student, task)
-    assert found.term == str(loss)
-    assert output.share + found.share == pytest.approx(1)
-    assert (found.n_parameters > 0) == (isinstance(loss, FeatureLoss) and loss.method == "hint")
+    output, check = check_losses([OutputLoss(), loss], guide, student, task)
+    assert check.term == str(loss)
+    assert output.share + check.share == pytest.approx(1)
+    assert (check.n_parameters > 0) == (isinstance(loss, FeatureLoss) and loss.method == "hint")
 
 
 def test_what_is_given_stays_and_two_looks_agree(task: Task, teacher: Forecaster, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_what_is_given_stays_and_two_looks_agree(task: Task, teacher: Forecaster
     assert (student.digest, teacher.digest, student.training) == before
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in (*student.parameters(), *teacher.parameters()))
-    assert [each.n_parameters for each in first] == [0, 5 * 6 + 6, 0]
+    assert [check.n_parameters for check in first] == [0, 5 * 6 + 6, 0]
     assert "36 weights of its own" in str(first[1])
 
 
@@ -87,14 +87,14 @@ def test_a_term_that_comes_in_late_is_judged_at_its_height(task: Task, teacher: 
 
 
 def test_a_term_at_rest_on_a_fresh_student_has_to_move_a_shaken_one(task: Task, teacher: Forecaster) -> None:
-    found = check_losses([OutputLoss(), SmoothnessLoss()], teacher, DLinearConfig(kernel=7), task)[1]
-    assert (found.value, found.share) == (0, 0)
+    check = check_losses([OutputLoss(), SmoothnessLoss()], teacher, DLinearConfig(kernel=7), task)[1]
+    assert (check.value, check.share) == (0, 0)
 
 
 def test_a_table_of_forecasts_is_checked_like_any_teacher(task: Task) -> None:
     table = ForecastTable.from_frame(forecast_frame(train(LinearConfig(), task), task), task)
-    (found,) = check_losses([OutputLoss(alpha=1)], table, STUDENT, task, training=Training(seed=5))
-    assert found.share == 1
+    (check,) = check_losses([OutputLoss(alpha=1)], table, STUDENT, task, training=Training(seed=5))
+    assert check.share == 1
     with pytest.raises(UnsupportedError, match="shows no hidden states"):
         check_losses([FeatureLoss()], table, STUDENT, task)
 
@@ -125,9 +125,9 @@ def test_a_foreign_module_is_checked_by_its_insides(task: Task) -> None:
         attention=[Tap(path=f"{layers}.self_attn", axes=("batch*channel", "head", "query", "key"), output=1)],
     )
     losses = [OutputLoss(), FeatureLoss(layers="uniform"), AttentionLoss()]
-    found = check_losses(losses, teacher, TRANSFORMER, task)
-    assert [each.n_parameters for each in found] == [0, 2 * (6 * 8 + 8), 0]
-    assert all(each.share > 0 for each in found)
+    checks = check_losses(losses, teacher, TRANSFORMER, task)
+    assert [check.n_parameters for check in checks] == [0, 2 * (6 * 8 + 8), 0]
+    assert all(check.share > 0 for check in checks)
 
 
 def test_what_distill_refuses_is_refused_in_the_same_words(task: Task, teacher: Forecaster) -> None:

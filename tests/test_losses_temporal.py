@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests import oracles
-from tests.taught import distilled_history, said, under_autocast, value_of
+from tests.taught import distilled_history, noise, under_autocast, value_of
 from tsdistill.data import Task
 from tsdistill.errors import ConfigError
 from tsdistill.losses import DecompositionLoss, Example, Loss, SmoothnessLoss, TemporalLoss
@@ -32,15 +32,15 @@ def task() -> Task:
 @pytest.mark.parametrize("measure", ["second-difference", "total-variation"])
 @pytest.mark.parametrize("side", ["rougher", "both"])
 def test_roughness_equals_its_plain_version(measure: Any, side: Any) -> None:
-    loss, ours, theirs = SmoothnessLoss(measure=measure, side=side), said(1), said(2)
-    student, teacher = (side.forecast.double().numpy() for side in (ours, theirs))
+    loss, from_student, from_teacher = SmoothnessLoss(measure=measure, side=side), noise(1), noise(2)
+    student, teacher = (side.forecast.double().numpy() for side in (from_student, from_teacher))
     wanted = oracles.smoothness(student, teacher, loss.order, both=side == "both")
-    assert float(value_of(loss, ours, theirs)) == pytest.approx(wanted, rel=1e-5)
+    assert float(value_of(loss, from_student, from_teacher)) == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("measure", ["second-difference", "total-variation"])
 def test_only_a_student_rougher_than_its_teacher_pays(measure: Any) -> None:
-    rough, smooth = said(1), Activations(0.1 * said(1).forecast)
+    rough, smooth = noise(1), Activations(0.1 * noise(1).forecast)
     one_sided, both = (SmoothnessLoss(measure=measure, side=side) for side in ("rougher", "both"))
     assert float(value_of(one_sided, smooth, rough)) == 0.0
     assert float(value_of(one_sided, rough, smooth)) > 0.1
@@ -51,30 +51,30 @@ def test_a_second_difference_lets_slopes_be_and_a_total_variation_does_not() -> 
     slope = torch.arange(HORIZON).float()[None, :, None].expand(BATCH, HORIZON, CHANNELS)
     flat = Activations(torch.zeros(BATCH, HORIZON, CHANNELS))
     assert float(value_of(SmoothnessLoss(), Activations(slope), flat)) == 0.0
-    found = value_of(SmoothnessLoss(measure="total-variation"), Activations(3 * slope), flat)
-    assert float(found) == pytest.approx(9.0)
+    value = value_of(SmoothnessLoss(measure="total-variation"), Activations(3 * slope), flat)
+    assert float(value) == pytest.approx(9.0)
 
 
 @pytest.mark.parametrize(("length", "share"), [(3, 0.5), (5, 0.3), (11, 1.0), (7, 0.0)])
 def test_a_decomposition_equals_its_plain_version(length: int, share: float) -> None:
-    ours, theirs = said(1), said(2)
-    student, teacher = (side.forecast.double().numpy() for side in (ours, theirs))
-    found = float(value_of(DecompositionLoss(trend=length, share=share), ours, theirs))
-    assert found == pytest.approx(oracles.decomposition(student, teacher, length, share), rel=1e-5)
+    from_student, from_teacher = noise(1), noise(2)
+    student, teacher = (side.forecast.double().numpy() for side in (from_student, from_teacher))
+    value = float(value_of(DecompositionLoss(trend=length, share=share), from_student, from_teacher))
+    assert value == pytest.approx(oracles.decomposition(student, teacher, length, share), rel=1e-5)
 
 
 def test_a_level_is_all_trend() -> None:
-    ours = said(1)
-    higher = Activations(ours.forecast + 2)
-    assert float(value_of(DecompositionLoss(trend=5, share=1), higher, ours)) == pytest.approx(4.0, rel=1e-5)
-    assert float(value_of(DecompositionLoss(trend=5, share=0), higher, ours)) < 1e-10
+    outputs = noise(1)
+    higher = Activations(outputs.forecast + 2)
+    assert float(value_of(DecompositionLoss(trend=5, share=1), higher, outputs)) == pytest.approx(4.0, rel=1e-5)
+    assert float(value_of(DecompositionLoss(trend=5, share=0), higher, outputs)) < 1e-10
 
 
 @pytest.mark.parametrize("loss", ALL, ids=str)
 def test_temporal_terms_are_float32_inside_under_bfloat16(loss: Loss) -> None:
-    found, wanted = under_autocast(loss, said(1), said(2))
-    assert found.dtype == torch.float32
-    assert float(found) == pytest.approx(float(wanted), rel=1e-5)
+    value, wanted = under_autocast(loss, noise(1), noise(2))
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [SmoothnessLoss(side="both"), DecompositionLoss(trend=5)], ids=str)
@@ -130,5 +130,5 @@ def test_temporal_losses_that_make_no_sense_are_refused(make: Any, words: list[s
 def test_a_horizon_too_short_for_a_temporal_term_is_refused(loss: Loss, horizon: int, words: list[str]) -> None:
     student = LinearConfig().build(toy_signature().replace(horizon=horizon))
     with pytest.raises(ConfigError) as caught:
-        loss.bind(student, Example(said(1), said(2), toy_batch()))
+        loss.bind(student, Example(noise(1), noise(2), toy_batch()))
     assert [word for word in words if word not in str(caught.value)] == []

@@ -31,7 +31,7 @@ def read(tokens: np.ndarray, layer: dict[str, np.ndarray], way: str) -> np.ndarr
     steps = range(len(tokens)) if not way else reversed(range(len(tokens)))
     width = layer["weight_hh_l0"].shape[1]
     state, cell = np.zeros(width), np.zeros(width)
-    said = np.zeros((len(tokens), width))
+    states = np.zeros((len(tokens), width))
     for step in steps:
         given = layer[f"weight_ih_l0{way}"] @ tokens[step] + layer[f"bias_ih_l0{way}"]
         given = given + layer[f"weight_hh_l0{way}"] @ state + layer[f"bias_hh_l0{way}"]
@@ -39,8 +39,8 @@ def read(tokens: np.ndarray, layer: dict[str, np.ndarray], way: str) -> np.ndarr
         squashed = [1 / (1 + np.exp(-gate)) for gate in (enter, forget, leave)]
         cell = squashed[1] * cell + squashed[0] * np.tanh(fresh)
         state = squashed[2] * np.tanh(cell)
-        said[step] = state
-    return said
+        states[step] = state
+    return states
 
 
 @pytest.mark.parametrize(("bidirectional", "mixing"), list(itertools.product((False, True), repeat=2)))
@@ -48,7 +48,7 @@ def test_an_lstm_equals_a_loop_over_directions_layers_and_tokens(bidirectional: 
     model = shaken(LSTMConfig(widths=(5, 3), patch=11, embedding=7, bidirectional=bidirectional, mixing=mixing))
     context = toy_batch().context
     with torch.no_grad():
-        found = model.activations(context)
+        inside = model.activations(context)
     weights = {name: value.detach().double().numpy() for name, value in model.named_parameters()}
     x = context.double().numpy().transpose(0, 2, 1)
     centre, spread = x.mean(-1, keepdims=True), np.sqrt(x.var(-1, keepdims=True) + 1e-5)
@@ -67,11 +67,11 @@ def test_an_lstm_equals_a_loop_over_directions_layers_and_tokens(bidirectional: 
                 start = f"layers.{depth}."
                 layer = {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)}
                 tokens = np.concatenate([read(tokens, layer, way) for way in ways], axis=1)
-                assert np.allclose(tokens, found.hidden[depth][window, row], atol=1e-5)
+                assert np.allclose(tokens, inside.hidden[depth][window, row], atol=1e-5)
             end = np.concatenate([tokens[-1, :3], tokens[0, 3:]])
             raw.append(weights["last.weight"] @ end + weights["last.bias"])
-        said = np.reshape(raw, (3, 11)) + x[window] @ weights["shortcut.weight"].T + weights["shortcut.bias"]
-        assert np.allclose((said * spread[window] + centre[window]).T, found.forecast[window], atol=1e-4)
+        forecast = np.reshape(raw, (3, 11)) + x[window] @ weights["shortcut.weight"].T + weights["shortcut.bias"]
+        assert np.allclose((forecast * spread[window] + centre[window]).T, inside.forecast[window], atol=1e-4)
 
 
 def test_only_a_mixing_lstm_lets_channels_tell_of_each_other() -> None:
@@ -82,7 +82,7 @@ def test_only_a_mixing_lstm_lets_channels_tell_of_each_other() -> None:
         model = shaken(LSTMConfig(widths=(5,), patch=11, mixing=mixing))
         with torch.no_grad():
             change = (model(moved) - model(context)).abs().amax(dim=(0, 1))
-        assert [float(each) > 1e-4 for each in change] == [mixing, True, mixing]
+        assert [float(value) > 1e-4 for value in change] == [mixing, True, mixing]
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,9 @@ def test_without_an_embedding_the_order_of_channels_is_nothing_to_an_inverted_tr
 
 def test_an_inverted_transformer_has_a_token_and_a_query_per_channel() -> None:
     inside = built(INVERTED).activations(toy_batch().context, attention=True)
-    assert [tuple(each.shape) for each in inside.hidden] == [(BATCH, 1, CHANNELS, 14)] * 2
+    assert [tuple(tensor.shape) for tensor in inside.hidden] == [(BATCH, 1, CHANNELS, 14)] * 2
     assert inside.attention is not None
-    assert [tuple(each.shape) for each in inside.attention] == [(BATCH, 1, h, CHANNELS, CHANNELS) for h in (2, 3)]
+    assert [tuple(tensor.shape) for tensor in inside.attention] == [(BATCH, 1, h, CHANNELS, CHANNELS) for h in (2, 3)]
 
 
 def plain_mixing(layer: Mixing, rows: Tensor) -> Tensor:
@@ -92,13 +92,13 @@ def test_a_mixer_block_mixes_along_time_then_across_channels() -> None:
     block = TSMixerBlock(context=13, n_channels=3, time_hidden=5, channel_hidden=7, dropout=0.3).eval()
     state = torch.randn(2, 3, 13, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        slow = torch.stack([plain_mixing(block.channels, plain_mixing(block.time, each).T).T for each in state])
+        slow = torch.stack([plain_mixing(block.channels, plain_mixing(block.time, window).T).T for window in state])
         assert torch.allclose(block(state), slow, atol=1e-5)
 
 
 def test_a_mixers_tokens_are_steps() -> None:
     hidden = built(MIXER).activations(toy_batch().context).hidden
-    assert [tuple(each.shape) for each in hidden] == [(BATCH, 1, CONTEXT, CHANNELS)] * 2
+    assert [tuple(tensor.shape) for tensor in hidden] == [(BATCH, 1, CONTEXT, CHANNELS)] * 2
 
 
 def test_a_separable_block_equals_a_loop_over_tokens_and_filters() -> None:
@@ -125,7 +125,7 @@ def test_a_separable_block_equals_a_loop_over_tokens_and_filters() -> None:
 
 @pytest.mark.parametrize(("kernel", "depth"), [(2, 1), (3, 3), (5, 2)])
 def test_convolutions_see_as_far_back_as_they_say_and_never_ahead(kernel: int, depth: int) -> None:
-    blocks = [SeparableBlock(3, 31, kernel, 2**each, 0.0) for each in range(depth)]
+    blocks = [SeparableBlock(3, 31, kernel, 2**layer, 0.0) for layer in range(depth)]
     tokens = torch.randn(1, 3, 43, generator=torch.Generator().manual_seed(0), requires_grad=True)
     state = tokens
     for block in blocks:

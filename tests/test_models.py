@@ -79,14 +79,14 @@ def test_a_linear_model_is_the_ridge_of_scikit_learn() -> None:
     from tsdistill.models.ridge import Statistics, choose
 
     task = toy_task()
-    found = Statistics.of(task.train)
+    statistics = Statistics.of(task.train)
     batch = task.train.batch(torch.arange(len(task.train)))
     context, target = (rows.transpose(1, 2).double() for rows in (batch.context, batch.target))
     centre = context.mean(-1, keepdim=True)
     x, y = ((rows - centre).flatten(0, 1).numpy() for rows in (context, target))
     for penalty in (1e-3, 1e-1):
-        chosen = choose(found, found, (penalty,), (0.0,))
-        plain = Ridge(alpha=penalty * float(found.gram.trace()) / 47, fit_intercept=False).fit(x, y)
+        chosen = choose(statistics, statistics, (penalty,), (0.0,))
+        plain = Ridge(alpha=penalty * float(statistics.gram.trace()) / 47, fit_intercept=False).fit(x, y)
         assert abs(plain.coef_.T - chosen.weight.numpy()).max() < 1e-6
         error = ((x @ plain.coef_.T - y) ** 2).mean()
         assert float(chosen.errors) == pytest.approx(error, rel=1e-6)

@@ -7,6 +7,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tsdistill"
 LONGEST = 400
@@ -27,6 +29,9 @@ DIALECT = (
     r"of ours",
 )
 """Words that a reader would have to learn."""
+
+NAMELESS = {"found", "told", "said", "how", "each", "ours", "theirs"}
+"""What says nothing of a value: a name says what it is (`score`, `spec`, `path`, `options`, `expected`)."""
 
 MOVED = ROOT / "docs" / "moved-0.1-to-0.2.md"
 """The page that lists names of version 0.1, whatever they were."""
@@ -64,6 +69,54 @@ def test_code_and_documents_use_the_words_of_the_field() -> None:
         if (match := pattern.search(line) or pattern.search(line.replace("_", " "))) and not ALIAS.match(line)
     ]
     assert spoken == []
+
+
+def name_given(node: ast.AST) -> str | None:
+    """The name that a node of a program gives to something: a value, an argument, a function, a class."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return name
+        case ast.alias(asname=str(name)):
+            return name
+    return None
+
+
+def test_a_value_is_named_by_what_it_is() -> None:
+    folders = ("tsdistill", "tests", "experiments", "packages", "examples", "datasets")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}: {name}"
+        for path in [*paths, ROOT / "conftest.py"]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (name := name_given(node)) in NAMELESS
+    ] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "found = 1",
+        "self.found = 1",
+        "[each for each in x]",
+        "for each, other in x: pass",
+        "def f(*, how): pass",
+        "def f(**how): pass",
+        "lambda said: 1",
+        "def told(): pass",
+        "class told: pass",
+        "with x as ours: pass",
+        "import x as theirs",
+        "(found := 1)",
+        "match x:\n  case [1, *said]: pass",
+        "try: pass\nexcept E as told: pass",
+    ],
+)
+def test_every_way_to_give_a_name_is_seen(source: str) -> None:
+    assert {name_given(node) for node in ast.walk(ast.parse(source))} & NAMELESS
 
 
 def test_one_place_says_what_is_significant() -> None:

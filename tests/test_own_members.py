@@ -115,5 +115,5 @@ def test_they_go_the_whole_way(tmp_path: Path) -> None:
         "student.losses.last-step.power": (2, 4),
         "pruning.criterion.step": Range(1, 2),
     }
-    found = td.search.run(recipe, tmp_path / "out", n_trials=2, space=Space(vary=vary), progress=False)
-    assert all(set(vary) == set(row["params"]) for row in leaders(found.study))
+    search = td.search.run(recipe, tmp_path / "out", n_trials=2, space=Space(vary=vary), progress=False)
+    assert all(set(vary) == set(row["params"]) for row in leaders(search.study))

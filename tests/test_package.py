@@ -81,12 +81,12 @@ def test_no_file_is_a_drawer_for_odds_and_ends() -> None:
 
 
 def test_nothing_executes_what_it_reads() -> None:
-    found = {relative(path): forbidden_in(path.read_text(encoding="utf-8")) for path in SOURCES}
-    assert {name: what for name, what in found.items() if what} == {}
+    calls = {relative(path): forbidden_in(path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert {name: what for name, what in calls.items() if what} == {}
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("source", "calls"),
     [
         ("import pickle", ["pickle"]),
         ("from joblib import load", ["joblib"]),
@@ -96,19 +96,19 @@ def test_nothing_executes_what_it_reads() -> None:
         ("model.eval()\nnp.load('x', allow_pickle=False)", []),
     ],
 )
-def test_the_search_for_executing_calls_finds_them(source: str, found: list[str]) -> None:
-    assert forbidden_in(source) == found
+def test_the_search_for_executing_calls_finds_them(source: str, calls: list[str]) -> None:
+    assert forbidden_in(source) == calls
 
 
 def test_no_file_names_a_path_of_one_machine_or_a_registry_host() -> None:
     here = [str(ROOT)] if len(ROOT.parts) > 2 else []
-    found = []
+    files = []
     for path in project_texts():
         text = path.read_text(encoding="utf-8")
         if MACHINE_PATHS.search(text) or HOSTS.search(text) or any(name in text for name in here):
-            found.append(relative(path))
+            files.append(relative(path))
     # This file holds the patterns themselves.
-    assert [name for name in found if name != relative(Path(__file__).resolve())] == []
+    assert [name for name in files if name != relative(Path(__file__).resolve())] == []
 
 
 def test_the_pinned_versions_name_no_local_build() -> None:

@@ -120,9 +120,9 @@ REFUSED: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], list[str]]]
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_used_is_refused_in_clear_words(case: str) -> None:
-    make, how, words = REFUSED[case]
+    make, options, words = REFUSED[case]
     with pytest.raises(DataError) as caught:
-        Panel.from_frame(make(), **how)
+        Panel.from_frame(make(), **options)
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, str(caught.value)
 

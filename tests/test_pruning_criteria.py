@@ -58,10 +58,10 @@ def test_norms_of_weights(name: str, task: Task) -> None:
     expected = np.zeros(7)
     slices = [parts["blocks.0.expand.weight"], parts["blocks.0.expand.bias"], parts["blocks.0.contract.weight"].T]
     for rows in slices:
-        found = [(np.abs(rows[unit]) ** power).sum() for unit in range(7)]
-        expected += np.array(found) / np.mean(found)
-    found = CRITERIA.read(name).score(model, group, Evidence(model, task))  # type: ignore[assignment]
-    assert np.allclose(found.numpy(), expected ** (1 / power))  # type: ignore[attr-defined]
+        sums = [(np.abs(rows[unit]) ** power).sum() for unit in range(7)]
+        expected += np.array(sums) / np.mean(sums)
+    scores = CRITERIA.read(name).score(model, group, Evidence(model, task))
+    assert np.allclose(scores.numpy(), expected ** (1 / power))
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.kind)
@@ -75,18 +75,18 @@ def test_taylor_is_the_gradient_of_a_gate_on_each_unit(config: ModelConfig, task
         for batch in evidence.train.batches(32):
             gate = torch.ones(group.size, requires_grad=True)
             gated = {name: p.detach() for name, p in model.named_parameters()}
-            for each in group.outgoing:
-                places = each.positions(torch.arange(group.size), group.size)
-                factor = torch.ones(gated[each.parameter].shape[1])
+            for part in group.outgoing:
+                places = part.positions(torch.arange(group.size), group.size)
+                factor = torch.ones(gated[part.parameter].shape[1])
                 factor = factor.index_put((places,), gate[None, :, None].expand(places.shape))
-                shape = (1, -1, *([1] * (gated[each.parameter].ndim - 2)))
-                gated[each.parameter] = gated[each.parameter] * factor.view(shape)
+                shape = (1, -1, *([1] * (gated[part.parameter].ndim - 2)))
+                gated[part.parameter] = gated[part.parameter] * factor.view(shape)
             forecast = functional_call(model, gated, (batch.context,))
             (slope,) = torch.autograd.grad(functional.mse_loss(forecast, batch.target), gate)
             squares.append(slope.double().square())
         expected = torch.stack(squares).mean(0).sqrt()
-        found = CRITERIA.read("taylor").score(model, group, evidence)
-        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-7), group.name
+        scores = CRITERIA.read("taylor").score(model, group, evidence)
+        assert torch.allclose(scores, expected, rtol=1e-3, atol=1e-7), group.name
 
 
 def test_activations_weigh_the_weights_that_read_them(task: Task) -> None:
@@ -95,8 +95,8 @@ def test_activations_weigh_the_weights_that_read_them(task: Task) -> None:
     sizes = np.sqrt((inner(model, evidence) ** 2).mean(axis=0))
     weights = np.abs(model.state_dict()["blocks.0.contract.weight"].double().numpy())
     expected = np.array([sum(weights[row, unit] * sizes[unit] for row in range(5)) for unit in range(7)])
-    found = CRITERIA.read("activation").score(model, group_of(model, "block1.hidden"), evidence).numpy()
-    assert np.allclose(found, expected / expected.mean(), rtol=1e-4)
+    scores = CRITERIA.read("activation").score(model, group_of(model, "block1.hidden"), evidence).numpy()
+    assert np.allclose(scores, expected / expected.mean(), rtol=1e-4)
 
 
 def test_of_two_alike_one_goes_and_one_stays(task: Task) -> None:
@@ -120,7 +120,7 @@ def test_of_two_alike_one_goes_and_one_stays(task: Task) -> None:
 @pytest.mark.parametrize("name", ["taylor", "activation", "loss"])
 def test_units_that_nobody_reads_are_worth_nothing(name: str, config: ModelConfig, task: Task) -> None:
     model = shaken(config)
-    for group in (each for each in model.width_groups() if each.kind in ("units", "heads")):
+    for group in (candidate for candidate in model.width_groups() if candidate.kind in ("units", "heads")):
         silent = copy.deepcopy(model)
         group.silence(dict(silent.named_parameters()), torch.tensor([1]))
         scores = CRITERIA.read(name).score(silent, group, Evidence(silent, task, n_windows=11))

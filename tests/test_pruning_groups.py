@@ -105,7 +105,7 @@ def test_a_recurrent_layer_goes_and_the_next_reads_what_it_read() -> None:
 )
 def test_a_recurrent_layer_that_others_need_stays(config: LSTMConfig, pinned: tuple[int, ...]) -> None:
     model = shaken(config)
-    (group,) = (each for each in model.width_groups() if each.kind == "layers")
+    (group,) = (candidate for candidate in model.width_groups() if candidate.kind == "layers")
     assert (group.pinned, group.minimum) == (pinned, max(1, len(pinned)))
     smaller = prune(model, toy_task(), Pruning(ratio=0.99, groups=("layers",), recovery=None))
     assert smaller.config == config.replace(widths=tuple(config.widths[depth] for depth in pinned))
@@ -192,8 +192,8 @@ def test_steps_that_nothing_reads_go_without_a_trace(config: ModelConfig) -> Non
 def test_pruning_cuts_what_is_named(config: ModelConfig, groups: tuple[str, ...], expected: dict[str, int]) -> None:
     model = shaken(config)
     smaller = prune(model, toy_task(), Pruning(groups=groups, recovery=None))
-    found = {**smaller.config.to_dict(), "context": smaller.context}
-    assert {name: found[name] for name in expected} == expected
+    sizes = {**smaller.config.to_dict(), "context": smaller.context}
+    assert {name: sizes[name] for name in expected} == expected
     check_forecaster(smaller)
 
 

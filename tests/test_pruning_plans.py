@@ -133,26 +133,26 @@ def test_curves_are_errors_of_cut_models(task: Task) -> None:
     model = shaken(TST)
     before = model.digest
     spec = Pruning(groups=("block*.feedforward", "context"), criterion="taylor")
-    found = pruning_sensitivity(model, task, spec, ratios=(0.0, 0.3, 0.9))
+    sensitivity = pruning_sensitivity(model, task, spec, ratios=(0.0, 0.3, 0.9))
     assert model.digest == before
-    assert list(found.errors) == ["block1.feedforward", "block2.feedforward", "context"]
+    assert list(sensitivity.errors) == ["block1.feedforward", "block2.feedforward", "context"]
     judge = Evidence(model, task)
     cut = prune(model, task, Pruning(ratio=0.3, groups=("block2.feedforward",), criterion="taylor", recovery=None))
-    assert found.errors["block2.feedforward"][1] == pytest.approx(judge.error(cut))
-    assert found.errors["context"][2] == pytest.approx(judge.error(rebuild(model, {"context": [3]})))
-    assert all(curve[0] == pytest.approx(found.error) for curve in found.errors.values())
-    assert found.to_frame().shape == (9, 3)
-    assert json.loads(json.dumps(found.to_dict()))["ratios"] == [0.0, 0.3, 0.9]
-    drawn = go.Figure(**found.figure())
-    assert [trace.name for trace in drawn.data] == list(found.errors)
-    assert list(drawn.data[0].y) == [found.error, *found.errors["block1.feedforward"]]
-    assert str(found).splitlines()[0].split() == ["group", "0%", "30%", "90%"]
+    assert sensitivity.errors["block2.feedforward"][1] == pytest.approx(judge.error(cut))
+    assert sensitivity.errors["context"][2] == pytest.approx(judge.error(rebuild(model, {"context": [3]})))
+    assert all(curve[0] == pytest.approx(sensitivity.error) for curve in sensitivity.errors.values())
+    assert sensitivity.to_frame().shape == (9, 3)
+    assert json.loads(json.dumps(sensitivity.to_dict()))["ratios"] == [0.0, 0.3, 0.9]
+    drawn = go.Figure(**sensitivity.figure())
+    assert [trace.name for trace in drawn.data] == list(sensitivity.errors)
+    assert list(drawn.data[0].y) == [sensitivity.error, *sensitivity.errors["block1.feedforward"]]
+    assert str(sensitivity).splitlines()[0].split() == ["group", "0%", "30%", "90%"]
 
 
 def test_a_page_of_curves_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     errors = {"<b>one</b>": (0.502, 0.5051, 0.504), "two": (0.503, 0.6, 40.0)}
-    found = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")  # type: ignore[arg-type]
-    page = plot_sensitivity(found, tmp_path / "new" / "page.html", title="<i>mine</i>").read_text()
+    sensitivity = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")  # type: ignore[arg-type]
+    page = plot_sensitivity(sensitivity, tmp_path / "new" / "page.html", title="<i>mine</i>").read_text()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page
     body = page.split("<script", 1)[0]

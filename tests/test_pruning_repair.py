@@ -65,11 +65,11 @@ def with_twins(model: Forecaster, one: int, other: int) -> None:
     for group in model.width_groups():
         if group.kind not in ("units", "heads"):
             continue
-        for each in group.incoming:
-            source, goal = (each.positions(torch.tensor([unit]), group.size).flatten() for unit in (one, other))
+        for part in group.incoming:
+            source, goal = (part.positions(torch.tensor([unit]), group.size).flatten() for unit in (one, other))
             with torch.no_grad():
-                tensor = parameters[each.parameter]
-                tensor.index_copy_(each.axis, goal, tensor.index_select(each.axis, source))  # type: ignore[arg-type]
+                tensor = parameters[part.parameter]
+                tensor.index_copy_(part.axis, goal, tensor.index_select(part.axis, source))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("config", MODELS, ids=lambda config: config.kind)
@@ -85,9 +85,9 @@ def test_a_twin_stands_in_for_its_twin(config: ModelConfig, task: Task) -> None:
     context = toy_batch().context
     with torch.no_grad():
         repaired = rebuild(model, keep, mend=lambda whole, units: folded(whole, units, windows))
-        wanted, cut, found = (each(context) for each in (model, rebuild(model, keep), repaired))
+        wanted, cut, restored = (forecaster(context) for forecaster in (model, rebuild(model, keep), repaired))
     assert (cut - wanted).abs().max() > 1e-3
-    assert (found - wanted).abs().max() < 2e-4 * wanted.abs().max()
+    assert (restored - wanted).abs().max() < 2e-4 * wanted.abs().max()
 
 
 def test_a_unit_that_never_moves_becomes_a_bias(task: Task) -> None:
@@ -109,9 +109,9 @@ def test_the_last_layer_is_fitted_to_what_it_said(task: Task) -> None:
         damaged.state_dict()["last.weight"].add_(1)
         damaged.state_dict()["last.bias"].sub_(2)
         context = toy_batch().context
-        found = refitted(damaged, model, windows)
+        repaired = refitted(damaged, model, windows)
         assert (damaged(context) - model(context)).abs().max() > 1
-        assert torch.allclose(found(context), model(context), atol=1e-3)
+        assert torch.allclose(repaired(context), model(context), atol=1e-3)
 
 
 @pytest.mark.parametrize(

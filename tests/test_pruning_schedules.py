@@ -63,8 +63,8 @@ def test_rounds_end_where_one_cut_would(task: Task, student: Forecaster, tmp_pat
     smaller = prune(student, task, spec, checkpoint=tmp_path / "prune.safetensors")
     assert smaller.config == NET.replace(hidden=(8, 8))
     rounds = smaller.lineage[-1].metrics["rounds"]
-    assert [each["kept"] for each in rounds] == [{f"block{n}.hidden": size for n in (1, 2)} for size in (12, 8)]
-    assert all(each["validation_mse"] > 0 for each in rounds)
+    assert [entry["kept"] for entry in rounds] == [{f"block{n}.hidden": size for n in (1, 2)} for size in (12, 8)]
+    assert all(entry["validation_mse"] > 0 for entry in rounds)
     assert (tmp_path / "round1-prune.safetensors").exists()
     again = prune(student, task, spec, checkpoint=tmp_path / "prune.safetensors")
     assert again.digest == smaller.digest
@@ -106,9 +106,9 @@ def test_a_control_ends_at_the_sizes_of_its_student(task: Task, student: Forecas
 
 def test_no_more_is_cut_than_a_number_of_weights_asks_for(task: Task, student: Forecaster) -> None:
     smaller = prune(student, task, Pruning(max_parameters=1400, recovery=None))
-    found = smaller.lineage[-1].metrics
-    assert smaller.n_parameters == found["reached"]["max_parameters"] <= 1400
-    step = prune(student, task, Pruning(ratio=found["ratio"] - 1 / 64, recovery=None))
+    metrics = smaller.lineage[-1].metrics
+    assert smaller.n_parameters == metrics["reached"]["max_parameters"] <= 1400
+    step = prune(student, task, Pruning(ratio=metrics["ratio"] - 1 / 64, recovery=None))
     assert step.n_parameters > 1400
     assert prune(student, task, Pruning(max_parameters=10**6, recovery=None)).config == NET
 
@@ -147,10 +147,12 @@ def test_as_small_as_the_error_allows(task: Task, student: Forecaster) -> None:
     spec = Pruning(max_error_increase=0.05, repair=True, recovery=QUICK)
     smaller = prune(student, task, spec)
     assert error_of(smaller, task.validation) <= 1.05 * error_of(student, task.validation)
-    found = smaller.lineage[-1].metrics
+    metrics = smaller.lineage[-1].metrics
     assert smaller.n_parameters < student.n_parameters
-    assert found["ratio"] == max(each["ratio"] for each in found["tried"] if each["error_increase"] <= 0.05)
-    assert len(found["tried"]) == 4
+    assert metrics["ratio"] == max(
+        attempt["ratio"] for attempt in metrics["tried"] if attempt["error_increase"] <= 0.05
+    )
+    assert len(metrics["tried"]) == 4
 
 
 UNREACHED = [

@@ -50,8 +50,8 @@ def test_a_plan_is_shown_and_nothing_is_written(folder: Path, tmp_path: Path) ->
         ["block1.hidden", "16", "12"],
         ["block2.hidden", "16", "12"],
     ]
-    found = json.loads(prune(folder, "--plan", "--max-parameters", 1400, "--json").output)
-    assert found["n_parameters"][1] <= 1400
+    output = json.loads(prune(folder, "--plan", "--max-parameters", 1400, "--json").output)
+    assert output["n_parameters"][1] <= 1400
     assert not (tmp_path / "out").exists()
 
 
@@ -63,12 +63,12 @@ def test_curves_are_shown_and_written_as_a_page(folder: Path, tmp_path: Path) ->
     page = (tmp_path / "page.html").read_text()
     inside = re.search(r'id="sensitivity-data">(.*?)</script>', page)
     assert inside
-    found = json.loads(prune(folder, *options, "--json").output)
-    assert json.loads(inside[1]) == found
+    output = json.loads(prune(folder, *options, "--json").output)
+    assert json.loads(inside[1]) == output
     spec = td.Pruning(groups=("block2.hidden", "context"), criterion="l1")
     model, task = td.load(folder / "model"), toy_recipe_task(folder)
     assert isinstance(model, td.Forecaster)
-    assert found == td.pruning_sensitivity(model, task, spec).to_dict()
+    assert output == td.pruning_sensitivity(model, task, spec).to_dict()
 
 
 def test_a_smaller_artifact_is_left_and_told_of(folder: Path, tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_smaller_artifact_is_left_and_told_of(folder: Path, tmp_path: Path) ->
 
 def test_json_says_what_was_reached(folder: Path, tmp_path: Path) -> None:
     done = prune(folder, "--max-parameters", 1300, "--epochs", 0, "--json", "--out", tmp_path / "out")
-    found = json.loads(done.output)
-    assert found["reached"]["max_parameters"] == found["n_parameters"] <= 1300
-    assert set(found["validation_mse"]) == {"before", "after"}
-    assert found["config"]["kind"] == "mlp"
+    output = json.loads(done.output)
+    assert output["reached"]["max_parameters"] == output["n_parameters"] <= 1300
+    assert set(output["validation_mse"]) == {"before", "after"}
+    assert output["config"]["kind"] == "mlp"
 
 
 @pytest.mark.parametrize(

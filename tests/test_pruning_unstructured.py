@@ -51,9 +51,9 @@ def test_the_smallest_weights_go(ranking: str, task: Task) -> None:
 def test_recovery_keeps_the_zeros(n_rounds: int, task: Task) -> None:
     model = shaken(LSTMConfig(widths=(5,), patch=11), task.signature)
     smaller = prune(model, task, PLAIN.replace(recovery=QUICK, n_rounds=n_rounds, ranking="global"))
-    found = smaller.lineage[-1].metrics
-    assert found["n_zeros"] == sum(int(zero.sum()) for zero in zeros(smaller).values())
-    assert found["n_zeros"] == round(found["n_weights"] * 0.3)
+    metrics = smaller.lineage[-1].metrics
+    assert metrics["n_zeros"] == sum(int(zero.sum()) for zero in zeros(smaller).values())
+    assert metrics["n_zeros"] == round(metrics["n_weights"] * 0.3)
     assert smaller.digest != prune(model, task, PLAIN.replace(ranking="global")).digest
     assert smaller.config == model.config
 
@@ -78,14 +78,14 @@ def test_without_the_masks_recovery_would_fill_them(task: Task) -> None:
 def test_it_is_reported_as_what_it_is(task: Task) -> None:
     model = shaken(MLPConfig(width=32, depth=2))
     smaller = prune(model, task, PLAIN.replace(ratio=0.9))
-    found = smaller.lineage[-1].metrics
-    before, after = (save(dict(each.state_dict())) for each in (model, smaller))
-    assert found["weights_bytes"] == len(after) == len(before)
-    assert (found["compressed_bytes"], found["compressed_bytes_before"]) == tuple(
+    metrics = smaller.lineage[-1].metrics
+    before, after = (save(dict(forecaster.state_dict())) for forecaster in (model, smaller))
+    assert metrics["weights_bytes"] == len(after) == len(before)
+    assert (metrics["compressed_bytes"], metrics["compressed_bytes_before"]) == tuple(
         len(gzip.compress(content, mtime=0)) for content in (after, before)
     )
-    assert found["compressed_bytes"] < 0.5 * found["compressed_bytes_before"]
-    assert found["n_parameters"] == found["n_parameters_before"]
+    assert metrics["compressed_bytes"] < 0.5 * metrics["compressed_bytes_before"]
+    assert metrics["n_parameters"] == metrics["n_parameters_before"]
 
 
 @pytest.mark.slow

@@ -107,25 +107,25 @@ def test_static_forms_differ_by_less_than_what_rounding_moves() -> None:
     x = contexts(11, seed=1)
     small = static_graph(graph, ranges_of(graph, {"context": x}))
     deployed = Predictor(small, model.signature).predict(x)
-    gap, moved = (
-        np.sqrt(np.mean(each**2)) for each in (deployed - fake.predict(x), fake.predict(x) - model.predict(x))
-    )
+    differences = (deployed - fake.predict(x), fake.predict(x) - model.predict(x))
+    gap, moved = (np.sqrt(np.mean(difference**2)) for difference in differences)
     assert 0 < gap < 1.5 * moved
 
 
 def test_rounding_without_training_deploys_what_plain_quantization_does() -> None:
     model, _, graph = folded_graph("lstm", Dynamic().rounding())
-    plain, ours = (weights_of(dynamic_graph(each)) for each in (export(model).onnx, graph))
+    plain, rounded = (weights_of(dynamic_graph(source)) for source in (export(model).onnx, graph))
     assert len(plain) > 5
-    assert plain.keys() == ours.keys()
+    assert plain.keys() == rounded.keys()
     for name, values in plain.items():
-        np.testing.assert_allclose(ours[name], values, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(rounded[name], values, rtol=1e-6, err_msg=name)
 
 
 def weights_of(graph: bytes) -> dict[str, np.ndarray]:
     """Whole numbers and scales of a graph by name."""
-    found = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load_from_string(graph).graph.initializer}
-    return {name: array for name, array in found.items() if "quantized" in name or name.endswith("_scale")}
+    initializers = onnx.load_from_string(graph).graph.initializer
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in initializers}
+    return {name: array for name, array in arrays.items() if "quantized" in name or name.endswith("_scale")}
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -151,13 +151,14 @@ def test_folded_weights_lie_on_their_grid_and_nothing_else_changes(kind: str) ->
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_the_cell_without_rounding_is_the_lstm_of_torch(bidirectional: bool) -> None:
     torch.manual_seed(0)
-    theirs = nn.LSTM(7, 5, batch_first=True, bidirectional=bidirectional)
-    ours = RoundedLSTM(theirs, rounds_inputs=False)
+    reference = nn.LSTM(7, 5, batch_first=True, bidirectional=bidirectional)
+    rounded = RoundedLSTM(reference, rounds_inputs=False)
     rows = torch.randn(3, 11, 7, requires_grad=True)
-    found, expected = ours(rows), theirs(rows)
-    for each, other in zip((found[0], *found[1]), (expected[0], *expected[1]), strict=True):
-        torch.testing.assert_close(each, other)
-    gradients = [torch.autograd.grad(each[0].square().sum(), rows, retain_graph=True)[0] for each in (found, expected)]
+    outputs, expected = rounded(rows), reference(rows)
+    for value, other in zip((outputs[0], *outputs[1]), (expected[0], *expected[1]), strict=True):
+        torch.testing.assert_close(value, other)
+    sums = (outputs[0].square().sum(), expected[0].square().sum())
+    gradients = [torch.autograd.grad(total, rows, retain_graph=True)[0] for total in sums]
     torch.testing.assert_close(*gradients)
 
 
@@ -173,24 +174,24 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
     form = Static(weight_bits=8) if kind == "tcn" else Dynamic(weight_bits=8)
     batch = toy_batch()
     gradients = []
-    for each in (model.train(), fake_quantize(model, form.rounding()).train()):
-        loss, _ = TruthObjective()(each, batch)
-        found = torch.autograd.grad(loss, list(each.parameters()))
-        gradients.append(torch.cat([gradient.flatten() for gradient in sorted(found, key=lambda g: tuple(g.shape))]))
+    for network in (model.train(), fake_quantize(model, form.rounding()).train()):
+        loss, _ = TruthObjective()(network, batch)
+        slopes = torch.autograd.grad(loss, list(network.parameters()))
+        gradients.append(torch.cat([gradient.flatten() for gradient in sorted(slopes, key=lambda g: tuple(g.shape))]))
     assert gradients[0].shape == gradients[1].shape
     # Rounded at 8 bits, the loss pulls nearly as it did.
-    norms = [each.norm() for each in gradients]
+    norms = [gradient.norm() for gradient in gradients]
     assert float(norms[1] / norms[0]) == pytest.approx(1, abs=0.2)
 
 
 def test_layers_kept_in_float_round_nothing() -> None:
     model = shaken(MODELS["patchtst"])
-    names = tuple(name for name, each in model.named_modules() if isinstance(each, nn.Linear))
+    names = tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))
     four_bits = replace(Dynamic().rounding(), weight_bits=4)
     kept = fake_quantize(model, replace(four_bits, keep_float=names[1:]))
     assert torch.equal(kept.get_parameter(f"{names[1]}.weight"), model.get_parameter(f"{names[1]}.weight"))
     x = contexts(5)
-    few, all_of_them = (in_deviations(each.predict(x) - model.predict(x)) for each in
+    few, all_of_them = (in_deviations(forecaster.predict(x) - model.predict(x)) for forecaster in
                         (kept, fake_quantize(model, four_bits)))  # fmt: skip
     assert 0 < few < all_of_them
     with pytest.raises(UnsupportedError, match="nothing to quantize"):
@@ -216,8 +217,8 @@ def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
         longer = copy.deepcopy(full)
         fit(longer, task, spec.training, TruthObjective())
         plain = fold_rounded(fake_quantize(longer, rounding), longer)
-        trained, found = train_rounded(full, task, spec)
-        assert found["objective"] == "MSE(model, truth)"
+        trained, metrics = train_rounded(full, task, spec)
+        assert metrics["objective"] == "MSE(model, truth)"
         lost.append(error(plain, task) - error(longer, task))
         recovered.append(error(plain, task) - error(trained, task))
     assert np.mean(lost) > 0
@@ -277,7 +278,7 @@ def aware() -> tuple[Task, Forecaster, Any]:
 def test_the_lineage_tells_what_training_gained() -> None:
     task, model, (teacher, spec, deployed) = aware()
     step = deployed.lineage[-1]
-    assert [each.verb for each in deployed.lineage] == ["train", "export", "quantize"]
+    assert [entry.verb for entry in deployed.lineage] == ["train", "export", "quantize"]
     assert step.spec == {"quantization": spec.to_dict(), "teacher": teacher.digest}
     assert step.seed == 5
     rows = {row["name"]: row for row in step.metrics["candidates"]}
@@ -310,8 +311,8 @@ def test_training_in_vain_is_refused_with_numbers() -> None:
 def test_quantiles_are_trained_with_their_own_error() -> None:
     task = toy_task()
     model = LSTMConfig(widths=(5,), patch=11, head=QuantileHead(levels=(0.1, 0.5, 0.9))).build(task.signature)
-    trained, found = train_rounded(model, task, QAT(training=QUICK))
-    assert found["objective"] == "pinball(model, truth)"
+    trained, metrics = train_rounded(model, task, QAT(training=QUICK))
+    assert metrics["objective"] == "pinball(model, truth)"
     context = task.validation.batch(torch.arange(7)).context
     quantiles = trained.activations(context).distribution
     assert quantiles is not None
@@ -328,8 +329,8 @@ def test_quantiles_are_trained_with_their_own_error() -> None:
     ],
 )
 def test_the_form_follows_from_layers_and_bits(config: ModelConfig, spec: Quantization, form: str) -> None:
-    found = spec.deployed_form(config.build(task().signature))
-    assert (found.method, found.bits) == (form, spec.bits)
+    chosen = spec.deployed_form(config.build(task().signature))
+    assert (chosen.method, chosen.bits) == (form, spec.bits)
 
 
 @pytest.mark.parametrize(

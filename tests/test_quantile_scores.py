@@ -53,11 +53,13 @@ def everything(model: Forecaster, task: Task) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("batch_size", [1, 13, 1000])
 def test_quantile_scores_equal_plain_loops(task: Task, model: Forecaster, batch_size: int) -> None:
     quantiles, target = everything(model, task)
-    found = evaluate(model, task, "test", batch_size=batch_size)
-    assert found["wql"] == pytest.approx(oracles.wql(quantiles, target, list(LEVELS)), rel=1e-4)
-    assert found["coverage"] == pytest.approx(oracles.coverage(quantiles[..., 0], quantiles[..., -1], target), abs=2e-3)
-    assert found["nominal_coverage"] == 0.8
-    assert found["crossing_rate"] == 0
+    scores = evaluate(model, task, "test", batch_size=batch_size)
+    assert scores["wql"] == pytest.approx(oracles.wql(quantiles, target, list(LEVELS)), rel=1e-4)
+    assert scores["coverage"] == pytest.approx(
+        oracles.coverage(quantiles[..., 0], quantiles[..., -1], target), abs=2e-3
+    )
+    assert scores["nominal_coverage"] == 0.8
+    assert scores["crossing_rate"] == 0
 
 
 def test_scoring_leaves_a_model_in_the_mode_it_was_in(task: Task, model: Forecaster) -> None:
@@ -70,10 +72,10 @@ def test_scoring_leaves_a_model_in_the_mode_it_was_in(task: Task, model: Forecas
 def test_crossing_is_measured_not_assumed(task: Task, model: Forecaster, monkeypatch: pytest.MonkeyPatch) -> None:
     real = type(model).activations
 
-    def crossed(self: Any, *inputs: Any, **how: Any) -> Any:
-        said = real(self, *inputs, **how)
-        said.distribution[..., [0, 1]] = said.distribution[..., [1, 0]]  # type: ignore[index]
-        return said
+    def crossed(self: Any, *inputs: Any, **options: Any) -> Any:
+        outputs = real(self, *inputs, **options)
+        outputs.distribution[..., [0, 1]] = outputs.distribution[..., [1, 0]]  # type: ignore[index]
+        return outputs
 
     monkeypatch.setattr(type(model), "activations", crossed)
     assert evaluate(model, task)["crossing_rate"] == pytest.approx(0.25)
@@ -97,18 +99,18 @@ def test_a_model_without_quantiles_has_no_quantile_scores(task: Task, head: Any)
 
 def test_a_point_forecast_stands_for_every_quantile(task: Task) -> None:
     ridge = train(LinearConfig(), task)
-    found = score(ridge, task, "test", levels=LEVELS).to_dict()
+    scores = score(ridge, task, "test", levels=LEVELS).to_dict()
     batch = task.test.batch(torch.arange(len(task.test)))
     target = batch.target.numpy() * task.scale + task.mean
-    assert found["wql"] == pytest.approx(found["mae_raw"] / np.abs(target).mean(), rel=1e-5)
-    assert COLUMNS & set(found) == {"wql"}
+    assert scores["wql"] == pytest.approx(scores["mae_raw"] / np.abs(target).mean(), rel=1e-5)
+    assert COLUMNS & set(scores) == {"wql"}
 
 
 def test_a_loss_can_be_taken_over_some_of_the_levels(task: Task, model: Forecaster) -> None:
     quantiles, target = everything(model, task)
-    found = score(model, task, "test", levels=(0.5, 0.7)).to_dict()
-    assert found["wql"] == pytest.approx(oracles.wql(quantiles[..., 2:4], target, [0.5, 0.7]), rel=1e-4)
-    assert found["nominal_coverage"] == 0.8
+    scores = score(model, task, "test", levels=(0.5, 0.7)).to_dict()
+    assert scores["wql"] == pytest.approx(oracles.wql(quantiles[..., 2:4], target, [0.5, 0.7]), rel=1e-4)
+    assert scores["nominal_coverage"] == 0.8
 
 
 @pytest.mark.parametrize(
@@ -119,9 +121,9 @@ def test_coverage_is_that_of_the_outermost_symmetric_pair(
     task: Task, levels: tuple[float, ...], pair: tuple[int, int] | None
 ) -> None:
     assert outer_pair(levels) == pair
-    found = evaluate(MLPConfig(width=5, depth=1, head=QuantileHead(levels=levels)).build(task.signature), task)
-    assert ("coverage" in found) == ("nominal_coverage" in found) == (pair is not None)
-    assert ("crossing_rate" in found) == (len(levels) > 1)
+    scores = evaluate(MLPConfig(width=5, depth=1, head=QuantileHead(levels=levels)).build(task.signature), task)
+    assert ("coverage" in scores) == ("nominal_coverage" in scores) == (pair is not None)
+    assert ("crossing_rate" in scores) == (len(levels) > 1)
 
 
 def test_positions_choose_windows(task: Task, model: Forecaster) -> None:
@@ -142,9 +144,9 @@ def report(task: Task, model: Forecaster) -> Report:
 
 def test_every_row_has_a_loss_and_rows_with_quantiles_the_rest(report: Report, task: Task, model: Forecaster) -> None:
     assert report.levels == LEVELS
-    row, found = report.row("unsure"), evaluate(model, task, "test")
+    row, scores = report.row("unsure"), evaluate(model, task, "test")
     for name in COLUMNS:
-        assert getattr(row, name) == pytest.approx(found[name], rel=1e-4), name
+        assert getattr(row, name) == pytest.approx(scores[name], rel=1e-4), name
     for other in ("sure", "ridge", "seasonal naive"):
         assert report.row(other).wql == pytest.approx(report.row(other).mae_raw * row_size(task), rel=1e-4)  # type: ignore[operator]
         assert report.row(other).coverage is report.row(other).crossing_rate is None
@@ -172,9 +174,9 @@ def test_every_form_of_the_report_has_the_columns(report: Report) -> None:
 
 def test_without_quantiles_there_are_no_columns(report: Report) -> None:
     rows = tuple(row.replace(**dict.fromkeys(COLUMNS)) for row in report.rows)
-    found = report.replace(rows=rows, levels=())
-    assert list(accuracy(found)) == ["MSE", "change", "p", "MAE", "MASE", "raw MSE", "raw MAE"]
-    assert "WQL" not in found.to_text() + render(found)
+    plain = report.replace(rows=rows, levels=())
+    assert list(accuracy(plain)) == ["MSE", "change", "p", "MAE", "MASE", "raw MSE", "raw MAE"]
+    assert "WQL" not in plain.to_text() + render(plain)
 
 
 def test_a_report_written_before_there_were_quantiles_still_loads(report: Report) -> None:

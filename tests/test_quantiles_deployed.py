@@ -47,18 +47,18 @@ def made(kind: str) -> tuple[Forecaster, Deployed]:
 def test_deployed_quantiles_are_those_of_torch_and_rise(kind: str) -> None:
     model, deployed = made(kind)
     x = contexts(5, seed=1)
-    ours, theirs = deployed.predict(x, quantiles=True), model.predict(x, quantiles=True)
-    assert ours.shape == (5, HORIZON, len(CHANNELS), len(LEVELS))
-    assert in_deviations(np.moveaxis(ours - theirs, -1, 1)) < 2e-5
-    assert (np.diff(ours, axis=-1) > 0).all()
-    np.testing.assert_array_equal(ours[..., LEVELS.index(0.5)], deployed.predict(x))
+    from_graph, from_torch = deployed.predict(x, quantiles=True), model.predict(x, quantiles=True)
+    assert from_graph.shape == (5, HORIZON, len(CHANNELS), len(LEVELS))
+    assert in_deviations(np.moveaxis(from_graph - from_torch, -1, 1)) < 2e-5
+    assert (np.diff(from_graph, axis=-1) > 0).all()
+    np.testing.assert_array_equal(from_graph[..., LEVELS.index(0.5)], deployed.predict(x))
     assert np.isclose(deployed.parity["max_difference"], 0, atol=1e-4)
 
 
 def test_a_graph_names_its_levels_in_every_precision() -> None:
     model, deployed = made("mlp")
-    for each in (deployed, quantize(model, task(), FORCED)):
-        graph = onnx.load_from_string(each.onnx)
+    for artifact in (deployed, quantize(model, task(), FORCED)):
+        graph = onnx.load_from_string(artifact.onnx)
         facts = {item.key: item.value for item in graph.metadata_props}
         assert json.loads(facts["tsdistill.quantiles"]) == list(LEVELS)
         (port,) = [port for port in graph.graph.output if port.name == "quantiles"]
@@ -76,20 +76,22 @@ def test_quantiles_survive_saving_int8_and_a_machine_without_torch(tmp_path: Pat
     assert small.precision == "int8"
     light = load_light(save(small, tmp_path / "int8"))
     assert verify(tmp_path / "int8")["n_windows"] > 0
-    said = light.predict(x, quantiles=True)
-    assert (np.diff(said, axis=-1) >= 0).all()
-    assert in_deviations(np.moveaxis(said - deployed.predict(x, quantiles=True), -1, 1)) < 0.5
+    quantiles = light.predict(x, quantiles=True)
+    assert (np.diff(quantiles, axis=-1) >= 0).all()
+    assert in_deviations(np.moveaxis(quantiles - deployed.predict(x, quantiles=True), -1, 1)) < 0.5
 
 
 def test_golden_windows_hold_quantiles_that_are_replayed(tmp_path: Path) -> None:
     model, deployed = made("mlp")
-    for name, each in (("fp32", deployed), ("int8", quantize(model, task(), FORCED))):
-        n_windows = len(each.golden["context"])
-        assert each.golden["quantiles"].shape == (n_windows, HORIZON, len(CHANNELS), len(LEVELS))
-        np.testing.assert_array_equal(each.golden["quantiles"], each.predict(each.golden["context"], quantiles=True))
-        folder = save(each, tmp_path / name)
+    for name, artifact in (("fp32", deployed), ("int8", quantize(model, task(), FORCED))):
+        n_windows = len(artifact.golden["context"])
+        assert artifact.golden["quantiles"].shape == (n_windows, HORIZON, len(CHANNELS), len(LEVELS))
+        np.testing.assert_array_equal(
+            artifact.golden["quantiles"], artifact.predict(artifact.golden["context"], quantiles=True)
+        )
+        folder = save(artifact, tmp_path / name)
         assert verify(folder)["max_difference"] == 0
-        moved = dict(each.golden)
+        moved = dict(artifact.golden)
         moved["quantiles"] = moved["quantiles"] + np.array([0, 9, 0, 0], np.float32)
         replace_file(folder, GOLDEN, tensors_of(**moved))
         with pytest.raises(ArtifactError, match=r"stored ones, got .* at window .*, channel 'wind', quantile 0.3"):
@@ -120,9 +122,9 @@ def test_a_model_without_quantiles_says_so(head: BinnedHead | None) -> None:
     model = forecaster("mlp") if head is None else shaken(config.build(task().signature))
     deployed = export(model, task())
     assert np.isfinite(deployed.predict(contexts(2))).all()
-    for each in (model, deployed, deployed.predictor):
+    for source in (model, deployed, deployed.predictor):
         with pytest.raises(UnsupportedError, match=r"without a quantile head.*td.QuantileHead"):
-            each.predict(contexts(2), quantiles=True)
+            source.predict(contexts(2), quantiles=True)
 
 
 def test_forms_are_judged_by_their_quantiles_too() -> None:
@@ -131,7 +133,7 @@ def test_forms_are_judged_by_their_quantiles_too() -> None:
     with torch.no_grad():  # the median stays where it is; the other levels move away from it
         outer.load_state_dict(model.state_dict())
         rows = outer.last.bias.view(len(LEVELS), HORIZON)  # type: ignore[operator, union-attr]
-        rows[[each for each in range(len(LEVELS)) if LEVELS[each] != 0.5]] += 3
+        rows[[place for place in range(len(LEVELS)) if LEVELS[place] != 0.5]] += 3
     moved, numbers = judge.errors(export(outer.eval(), task())), judge.errors(full)
     assert numbers["wql_increase"] == numbers["increase"] == 0
     assert moved["mse"] == pytest.approx(numbers["mse"], rel=1e-3)

@@ -52,12 +52,12 @@ def test_every_lstm_and_linear_layer_becomes_int8(kind: str) -> None:
     modules = list(forecaster(kind).modules())
     n_lstm = sum(isinstance(module, torch.nn.LSTM) for module in modules)
     n_linear = sum(isinstance(module, torch.nn.Linear) for module in modules)
-    found = operators(int8(kind).onnx)
+    counts = operators(int8(kind).onnx)
     assert n_lstm + n_linear > 0
-    assert (found["DynamicQuantizeLSTM"], found["LSTM"]) == (n_lstm, 0)
+    assert (counts["DynamicQuantizeLSTM"], counts["LSTM"]) == (n_lstm, 0)
     # The closed-form linear model keeps its matrix without an nn.Linear.
-    assert found["MatMulInteger"] == max(n_linear, int(kind == "linear"))
-    assert found["Gemm"] == 0
+    assert counts["MatMulInteger"] == max(n_linear, int(kind == "linear"))
+    assert counts["Gemm"] == 0
 
 
 def test_attention_itself_stays_in_float() -> None:
@@ -87,14 +87,14 @@ def test_a_linear_layer_equals_the_arithmetic_of_dynamic_int8(per_channel: bool)
     graph = helper.make_graph([node], "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     quantized = dynamic_graph(model.SerializeToString(), per_channel=per_channel)
-    found = onnxruntime.InferenceSession(quantized).run(None, {"context": x})[0]
-    np.testing.assert_allclose(found, dynamic_product(x, weight, per_channel), rtol=1e-4, atol=1e-4)
+    product = onnxruntime.InferenceSession(quantized).run(None, {"context": x})[0]
+    np.testing.assert_allclose(product, dynamic_product(x, weight, per_channel), rtol=1e-4, atol=1e-4)
     wide = dynamic_graph(model.SerializeToString(), per_channel=per_channel, weight_bits=8)
     assert largest_weight(quantized) <= 64 < largest_weight(wide) <= 127
 
 
 def largest_weight(graph: bytes) -> int:
-    arrays = [numpy_helper.to_array(each) for each in onnx.load_from_string(graph).graph.initializer]
+    arrays = [numpy_helper.to_array(tensor) for tensor in onnx.load_from_string(graph).graph.initializer]
     return max(
         int(np.abs(array.astype(np.int64)).max()) for array in arrays if array.dtype == np.int8 and array.ndim == 2
     )
@@ -164,7 +164,7 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, numbers: Numbers) -> None:
 
     def deployed(self: Forms, spec: Quantization) -> Deployed:
         names = (spec.method, f"{spec.method}-{spec.bits}")
-        name = next((each for each in names if each in numbers), None)
+        name = next((candidate for candidate in names if candidate in numbers), None)
         if name is None:
             raise UnsupportedError(f"{spec.method} cannot be made.")
         model = replace(small, n_parameters=1000 + len(specs))
@@ -298,16 +298,16 @@ def test_latency_counts_at_every_batch_size_that_is_asked(monkeypatch: pytest.Mo
         ]
 
     spec = Quantization(method="auto", batch_sizes=(1, 64))
-    found = rows(fp32=(1.0, 10.0), dynamic=(0.5, 9.9), static=(0.5, 20.0))
-    refuse_what_does_not_pay(found, spec)
-    assert [bool(each.refused) for each in found] == [True, False, True]
-    assert "64 windows take 20.000 ms against 9.900 ms in dynamic" in found[2].refused[0]
-    assert "(+5%, less 2% that the clock may err by)" in found[2].refused[0]
+    candidates = rows(fp32=(1.0, 10.0), dynamic=(0.5, 9.9), static=(0.5, 20.0))
+    refuse_what_does_not_pay(candidates, spec)
+    assert [bool(candidate.refused) for candidate in candidates] == [True, False, True]
+    assert "64 windows take 20.000 ms against 9.900 ms in dynamic" in candidates[2].refused[0]
+    assert "(+5%, less 2% that the clock may err by)" in candidates[2].refused[0]
     # Nobody is among the fastest everywhere: the one least behind is left.
-    found = rows(fp32=(1.0, 10.0), dynamic=(0.5, 13.0), static=(0.5, 20.0))
-    refuse_what_does_not_pay(found, spec)
-    assert [bool(each.refused) for each in found] == [True, False, True]
-    assert "or +30.0% as no form is fast at every batch size" in found[2].refused[0]
+    candidates = rows(fp32=(1.0, 10.0), dynamic=(0.5, 13.0), static=(0.5, 20.0))
+    refuse_what_does_not_pay(candidates, spec)
+    assert [bool(candidate.refused) for candidate in candidates] == [True, False, True]
+    assert "or +30.0% as no form is fast at every batch size" in candidates[2].refused[0]
 
 
 def test_slower_int8_is_taken_as_far_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,16 +98,16 @@ def test_dynamic_scales_equal_those_of_onnx_runtime(mean: float, spread: float) 
 def test_fake_quantization_and_its_gradient_equal_those_of_torch() -> None:
     # A scale that is a power of two: torch multiplies by its inverse, which rounds other halves otherwise.
     grid = Grid(torch.tensor(0.25), torch.tensor(3.0), 0, 15)
-    ours = (3 * normal(997, seed=2)).requires_grad_()
-    theirs = ours.detach().clone().requires_grad_()
+    x = (3 * normal(997, seed=2)).requires_grad_()
+    reference = x.detach().clone().requires_grad_()
     pull = normal(997, seed=3)
-    found = grid.fake_quantize(ours)
-    expected = torch.fake_quantize_per_tensor_affine(theirs, 0.25, 3, 0, 15)
-    (found * pull).sum().backward()
+    rounded = grid.fake_quantize(x)
+    expected = torch.fake_quantize_per_tensor_affine(reference, 0.25, 3, 0, 15)
+    (rounded * pull).sum().backward()
     (expected * pull).sum().backward()
-    assert torch.equal(found, expected)
-    assert torch.equal(ours.grad, theirs.grad)  # type: ignore[arg-type]
-    assert 0 < int((ours.grad == 0).sum()) < 997  # type: ignore[union-attr]
+    assert torch.equal(rounded, expected)
+    assert torch.equal(x.grad, reference.grad)  # type: ignore[arg-type]
+    assert 0 < int((x.grad == 0).sum()) < 997  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -125,9 +125,9 @@ def test_fake_quantization_per_channel_equals_that_of_torch(bits: int) -> None:
 def test_quantizing_per_channel_equals_torch() -> None:
     x = normal(5, 7, seed=5)
     grid = weight_grid(x, bits=8, axis=0)
-    theirs = torch.quantize_per_channel(x, grid.scale.double(), torch.zeros(5, dtype=torch.long), 0, torch.qint8)
-    assert torch.equal(grid.quantize(x), theirs.int_repr().int())
-    torch.testing.assert_close(grid.dequantize(grid.quantize(x)), theirs.dequantize())
+    reference = torch.quantize_per_channel(x, grid.scale.double(), torch.zeros(5, dtype=torch.long), 0, torch.qint8)
+    assert torch.equal(grid.quantize(x), reference.int_repr().int())
+    torch.testing.assert_close(grid.dequantize(grid.quantize(x)), reference.dequantize())
 
 
 finite = st.floats(-1e6, 1e6, width=32)
@@ -184,7 +184,7 @@ def squared(grid: Grid, x: Tensor) -> float:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_few_far_values_widen_the_grid_of_min_max_only(symmetric: bool) -> None:
     x = torch.cat([normal(50_000), torch.tensor([300.0])])
-    reach = {how: float(observe(x, how, symmetric=symmetric).scale) for how in OBSERVERS}  # type: ignore[arg-type]
+    reach = {observer: float(observe(x, observer, symmetric=symmetric).scale) for observer in OBSERVERS}  # type: ignore[arg-type]
     assert reach["percentile"] < reach["min-max"] / 10
     assert reach["entropy"] < reach["min-max"] / 10
     assert reach["mse"] < reach["min-max"]
@@ -193,7 +193,7 @@ def test_a_few_far_values_widen_the_grid_of_min_max_only(symmetric: bool) -> Non
 @pytest.mark.parametrize("bits", BITS)
 def test_the_mse_observer_makes_the_smallest_error(bits: int) -> None:
     x = normal(20_000, seed=7) ** 3
-    errors = {how: squared(observe(x, how, bits=bits, symmetric=True), x) for how in OBSERVERS}  # type: ignore[arg-type]
+    errors = {observer: squared(observe(x, observer, bits=bits, symmetric=True), x) for observer in OBSERVERS}  # type: ignore[arg-type]
     assert errors["mse"] <= min(errors.values()) * 1.001
     assert errors["mse"] < errors["min-max"]
 

@@ -53,8 +53,8 @@ def one_layer(operator: str, weight: np.ndarray, *shape: int) -> bytes:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dims])
         for name, dims in (("context", shape), ("forecast", (*shape[:-1], *sizes) if operator == "MatMul" else sizes))
     ]
-    how = {"transB": 1} if operator == "Gemm" else {}
-    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **how)  # type: ignore[arg-type]
+    attributes = {"transB": 1} if operator == "Gemm" else {}
+    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **attributes)  # type: ignore[arg-type]
     graph = helper.make_graph([node], "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return model.SerializeToString()
@@ -139,7 +139,7 @@ def test_a_static_layer_equals_the_arithmetic_it_claims(operator: str) -> None:
         x, weight = rng.normal(1, 2, size=(5, 29)), rng.normal(size=(29, 11) if operator == "MatMul" else (11, 29))
     x, weight = x.astype(np.float32), weight.astype(np.float32)
     graph = one_layer(operator, weight, *x.shape[1:])
-    found = run(static_graph(graph, ranges_of(graph, {"context": x}), per_channel=False), x)
+    outputs = run(static_graph(graph, ranges_of(graph, {"context": x}), per_channel=False), x)
     low, high = float(x.min()), float(x.max())
     scale = (high - low) / 255
     zero = np.round(-low / scale)
@@ -153,7 +153,7 @@ def test_a_static_layer_equals_the_arithmetic_it_claims(operator: str) -> None:
     }[operator]()
     # A convolution gives integers again: off by steps of its own range.
     allowed = 1.5 * (expected.max() - expected.min()) / 255 if operator == "Conv" else 1e-3
-    assert np.abs(found - expected).max() <= allowed
+    assert np.abs(outputs - expected).max() <= allowed
     assert np.abs(run(graph, x) - expected).max() > 1e-2 or operator == "Conv"
 
 
@@ -174,13 +174,13 @@ def test_calibration_reads_the_training_part_only() -> None:
 
 
 def test_calibration_windows_are_as_many_as_asked_and_spread() -> None:
-    found = calibration_windows(exported("mlp").signature, task(), 7)["context"]
-    assert found.shape == (7, deployables.CONTEXT, 3)
+    windows = calibration_windows(exported("mlp").signature, task(), 7)["context"]
+    assert windows.shape == (7, deployables.CONTEXT, 3)
     series = deployables.hourly().to_numpy().astype(np.float32)
-    np.testing.assert_allclose(found[0], series[: deployables.CONTEXT], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(windows[0], series[: deployables.CONTEXT], rtol=1e-5, atol=1e-4)
     everything = calibration_windows(exported("mlp").signature, task(), 9999)["context"]
     assert len(everything) == len(task().train)
-    np.testing.assert_array_equal(found[-1], everything[-1])
+    np.testing.assert_array_equal(windows[-1], everything[-1])
 
 
 def test_rare_values_widen_the_range_of_min_max_alone() -> None:
@@ -188,13 +188,13 @@ def test_rare_values_widen_the_range_of_min_max_alone() -> None:
     x = rng.normal(size=(997, 7 * 37)).astype(np.float32)
     x[3, 5] = 40
     graph = one_layer("MatMul", rng.normal(size=(7 * 37, 11)).astype(np.float32), 7 * 37)
-    found = {
+    ranges = {
         name: [float(np.ravel(end)[0]) for end in ranges_of(graph, {"context": x}, name)["context"].range_value]
         for name in ("min-max", "percentile", "entropy")
     }
-    assert found["min-max"] == [float(x.min()), 40.0]
-    assert found["percentile"][1] < 39
-    assert found["entropy"][1] <= 40
+    assert ranges["min-max"] == [float(x.min()), 40.0]
+    assert ranges["percentile"][1] < 39
+    assert ranges["entropy"][1] <= 40
 
 
 def test_calibration_data_that_does_not_fit_is_one_clear_error() -> None:
@@ -244,8 +244,8 @@ def test_weights_alone_are_rounded_on_the_grid_they_claim(operator: str, bits: i
         scale = np.abs(weight).max(axis=others, keepdims=True) / top
     else:
         blocks = [np.take(weight, range(at, min(at + 16, 37)), axis=summed) for at in range(0, 37, 16)]
-        each = [np.broadcast_to(np.abs(block).max(axis=summed, keepdims=True), block.shape) for block in blocks]
-        scale = np.concatenate(each, axis=summed) / top
+        largest = [np.broadcast_to(np.abs(block).max(axis=summed, keepdims=True), block.shape) for block in blocks]
+        scale = np.concatenate(largest, axis=summed) / top
     rounded = np.round(weight / np.where(scale > 0, scale, 1)) * scale
     expected = {
         "MatMul": lambda: x @ rounded,
@@ -286,7 +286,9 @@ def test_the_file_is_really_smaller_and_the_session_keeps_it_so(
     options.log_severity_level = 3
     onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     held = onnx.load(tmp_path / "loaded.onnx")
-    floats = [int(np.prod(each.dims)) for each in held.graph.initializer if each.data_type == TensorProto.FLOAT]
+    floats = [
+        int(np.prod(constant.dims)) for constant in held.graph.initializer if constant.data_type == TensorProto.FLOAT
+    ]
     # What is float is biases and scales: no weight was unpacked while the graph was loaded.
     assert max(floats) < 53 * 4 * 53 / 4
     assert any(node.op_type == "DequantizeLinear" for node in held.graph.node)
@@ -295,7 +297,7 @@ def test_the_file_is_really_smaller_and_the_session_keeps_it_so(
 def test_filters_of_few_channels_have_one_scale_each_in_4_bits() -> None:
     weight = np.random.default_rng(0).normal(size=(7, 3, 5)).astype(np.float32)
     graph = onnx.load_from_string(weight_only_graph(one_layer("Conv", weight, 3, 13), weight_bits=4))
-    assert sorted(int(np.prod(each.dims)) for each in graph.graph.initializer) == [7, 7 * 3 * 5]
+    assert sorted(int(np.prod(tensor.dims)) for tensor in graph.graph.initializer) == [7, 7 * 3 * 5]
 
 
 def test_a_weight_that_two_layers_share_is_stored_once_and_may_stay_in_float() -> None:
@@ -305,7 +307,7 @@ def test_a_weight_that_two_layers_share_is_stored_once_and_may_stay_in_float() -
     model.graph.node.append(helper.make_node("MatMul", ["half", "w"], ["forecast"], name="again"))
     graph = model.SerializeToString()
     both = onnx.load_from_string(weight_only_graph(graph))
-    assert [each.data_type for each in both.graph.initializer] == [TensorProto.INT8, TensorProto.FLOAT]
+    assert [tensor.data_type for tensor in both.graph.initializer] == [TensorProto.INT8, TensorProto.FLOAT]
     one = weight_only_graph(graph, keep_float=("again",))
     assert layer_names(one) == {"again"}
 

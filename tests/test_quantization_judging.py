@@ -63,16 +63,16 @@ def test_forms_are_timed_turn_by_turn_in_sessions_of_their_own(monkeypatch: pyte
         return made[-1]
 
     monkeypatch.setattr(Deployed, "reloaded", reloaded)
-    told: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
-    def timed(calls: Any, **how: Any) -> dict[str, Latency]:
-        told.update(how, calls=[calls(), calls()])
-        return {name: Latency(9, 9, 9, paired_ms=place, n_runs=1) for place, name in enumerate(told["calls"][0])}
+    def timed(calls: Any, **options: Any) -> dict[str, Latency]:
+        received.update(options, calls=[calls(), calls()])
+        return {name: Latency(9, 9, 9, paired_ms=place, n_runs=1) for place, name in enumerate(received["calls"][0])}
 
     monkeypatch.setattr(judging, "measure_latency", timed)
     forms = {"fp32": exported("mlp"), "dynamic": int8("mlp")}
-    found = judging.measure(forms, task(), Quantization(method="auto"))
-    assert [row["latency_ms"]["1"] for row in found.values()] == [0, 1]
-    assert told["rebuilds"] == judging.REBUILDS > 1
-    assert len({id(each.predictor.session) for each in made}) == 4
-    assert all(call().shape == (1, task().horizon, len(task().channels)) for call in told["calls"][1].values())
+    rows = judging.measure(forms, task(), Quantization(method="auto"))
+    assert [row["latency_ms"]["1"] for row in rows.values()] == [0, 1]
+    assert received["rebuilds"] == judging.REBUILDS > 1
+    assert len({id(artifact.predictor.session) for artifact in made}) == 4
+    assert all(call().shape == (1, task().horizon, len(task().channels)) for call in received["calls"][1].values())

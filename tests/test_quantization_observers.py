@@ -78,13 +78,13 @@ def test_percentile_is_in_the_bin_that_onnx_runtime_finds(shape: str, tmp_path: 
     # So many that their share is no whole number of values: at one, rounding in their sum of shares picks the bin.
     x, n_bins = drawn(shape, 99_991), 2048
     options = {"percentile": 100 * observers.SHARE, "symmetric": True, "num_bins": n_bins}
-    theirs = max(np.abs(calibrated(x, tmp_path, CalibrationMethod.Percentile, **options)))
+    reference = max(np.abs(calibrated(x, tmp_path, CalibrationMethod.Percentile, **options)))
     grid = observe(x, "percentile", symmetric=True)
-    ours, top = float(grid.scale * grid.high), float(x.abs().max())
+    limit, top = float(grid.scale * grid.high), float(x.abs().max())
     # Their bins go from smallest to largest magnitude, and they give the lower edge of the bin that holds our value.
     width = (top - float(x.abs().min())) / n_bins
-    assert -0.01 * width <= ours - theirs <= 1.01 * width
-    assert ours < top - 10 * width
+    assert -0.01 * width <= limit - reference <= 1.01 * width
+    assert limit < top - 10 * width
 
 
 @pytest.mark.parametrize(
@@ -99,14 +99,14 @@ def test_entropy_cuts_near_where_onnx_runtime_does(
     monkeypatch.setattr(observers, "N_BINS", n_bins)
     x = torch.tensor(heavy(np.random.default_rng(1)).astype(np.float32))
     options = {"num_bins": 2 * n_bins, "num_quantized_bins": 2**bits}
-    theirs = max(np.abs(calibrated(x, tmp_path, CalibrationMethod.Entropy, **options)))
+    reference = max(np.abs(calibrated(x, tmp_path, CalibrationMethod.Entropy, **options)))
     grid = observe(x, "entropy", bits=bits, symmetric=True)
-    ours, top = float(grid.scale * grid.high), float(x.abs().max())
+    limit, top = float(grid.scale * grid.high), float(x.abs().max())
     # Within a fifth, not within a bin: the divergence is flat around its minimum, and they compute it otherwise. Their
     # levels run over both signs, drop the bins that are left over when bins do not divide by levels, and hold whole
     # numbers; empty bins get a share of 0.0001. Over six seeds of three shapes ours was 0.83 to 1.13 times theirs.
-    assert ours == pytest.approx(theirs, rel=0.2 if cuts else 1e-6)
-    assert (max(ours, theirs) < 0.6 * top) == cuts
+    assert limit == pytest.approx(reference, rel=0.2 if cuts else 1e-6)
+    assert (max(limit, reference) < 0.6 * top) == cuts
 
 
 # torch
@@ -117,11 +117,11 @@ def test_entropy_cuts_near_where_onnx_runtime_does(
 def test_min_max_equals_the_observer_of_torch(shape: str, symmetric: bool) -> None:
     x = drawn(shape)
     if symmetric:
-        theirs = MinMaxObserver(torch.qint8, torch.per_tensor_symmetric, quant_min=-127, quant_max=127)
+        reference = MinMaxObserver(torch.qint8, torch.per_tensor_symmetric, quant_min=-127, quant_max=127)
     else:
-        theirs = MinMaxObserver(torch.quint8, torch.per_tensor_affine)
-    theirs(x)
-    scale, zero_point = theirs.calculate_qparams()
+        reference = MinMaxObserver(torch.quint8, torch.per_tensor_affine)
+    reference(x)
+    scale, zero_point = reference.calculate_qparams()
     grid = observe(x, "min-max", symmetric=symmetric)
     assert float(grid.scale) == pytest.approx(float(scale), rel=2e-7)
     assert int(grid.zero_point) == int(zero_point)
@@ -133,15 +133,15 @@ def test_mse_is_no_worse_than_the_histogram_observer_of_torch(shape: str, seed: 
     x = drawn(shape, seed=seed)
     histogram = HistogramObserver(dtype=torch.quint8)
     histogram(x)
-    scale, zero_point = (torch.as_tensor(each).squeeze().float() for each in histogram.calculate_qparams())
-    theirs, ours = Grid(scale, zero_point, 0, 255), observe(x, "mse")
+    scale, zero_point = (torch.as_tensor(part).squeeze().float() for part in histogram.calculate_qparams())
+    reference, grid = Grid(scale, zero_point, 0, 255), observe(x, "mse")
     # Theirs cuts bins of 2048 from either end and stops where that first gets no better; ours tries a hundred reaches
     # on the values themselves. A reach is 1 % from the next one: by so little the better one may be missed.
-    assert squared(ours, x) <= 1.01 * squared(theirs, x)
+    assert squared(grid, x) <= 1.01 * squared(reference, x)
     # And both are after the same: up to 1.6 times the error and 0.84 to 1.1 times the step over three seeds.
-    assert squared(theirs, x) <= 2 * squared(ours, x)
-    assert float(theirs.scale) == pytest.approx(float(ours.scale), rel=0.25)
-    assert squared(observe(x, "min-max"), x) > 1.02 * squared(ours, x)
+    assert squared(reference, x) <= 2 * squared(grid, x)
+    assert float(reference.scale) == pytest.approx(float(grid.scale), rel=0.25)
+    assert squared(observe(x, "min-max"), x) > 1.02 * squared(grid, x)
 
 
 # Values that are seen a part at a time
@@ -222,8 +222,8 @@ def seen(kind: str) -> dict[str, Tensor]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     rows = [{name: values[row : row + 1] for name, values in inputs.items()} for row in range(len(inputs["context"]))]
-    found = zip(*(session.run(None, row) for row in rows), strict=True)
-    everything = {**inputs, **{name: np.stack(each) for name, each in zip(names, found, strict=True)}}
+    results = zip(*(session.run(None, row) for row in rows), strict=True)
+    everything = {**inputs, **{name: np.stack(arrays) for name, arrays in zip(names, results, strict=True)}}
     return {name: torch.tensor(values) for name, values in everything.items() if values.dtype == np.float32}
 
 
@@ -234,8 +234,10 @@ def windows(kind: str) -> dict[str, np.ndarray]:
 
 @functools.cache
 def ranges(kind: str, calibration: str) -> dict[str, tuple[Tensor, Tensor]]:
-    found = ranges_of(exported(kind).onnx, windows(kind), calibration)  # type: ignore[arg-type]
-    ends = {name: [torch.tensor(float(np.ravel(end)[0])) for end in each.range_value] for name, each in found.items()}
+    observed = ranges_of(exported(kind).onnx, windows(kind), calibration)  # type: ignore[arg-type]
+    ends = {
+        name: [torch.tensor(float(np.ravel(end)[0])) for end in entry.range_value] for name, entry in observed.items()
+    }
     return {name: (low, high) for name, (low, high) in ends.items()}
 
 
@@ -258,13 +260,13 @@ def test_static_ranges_of_least_error_are_inside_min_max_and_no_worse(kind: str)
 def test_static_ranges_without_the_rarest_values(
     observer: observers.Observer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    whole, found = ranges("mlp", "min-max"), ranges.__wrapped__("mlp", observer)
-    for name, (low, high) in found.items():
+    whole, narrow = ranges("mlp", "min-max"), ranges.__wrapped__("mlp", observer)
+    for name, (low, high) in narrow.items():
         x = seen("mlp")[name]
         assert whole[name][0] <= low <= high <= whole[name][1]
         assert float(affine_grid(low, high).scale) == pytest.approx(float(observe(x, observer).scale), rel=0.05)
     # A share of one in ten thousand is less than one value here.
-    assert any(found[name] != whole[name] for name in found) == (observer == "entropy")
+    assert any(narrow[name] != whole[name] for name in narrow) == (observer == "entropy")
     assert capfd.readouterr().out == ""  # a shell with --json writes one document
 
 

@@ -91,8 +91,8 @@ def test_every_map_of_a_stack_has_its_own_scales(form: str, after: int) -> None:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-        found = onnxruntime.InferenceSession(made, options).run(None, {"context": x})[0]
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        outputs = onnxruntime.InferenceSession(made, options).run(None, {"context": x})[0]
+        np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
     assert np.abs(expected - np.einsum("bcs,cso->bco", x, weight)).max() > 0.03
 
 
@@ -126,7 +126,7 @@ def made(option: str) -> tuple[Forecaster, Deployed]:
 
 
 @pytest.mark.parametrize(
-    "option", [pytest.param(each, marks=[] if each in ("a clock", "bins") else pytest.mark.slow) for each in OPTIONS]
+    "option", [pytest.param(name, marks=[] if name in ("a clock", "bins") else pytest.mark.slow) for name in OPTIONS]
 )
 def test_what_is_quantized_are_the_layers_with_weights_and_nothing_else(option: str) -> None:
     model, full = made(option)

@@ -38,13 +38,13 @@ def test_one_layer_at_a_time_is_quantized(monkeypatch: pytest.MonkeyPatch) -> No
         return original(self, model)
 
     monkeypatch.setattr(Judge, "errors", errors)
-    found = sensitivity("mlp")
+    table = sensitivity("mlp")
     names = layer_names(exported("mlp").onnx)
-    assert {each.layer for each in found.layers} == names
+    assert {layer.layer for layer in table.layers} == names
     assert sorted(map(sorted, seen)) == sorted([sorted(names), *(sorted(names - {name}) for name in names)])
-    assert [each.n_weights for each in found.layers if each.layer == "shortcut"] == [29 * 7]
-    assert len(str(found).splitlines()) == len(names) + 2
-    assert list(found.to_frame()["layer"]) == [row["layer"] for row in found.to_dict()["layers"]]
+    assert [layer.n_weights for layer in table.layers if layer.layer == "shortcut"] == [29 * 7]
+    assert len(str(table).splitlines()) == len(names) + 2
+    assert list(table.to_frame()["layer"]) == [row["layer"] for row in table.to_dict()["layers"]]
 
 
 def test_the_costliest_layer_comes_first() -> None:
@@ -52,9 +52,9 @@ def test_the_costliest_layer_comes_first() -> None:
     model = deployables.fresh("mlp")
     with torch.no_grad():
         model.get_submodule("shortcut").weight[0, 0] = 300.0  # type: ignore[operator]
-    found = quantization_sensitivity(model, task(), FORCED.replace(per_channel=False))
-    assert found.layers[0].layer == "shortcut"
-    assert found.layers[0].worst_increase > 5 * found.layers[1].worst_increase
+    table = quantization_sensitivity(model, task(), FORCED.replace(per_channel=False))
+    assert table.layers[0].layer == "shortcut"
+    assert table.layers[0].worst_increase > 5 * table.layers[1].worst_increase
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_costliest_layer_comes_first() -> None:
     ],
 )
 def test_sensitivity_leaves_out_what_a_method_cannot_do_and_what_is_kept(spec: Quantization, names: set[str]) -> None:
-    assert {each.layer for each in sensitivity("lstm", spec).layers} == names
+    assert {layer.layer for layer in sensitivity("lstm", spec).layers} == names
 
 
 def test_sensitivity_refuses_what_it_cannot_measure() -> None:
@@ -107,17 +107,17 @@ def test_the_worst_step_and_channel_are_found() -> None:
     full = judge.errors(exported("mlp"))
     assert (full["increase"], full["worst_increase"]) == (0.0, 0.0)
     other = quantized("mlp", FOUR)
-    found, scores = judge.errors(other), (judge._score(other), judge._score(exported("mlp")))
+    errors, scores = judge.errors(other), (judge._score(other), judge._score(exported("mlp")))
     steps, channels = (
         getattr(scores[0], name) / getattr(scores[1], name) - 1 for name in ("mse_by_step", "mse_by_channel")
     )
-    assert found["worst_increase"] == pytest.approx(max(steps.max(), channels.max()))
+    assert errors["worst_increase"] == pytest.approx(max(steps.max(), channels.max()))
     place = int(np.argmax([*steps, *channels]))
     assert (
-        found["worst"]
+        errors["worst"]
         == [*(f"step {step}" for step in range(1, 8)), *map("channel {!r}".format, deployables.CHANNELS)][place]
     )
-    assert found["mse"] == pytest.approx(evaluate(other, task())["mse"])
+    assert errors["mse"] == pytest.approx(evaluate(other, task())["mse"])
 
 
 def test_a_convolution_is_static_and_not_dynamic() -> None:
@@ -135,12 +135,12 @@ def test_a_convolution_is_static_and_not_dynamic() -> None:
 def test_torch_int8_can_be_scored_and_timed_and_nothing_else() -> None:
     model = forecaster("lstm")
     before = model.digest
-    found = TorchInt8(model)
+    small = TorchInt8(model)
     assert model.digest == before
-    assert evaluate(found, task())["mse"] == pytest.approx(evaluate(model, task())["mse"], rel=0.02)
-    assert 0 < in_deviations(found.predict(contexts()) - model.predict(contexts())) < 0.2
-    assert model.n_parameters < found.size_bytes < 4 * model.n_parameters
-    assert not isinstance(found, Deployed)
+    assert evaluate(small, task())["mse"] == pytest.approx(evaluate(model, task())["mse"], rel=0.02)
+    assert 0 < in_deviations(small.predict(contexts()) - model.predict(contexts())) < 0.2
+    assert model.n_parameters < small.size_bytes < 4 * model.n_parameters
+    assert not isinstance(small, Deployed)
     with pytest.raises(UnsupportedError, match="without one"):
         TorchInt8(forecaster("seasonal-naive"))
     with pytest.raises(OrderError, match="deployed"):

@@ -48,8 +48,8 @@ def test_auto_shows_every_form_and_leaves_one(folder: Path, tmp_path: Path) -> N
 def test_what_is_asked_for_takes_the_place_of_the_recipe(folder: Path, tmp_path: Path) -> None:
     done = quantize(folder, "--method", "weight-only", "--bits", 4, "--force", "--json", "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
-    assert (found["precision"], found["chosen"]) == ("int4-weights", "weight-only")
+    output = json.loads(done.output)
+    assert (output["precision"], output["chosen"]) == ("int4-weights", "weight-only")
     kept = quantize(folder, "--method", "static", "--keep-float", "embed", "--force", "--json", "--out", tmp_path / "b")
     assert json.loads(kept.output)["candidates"][1]["float_layers"] == ["embed"]
 

@@ -42,7 +42,7 @@ def test_the_recipe_and_the_job_of_the_readme_are_ones() -> None:
 )
 def test_results_on_a_page_are_those_of_the_experiment(page: str, experiment: str) -> None:
     text = (README.parent / page).read_text(encoding="utf-8")
-    found = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", text, flags=re.DOTALL)
-    assert [path for path, _ in found] == [f"experiments/{experiment}/summary.md"]
-    for path, shown in found:
+    blocks = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", text, flags=re.DOTALL)
+    assert [path for path, _ in blocks] == [f"experiments/{experiment}/summary.md"]
+    for path, shown in blocks:
         assert shown == (README.parent / path).read_text(encoding="utf-8")

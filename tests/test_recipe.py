@@ -172,9 +172,9 @@ def test_a_damaged_stage_is_made_again_and_said_so(finished: Run, tmp_path: Path
     folder = Path(shutil.copytree(finished.folder, tmp_path / "copy"))
     weights = folder / "stages" / "student" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-8] + b"tampered")
-    said: list[str] = []
-    again = run_recipe(finished.recipe, folder, say=said.append)
-    assert any("student was damaged" in line for line in said)
+    messages: list[str] = []
+    again = run_recipe(finished.recipe, folder, say=messages.append)
+    assert any("student was damaged" in line for line in messages)
     assert again.student.digest == finished.student.digest
 
 
@@ -200,7 +200,7 @@ def test_nothing_selected_depends_on_the_test_rows(finished: Run, tmp_path: Path
     assert noisy.report.rows[0].mse != finished.report.rows[0].mse
     assert noisy.pruned is not None
     assert finished.pruned is not None
-    for ours, theirs in (
+    for noisy_model, clean_model in (
         (noisy.teacher, finished.teacher),
         (noisy.student, finished.student),
         (noisy.student.control, finished.student.control),
@@ -208,9 +208,9 @@ def test_nothing_selected_depends_on_the_test_rows(finished: Run, tmp_path: Path
         (noisy.deployed, finished.deployed),
         (noisy.deployed.control, finished.deployed.control),
     ):
-        assert ours is not None
-        assert theirs is not None
-        assert ours.digest == theirs.digest
+        assert noisy_model is not None
+        assert clean_model is not None
+        assert noisy_model.digest == clean_model.digest
 
 
 def test_two_runs_in_one_folder_are_refused(finished: Run, tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def forecasts(ridge: Forecaster, n_rows: int = retraining.N_ROWS) -> pd.DataFram
     longer = pd.concat([df, pd.DataFrame({"ds": beyond, "load": 0.0, "wind": 0.0})])
     split = td.Split.rows(n_rows + 7, 17, 23)
     whole = td.Task(td.Panel.from_frame(longer), context=29, horizon=7, split=split)
-    found = forecast_frame(RescaledTeacher(ridge, whole), whole)
-    return found[found["cutoff"] <= df["ds"].iloc[-1]]
+    frame = forecast_frame(RescaledTeacher(ridge, whole), whole)
+    return frame[frame["cutoff"] <= df["ds"].iloc[-1]]
 
 
 def written(folder: Path, teacher: str, name: str = "recipe.toml") -> Path:
@@ -208,7 +208,7 @@ def test_a_table_without_the_test_part_says_so_in_its_row(place: Path, ridge: Fo
     text = " ".join(str(result.report).split())
     assert f"teacher: {row.remark}." in text
     assert row.remark in (tmp_path / "out" / "report.html").read_text()
-    assert not any("teacher" in each.forecasts for each in result.report.examples)
+    assert not any("teacher" in example.forecasts for example in result.report.examples)
     assert td.Report.from_json(result.report.to_json()) == result.report
 
 
@@ -247,11 +247,11 @@ model = { kind = "seasonal-naive" }
 kind = "table"
 path = "forecasts.csv"
 """
-    found = [teacher_of(data, text) for _ in range(2)]
-    assert [type(each) for each in found] == [td.teachers.TrustedTeacher] * 2
-    assert found[0].digest == found[1].digest
-    assert found[0].sharpness == 2.0
-    naive, table = found[0].teacher.weights
+    teachers = [teacher_of(data, text) for _ in range(2)]
+    assert [type(teacher) for teacher in teachers] == [td.teachers.TrustedTeacher] * 2
+    assert teachers[0].digest == teachers[1].digest
+    assert teachers[0].sharpness == 2.0
+    naive, table = teachers[0].teacher.weights
     assert table > naive
     assert stages(data / "out") == [
         ("teacher-2", False), ("teacher-1", False), ("teacher", False),
@@ -290,7 +290,7 @@ regressor = "RandomForestRegressor"
 settings = { n_estimators = 3, max_depth = 2 }
 n_windows = 53
 """
-    one, same, other = (teacher_of(data, each) for each in (text, text, f"{text}seed = 1"))
+    one, same, other = (teacher_of(data, toml) for toml in (text, text, f"{text}seed = 1"))
     assert one.digest == same.digest != other.digest
     assert one.regressor.get_params()["n_estimators"] == 3
     with pytest.raises(ConfigError, match=r"`teacher\.settings` must be parameters.*Did you mean `max_depth`"):

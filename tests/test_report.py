@@ -59,8 +59,8 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def models(task: Task) -> dict[str, Any]:
     """A teacher, a student with a control, and the student deployed with its control."""
-    how = Training(max_steps=5, batch_size=29)
-    teacher, student, control = (train(MLPConfig(width=width, depth=1), task, how) for width in (13, 5, 3))
+    training = Training(max_steps=5, batch_size=29)
+    teacher, student, control = (train(MLPConfig(width=width, depth=1), task, training) for width in (13, 5, 3))
     student.control = control
     return {"teacher": teacher, "student": student, "deployed": exporting.export(student, task)}
 
@@ -84,9 +84,9 @@ def test_every_row_that_is_owed_is_there(report: Report) -> None:
 
 def test_rows_hold_what_evaluate_says(report: Report, task: Task, models: dict[str, Any]) -> None:
     for name, model in (("teacher", models["teacher"]), ("deployed", models["deployed"])):
-        row, found = report.row(name), evaluate(model, task, "test")
+        row, scores = report.row(name), evaluate(model, task, "test")
         for metric in ("mse", "mae", "mse_raw", "mae_raw", "mase"):
-            assert getattr(row, metric) == pytest.approx(found[metric], rel=1e-6), (name, metric)
+            assert getattr(row, metric) == pytest.approx(scores[metric], rel=1e-6), (name, metric)
     control = evaluate(models["student"].control, task, "test")["mse"]
     assert report.row("deployed without teacher").mse == pytest.approx(control, rel=1e-4)
 
@@ -119,17 +119,21 @@ def test_bytes_are_those_of_the_files_that_are_needed(
 
 def test_significance_is_that_of_the_window_losses(report: Report, task: Task, models: dict[str, Any]) -> None:
     losses = {name: window_losses(model, task, "test") for name, model in models.items()}
-    row, found = report.row("deployed"), compare_losses(losses["deployed"], losses["teacher"], horizon=7)
-    assert row.mse_difference == pytest.approx(found.mean_difference, rel=1e-3)
-    assert row.p_value == pytest.approx(found.p_value, rel=1e-3)
+    row, comparison = report.row("deployed"), compare_losses(losses["deployed"], losses["teacher"], horizon=7)
+    assert row.mse_difference == pytest.approx(comparison.mean_difference, rel=1e-3)
+    assert row.p_value == pytest.approx(comparison.p_value, rel=1e-3)
     assert row.p_value is not None
     assert row.p_value_holm is not None
     assert row.p_value <= row.p_value_holm <= 1
     control = window_losses(models["student"].control, task, "test")
-    against = next(found for found in report.comparisons if found.other == "deployed without teacher")
+    against = next(comparison for comparison in report.comparisons if comparison.other == "deployed without teacher")
     assert against.subject == report.subject == "deployed"
     assert against.relative == pytest.approx(losses["deployed"].mean() / control.mean() - 1, rel=1e-3)
-    assert [found.other for found in report.comparisons] == ["deployed without teacher", "seasonal naive", "ridge"]
+    assert [comparison.other for comparison in report.comparisons] == [
+        "deployed without teacher",
+        "seasonal naive",
+        "ridge",
+    ]
 
 
 def test_one_model_in_two_runtimes_is_not_tested_against_itself(report: Report) -> None:
@@ -145,23 +149,23 @@ def test_comparing_leaves_the_models_as_they_were(task: Task, models: dict[str, 
 
 
 def test_without_latency_there_is_none(task: Task, models: dict[str, Any]) -> None:
-    found = compare({"teacher": models["teacher"]}, task, part="validation", latency=False)
-    assert {row.latency_p50_ms for row in found.rows} == {row.speedup for row in found.rows} == {None}
-    assert found.part == "validation"
-    assert found.row("teacher").mse == pytest.approx(evaluate(models["teacher"], task, "validation")["mse"])
-    assert "p50" not in found.to_text()
-    assert 'id="latency"' not in render(found)
+    plain = compare({"teacher": models["teacher"]}, task, part="validation", latency=False)
+    assert {row.latency_p50_ms for row in plain.rows} == {row.speedup for row in plain.rows} == {None}
+    assert plain.part == "validation"
+    assert plain.row("teacher").mse == pytest.approx(evaluate(models["teacher"], task, "validation")["mse"])
+    assert "p50" not in plain.to_text()
+    assert 'id="latency"' not in render(plain)
 
 
 def test_another_reference_can_be_named(task: Task, models: dict[str, Any]) -> None:
-    found = compare(models, task, reference="deployed", latency=False)
-    assert [row.title for row in found.rows[:3]] == [
+    result = compare(models, task, reference="deployed", latency=False)
+    assert [row.title for row in result.rows[:3]] == [
         "deployed (onnx fp32)",
         "teacher (onnx fp32)",
         "student (onnx fp32)",
     ]
-    assert found.rows[0].mse_ratio == 1.0
-    assert found.subject == "deployed"
+    assert result.rows[0].mse_ratio == 1.0
+    assert result.subject == "deployed"
 
 
 def test_the_facts_of_the_task_are_told(report: Report, task: Task) -> None:
@@ -187,7 +191,7 @@ def test_examples_are_real_windows_in_raw_units(report: Report, task: Task, mode
 
 
 @pytest.mark.parametrize(
-    ("names", "how", "words"),
+    ("names", "options", "words"),
     [
         ([], {}, ["`models` must hold at least one forecaster"]),
         (["ridge"], {}, ["a row that is added anyway", "'ridge'"]),
@@ -198,10 +202,10 @@ def test_examples_are_real_windows_in_raw_units(report: Report, task: Task, mode
     ],
 )
 def test_a_wrong_call_lists_every_problem(
-    task: Task, models: dict[str, Any], names: list[str], how: dict[str, Any], words: list[str]
+    task: Task, models: dict[str, Any], names: list[str], options: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        compare(dict.fromkeys(names, models["teacher"]), task, **how)
+        compare(dict.fromkeys(names, models["teacher"]), task, **options)
     for word in words:
         assert word in str(caught.value)
 
@@ -291,9 +295,9 @@ def test_the_page_is_whole_and_needs_no_network(report: Report, tmp_path: Path) 
 
 
 def test_the_page_holds_the_report_as_data(report: Report) -> None:
-    found = re.search(r'id="report-data">(.*?)</script>', render(report), flags=re.DOTALL)
-    assert found is not None
-    assert Report.from_dict(json.loads(found.group(1))) == report
+    match = re.search(r'id="report-data">(.*?)</script>', render(report), flags=re.DOTALL)
+    assert match is not None
+    assert Report.from_dict(json.loads(match.group(1))) == report
 
 
 def test_a_report_replaces_an_older_one_or_leaves_it(report: Report, tmp_path: Path) -> None:
@@ -310,16 +314,16 @@ def test_a_report_replaces_an_older_one_or_leaves_it(report: Report, tmp_path: P
 def test_the_figures_are_what_plotly_understands(report: Report) -> None:
     import plotly.graph_objects as go
 
-    found = figures(report)
-    assert set(found) == {"size", "latency", "steps", "example-0", "example-1", "example-2"}
-    for figure in found.values():
+    drawn = figures(report)
+    assert set(drawn) == {"size", "latency", "steps", "example-0", "example-1", "example-2"}
+    for figure in drawn.values():
         plain = copy.deepcopy(figure)
         for trace in plain["data"]:
             # The page puts its own text colour in the place of "ink".
             if trace.get("line", {}).get("color") == "ink":
                 trace["line"]["color"] = "black"
         assert len(go.Figure(plain).data) == len(figure["data"])
-    assert [trace["y"] for trace in found["steps"]["data"]] == [
+    assert [trace["y"] for trace in drawn["steps"]["data"]] == [
         list(row.mse_by_step) for row in report.rows if row.title != "teacher (onnx fp32)"
     ]
 
@@ -327,9 +331,9 @@ def test_the_figures_are_what_plotly_understands(report: Report) -> None:
 def test_a_perfect_reference_leaves_ratios_out() -> None:
     task = Task(Panel((Item("x", None, np.ones((101, 1))),), channels=("a",)), context=7, horizon=5)
     ridge: Forecaster = train(LinearConfig(), task)
-    found = compare({"flat": ridge}, task, latency=False)
-    assert found.rows[0].mse == 0
-    assert found.rows[0].mse_ratio is None
-    assert Report.from_json(found.to_json()) == found
-    assert "MSE of 0.0000" in " ".join(found.verdict)
-    assert "flat" in render(found)
+    result = compare({"flat": ridge}, task, latency=False)
+    assert result.rows[0].mse == 0
+    assert result.rows[0].mse_ratio is None
+    assert Report.from_json(result.to_json()) == result
+    assert "MSE of 0.0000" in " ".join(result.verdict)
+    assert "flat" in render(result)

@@ -108,7 +108,7 @@ def test_a_name_is_no_markup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("text", "expected"),
     [
         (size(999), "999 B"),
         (size(1_000), "1.0 kB"),
@@ -135,13 +135,13 @@ def test_a_name_is_no_markup() -> None:
         (error(None), "-"),
     ],
 )
-def test_numbers_are_written_short(found: str, expected: str) -> None:
-    assert found == expected
+def test_numbers_are_written_short(text: str, expected: str) -> None:
+    assert text == expected
 
 
 def test_every_value_on_the_page_is_escaped() -> None:
     rows = tuple(row.replace(name=row.name.replace("int8", NASTY)) for row in made().rows)
-    comparisons = tuple(found.replace(subject=NASTY) for found in made().comparisons)
+    comparisons = tuple(comparison.replace(subject=NASTY) for comparison in made().comparisons)
     nasty = made(
         rows=rows, comparisons=comparisons, subject=NASTY, panel=NASTY, channels=(NASTY,), notes={"fill": NASTY}
     )
@@ -154,13 +154,13 @@ def test_every_value_on_the_page_is_escaped() -> None:
 
 
 def test_every_mark_is_within_its_plot_and_no_two_labels_are_one() -> None:
-    found = figures(made())["size"]
-    bottom, top = found["layout"]["yaxis"]["range"]
-    left, right = found["layout"]["xaxis"]["range"]
-    for trace in found["data"]:
+    figure = figures(made())["size"]
+    bottom, top = figure["layout"]["yaxis"]["range"]
+    left, right = figure["layout"]["xaxis"]["range"]
+    for trace in figure["data"]:
         assert bottom < trace["y"][0] < top
         assert left < np.log10(trace["x"][0]) < right
-    far = [trace for trace in found["data"] if trace["marker"]["symbol"] == "triangle-up-open"]
+    far = [trace for trace in figure["data"] if trace["marker"]["symbol"] == "triangle-up-open"]
     assert [trace["text"][0] for trace in far] == ["seasonal naive: 1.0000"]
 
 

@@ -69,12 +69,12 @@ def test_a_machine_without_torch_forecasts_what_torch_did(shelf: Path, tmp_path:
 
 @pytest.mark.parametrize("name", [*KINDS, *FORMS])
 def test_an_artifact_verifies_where_it_was_made(shelf: Path, name: str) -> None:
-    found, model = verify(shelf / name), FORMS[name]() if name in FORMS else exported(name)
-    assert found["max_difference"] <= 1e-6
-    assert (found["n_windows"], found["n_files"], found["unlisted"]) == (8, 3, [])
+    result, model = verify(shelf / name), FORMS[name]() if name in FORMS else exported(name)
+    assert result["max_difference"] <= 1e-6
+    assert (result["n_windows"], result["n_files"], result["unlisted"]) == (8, 3, [])
     precision = {"int8": "int8", "static": "int8", "int4": "int4-weights"}.get(name, "fp32")
-    assert (found["precision"], model.precision) == (precision, precision)
-    assert found["tolerance"] == model.parity["tolerance"]
+    assert (result["precision"], model.precision) == (precision, precision)
+    assert result["tolerance"] == model.parity["tolerance"]
 
 
 @pytest.mark.parametrize("name", ["lstm", "int8"])
@@ -82,7 +82,7 @@ def test_verifying_in_a_shell_shows_what_computes_in_float(shelf: Path, name: st
     done = CliRunner().invoke(app, ["verify", str(shelf / name)])
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.output.splitlines() if line.startswith("float_operators")]
-    shown = {operator: int(n) for n, operator in (each.split() for each in line.split(maxsplit=1)[1].split(", "))}
+    shown = {operator: int(n) for n, operator in (part.split() for part in line.split(maxsplit=1)[1].split(", "))}
     assert shown == (int8 if name == "int8" else exported)("lstm").float_operators
     assert ("LSTM" in shown) == (name == "lstm")
 
@@ -156,8 +156,8 @@ def test_threads_must_be_a_count(shelf: Path, threads: Any) -> None:
 
 
 def test_threads_are_one_unless_more_are_asked_for(shelf: Path) -> None:
-    for how, n_threads in (({}, 1), ({"threads": 1}, 1), ({"threads": 2}, 2)):
-        options = load(shelf / "linear", **how).session.get_session_options()
+    for arguments, n_threads in (({}, 1), ({"threads": 1}, 1), ({"threads": 2}, 2)):
+        options = load(shelf / "linear", **arguments).session.get_session_options()
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (n_threads, 1)
     assert exported("linear").predictor.session.get_session_options().intra_op_num_threads == 1
 
@@ -250,12 +250,12 @@ def test_the_walk_through_a_graph_knows_every_way_to_a_tensor() -> None:
         "function": onnx.FunctionProto, "node": onnx.NodeProto, "attribute": onnx.AttributeProto,
         "sparse": onnx.SparseTensorProto, "tensor": onnx.TensorProto,
     }  # fmt: skip
-    ours = {message.DESCRIPTOR.name: name for name, message in names.items()}  # type: ignore[attr-defined]
+    short_names = {message.DESCRIPTOR.name: name for name, message in names.items()}  # type: ignore[attr-defined]
     for name, message in names.items():
         fields = {
-            field.number: ours[field.message_type.name]
+            field.number: short_names[field.message_type.name]
             for field in message.DESCRIPTOR.fields  # type: ignore[attr-defined]
-            if field.message_type is not None and field.message_type.name in ours
+            if field.message_type is not None and field.message_type.name in short_names
         }
         assert formats._MESSAGES[name] == fields, name
     numbers = {field.name: field.number for field in onnx.TensorProto.DESCRIPTOR.fields}

@@ -135,12 +135,12 @@ def test_a_trial_of_a_recipe_that_keeps_the_better_scores_what_is_kept(searched:
     fixed = {"student.losses.output.alpha": 1.0, "student.training.learning_rate": 0.01, "pruning.ratio": 0.0}
     space, chosen = Space(vary=fixed), dict[str, float]()
     recipe = searched.recipe.replace(student=searched.recipe.student.replace(keep="better"))
-    found = objective(space, blind, searched.task, recipe=recipe)(FixedTrial(chosen))
+    value = objective(space, blind, searched.task, recipe=recipe)(FixedTrial(chosen))
     proposed = space.propose(FixedTrial(chosen), recipe)
     assert proposed.pruning is None
     control = td.train(proposed.student.model, searched.task, proposed.student.training)
     mse = td.evaluate(td.export(control, searched.task), searched.task, part="validation")["mse"]
-    assert found == pytest.approx(mse, rel=1e-6)
+    assert value == pytest.approx(mse, rel=1e-6)
 
 
 def test_a_fixed_trial_replays_to_the_same_recipe_and_value_whatever_the_test_part_holds(searched: Searched) -> None:
@@ -247,10 +247,10 @@ def test_a_recipe_is_found_for_a_panel_of_the_catalogue() -> None:
     task = td.Task(td.datasets.load("nyc-weather"), context=48, horizon=12)
     config = td.MLPConfig(width=5, depth=1)
     space = Space(vary={"student.model.kind": "mlp"})
-    found = objective(space, config.build(task.signature), task).recipe
-    assert found.data == Source(dataset="nyc-weather")
-    assert found.task == TaskSpec(context=48, horizon=12)
-    assert found.teacher.model == config  # type: ignore[attr-defined]
+    recipe = objective(space, config.build(task.signature), task).recipe
+    assert recipe.data == Source(dataset="nyc-weather")
+    assert recipe.task == TaskSpec(context=48, horizon=12)
+    assert recipe.teacher.model == config  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------------------------------------- whole searches
@@ -283,17 +283,17 @@ def test_the_shell_searches_and_writes_a_recipe_that_can_be_run(
     def shell(*more: str) -> str:
         monkeypatch.setattr(sys, "argv", ["tsdistill", *command, *more])
         main()
-        said = capsys.readouterr()
-        assert said.err == ""  # no terminal, no progress
-        return said.out
+        captured = capsys.readouterr()
+        assert captured.err == ""  # no terminal, no progress
+        return captured.out
 
     text = shell("--trials", "1")
     assert "1 trials, 0 failed" in text
     assert f"tsdistill run {out / 'best.toml'}" in text
-    found = json.loads(shell("--trials", "1", "--json"))
-    assert (found["n_finished"], found["n_failed"], found["recipe"]) == (1, 0, str(out / "best.toml"))
+    output = json.loads(shell("--trials", "1", "--json"))
+    assert (output["n_finished"], output["n_failed"], output["recipe"]) == (1, 0, str(out / "best.toml"))
     best = Recipe.from_file(out / "best.toml")
-    assert best == SMALL.propose(FixedTrial(found["best"][0]["params"]), recipe)
+    assert best == SMALL.propose(FixedTrial(output["best"][0]["params"]), recipe)
     assert list(out.glob("best.toml*.part")) == []
 
 

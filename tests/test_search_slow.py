@@ -70,9 +70,9 @@ def running(study: Callable[[], optuna.Study], n_finished: int, *, since: int = 
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         trials = study().trials
-        found = [trial for trial in trials[since:] if trial.state == TrialState.RUNNING and trial.params]
-        if sum(trial.state == TrialState.COMPLETE for trial in trials) >= n_finished and found:
-            return found
+        active = [trial for trial in trials[since:] if trial.state == TrialState.RUNNING and trial.params]
+        if sum(trial.state == TrialState.COMPLETE for trial in trials) >= n_finished and active:
+            return active
         time.sleep(0.05)
     raise AssertionError("the search does not get on")
 
@@ -107,9 +107,9 @@ def test_a_search_that_is_killed_twice_and_interrupted_ends_with_its_exact_total
         assert err == "error: Interrupted. Start the same command again to continue.\n"
     assert counted(study())["RUNNING"] == 0
     with searching(tmp_path, 7, "--workers", "2", "--json") as process:
-        found = json.loads(finish(process))
+        output = json.loads(finish(process))
     ended = study().trials
-    assert counted(study())["COMPLETE"] == found["n_finished"] == 7
+    assert counted(study())["COMPLETE"] == output["n_finished"] == 7
     assert counted(study())["RUNNING"] == counted(study())["WAITING"] == 0
     assert {trial.user_attrs["reason"] for trial in ended if trial.state == TrialState.FAIL} == {
         ABANDONED,
@@ -123,15 +123,15 @@ def test_a_search_that_is_killed_twice_and_interrupted_ends_with_its_exact_total
 
 def test_two_commands_share_teacher_and_trials_and_what_they_find_can_be_run(tmp_path: Path) -> None:
     with searching(tmp_path, 5, "--json") as first, searching(tmp_path, 5, "--json") as second:
-        found = [json.loads(finish(process)) for process in (first, second)]
+        outputs = [json.loads(finish(process)) for process in (first, second)]
     study = journal(tmp_path)
     assert counted(study) == {"COMPLETE": 5}
     assert len({trial.user_attrs["worker"] for trial in study.trials}) == 2
-    assert found[0]["best"] == found[1]["best"]
+    assert outputs[0]["best"] == outputs[1]["best"]
     log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in log if "seconds" in line] == ["teacher"]
     finished = td.run(Recipe.from_file(tmp_path / "out" / "best.toml"), tmp_path / "best", progress=False)
-    best = found[0]["best"][0]
+    best = outputs[0]["best"][0]
     assert td.evaluate(finished.deployed, finished.task)["mse"] == pytest.approx(best["validation_mse"], rel=1e-4)
     # A trial trains no control; the finished manifest also says how the student did against its own.
     assert finished.deployed.size_bytes == pytest.approx(best["size_bytes"], abs=512)
@@ -161,9 +161,9 @@ def test_a_password_is_written_nowhere(tmp_path: Path, on_server: optuna.Study, 
 
     password = sa.make_url(postgres_url).password or PASSWORD
     with searching(tmp_path, 1, "--storage", postgres_url) as process:
-        said = finish(process)
+        output = finish(process)
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert password not in said
+    assert password not in output
     assert len(written) > 3
     assert not any(password.encode() in content for content in written)
     assert counted(on_server) == {"COMPLETE": 1}

@@ -71,11 +71,11 @@ def test_the_shell_says_nothing_of_a_password(
     monkeypatch.setattr(sys, "argv", ["tsdistill", "search", "--storage", url, "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as left:
         main()
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     assert left.value.code == 5
-    assert said.out == ""
-    assert said.err.startswith("error: Cannot reach the storage")
-    assert PASSWORD not in said.err
+    assert captured.out == ""
+    assert captured.err.startswith("error: Cannot reach the storage")
+    assert PASSWORD not in captured.err
     assert [path for path in tmp_path.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []
 
 

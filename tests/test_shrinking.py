@@ -59,11 +59,11 @@ def test_every_model_shrinks_or_says_why_not(config: ModelConfig) -> None:
             sizes[field] = n_kept if place is None else (*value[:place], n_kept, *value[place + 1 :])
     student = shrink(teacher, **sizes)
     assert student.n_parameters < teacher.n_parameters
-    assert {each: getattr(student.config, each) for each in sizes if each != "context"} == {
-        each: size for each, size in sizes.items() if each != "context"
+    assert {option: getattr(student.config, option) for option in sizes if option != "context"} == {
+        option: size for option, size in sizes.items() if option != "context"
     }
     assert student.context == sizes["context"]
-    whole = config.replace(**{each: size for each, size in sizes.items() if each != "context"})
+    whole = config.replace(**{option: size for option, size in sizes.items() if option != "context"})
     assert shrink(teacher, whole, context=sizes["context"]).digest == student.digest
     batch = toy_batch(signature=teacher.signature)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_a_shrunk_student_forecasts_better_than_random_weights(
     student = shrink(train(config, task, QUICK), **sizes)
     error = evaluate(student, task, part="validation")["mse"]
     random = [student.config.build(task.signature, seed) for seed in range(3)]
-    assert error < 0.8 * min(evaluate(each, task, part="validation")["mse"] for each in random)
+    assert error < 0.8 * min(evaluate(model, task, part="validation")["mse"] for model in random)
 
 
 def test_the_control_of_a_shrunk_student_starts_from_random_weights(task: Task) -> None:

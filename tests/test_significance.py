@@ -44,12 +44,12 @@ def moving_average(rng: np.random.Generator, n_windows: int, memory: float) -> t
 
 def share_told_apart(draw: Callable[..., tuple[np.ndarray, np.ndarray]], n_windows: int, memory: float) -> float:
     rng = np.random.default_rng(20261101)
-    found = 0
+    n_apart = 0
     for _ in range(SIMULATIONS):
         p_value = compare_losses(*draw(rng, n_windows, memory), horizon=HORIZON).p_value
         assert p_value is not None
-        found += p_value < 0.05
-    return found / SIMULATIONS
+        n_apart += p_value < 0.05
+    return n_apart / SIMULATIONS
 
 
 @pytest.mark.parametrize("draw", [equally_good, moving_average])
@@ -68,8 +68,8 @@ def test_moods_that_outlast_the_horizon_do_not_break_the_level() -> None:
 def test_a_naive_test_would_tell_them_apart_every_other_time() -> None:
     rng = np.random.default_rng(7)
     pairs = [equally_good(rng, 1009, 0.9) for _ in range(50)]
-    found = sum(stats.ttest_1samp(first - second, 0.0).pvalue < 0.05 for first, second in pairs)
-    assert found / len(pairs) > 0.5
+    n_apart = sum(stats.ttest_1samp(first - second, 0.0).pvalue < 0.05 for first, second in pairs)
+    assert n_apart / len(pairs) > 0.5
 
 
 def test_a_real_difference_is_found() -> None:
@@ -84,25 +84,25 @@ def test_a_real_difference_is_found() -> None:
 
 def test_the_statistic_equals_its_plain_oracle() -> None:
     first, second = equally_good(np.random.default_rng(3), 307, 0.5)
-    found = compare_losses(first, second, horizon=HORIZON)
+    result = compare_losses(first, second, horizon=HORIZON)
     difference = first - second
-    error = math.sqrt(oracles.long_run_variance(difference, found.degrees) / len(difference))
-    assert found.degrees == 307 // (4 * HORIZON)
-    assert found.mean_difference == pytest.approx(difference.mean())
-    assert found.statistic == pytest.approx(difference.mean() / error)
-    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(difference.mean() / error), found.degrees))
+    error = math.sqrt(oracles.long_run_variance(difference, result.degrees) / len(difference))
+    assert result.degrees == 307 // (4 * HORIZON)
+    assert result.mean_difference == pytest.approx(difference.mean())
+    assert result.statistic == pytest.approx(difference.mean() / error)
+    assert result.p_value == pytest.approx(2 * stats.t.sf(abs(difference.mean() / error), result.degrees))
 
 
 def test_the_interval_holds_zero_exactly_when_the_difference_is_not_significant() -> None:
     rng = np.random.default_rng(4)
     for shift in (0.0, 0.05, 0.2, 0.8):
         first, second = equally_good(rng, 401, 0.5)
-        found = compare_losses(first + shift, second, horizon=HORIZON)
-        assert found.low is not None
-        assert found.high is not None
-        assert found.p_value is not None
-        assert found.low < found.mean_difference < found.high
-        assert (found.low <= 0 <= found.high) == (found.p_value >= 0.05)
+        result = compare_losses(first + shift, second, horizon=HORIZON)
+        assert result.low is not None
+        assert result.high is not None
+        assert result.p_value is not None
+        assert result.low < result.mean_difference < result.high
+        assert (result.low <= 0 <= result.high) == (result.p_value >= 0.05)
 
 
 def test_swapping_the_two_changes_the_sign_and_nothing_else() -> None:
@@ -115,8 +115,8 @@ def test_swapping_the_two_changes_the_sign_and_nothing_else() -> None:
 
 def test_identical_losses_are_not_told_apart() -> None:
     loss = np.random.default_rng(6).random(211)
-    found = compare_losses(loss, loss, horizon=7)
-    assert (found.mean_difference, found.statistic, found.p_value) == (0.0, 0.0, 1.0)
+    result = compare_losses(loss, loss, horizon=7)
+    assert (result.mean_difference, result.statistic, result.p_value) == (0.0, 0.0, 1.0)
 
 
 def test_the_same_difference_everywhere_is_beyond_doubt() -> None:
@@ -133,8 +133,8 @@ def test_long_horizons_get_fewer_degrees_of_freedom() -> None:
 def test_too_few_windows_give_a_difference_and_no_verdict(n_windows: int, horizon: int) -> None:
     loss = np.random.default_rng(9).random((2, n_windows))
     expected = float(np.mean(loss[0] - loss[1])) if n_windows else 0.0
-    found = compare_losses(*loss, horizon=horizon)
-    assert found == LossComparison(expected, None, None, None, None, 0, n_windows, n_windows)
+    result = compare_losses(*loss, horizon=horizon)
+    assert result == LossComparison(expected, None, None, None, None, 0, n_windows, n_windows)
 
 
 def test_items_observed_together_do_not_count_twice() -> None:
@@ -179,9 +179,9 @@ def test_a_horizon_of_nothing_is_refused() -> None:
 def test_holm_equals_its_plain_oracle() -> None:
     p_values = np.random.default_rng(13).random(7) ** 3
     names = [f"model {number}" for number in range(7)]
-    found = holm(dict(zip(names, p_values.tolist(), strict=True)))
-    assert list(found) == names
-    assert list(found.values()) == pytest.approx(oracles.holm(p_values.tolist()))
+    adjusted = holm(dict(zip(names, p_values.tolist(), strict=True)))
+    assert list(adjusted) == names
+    assert list(adjusted.values()) == pytest.approx(oracles.holm(p_values.tolist()))
 
 
 def test_holm_counts_only_what_was_tested() -> None:

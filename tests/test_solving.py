@@ -32,8 +32,8 @@ class Wise:
     digest = "wise"
 
     def __init__(self) -> None:
-        told = Statistics.of(toy_task().validation)
-        self.map, self.n_windows = choose(told, told, (1e-2,), (0.0,)).weight.float(), 0
+        statistics = Statistics.of(toy_task().validation)
+        self.map, self.n_windows = choose(statistics, statistics, (1e-2,), (0.0,)).weight.float(), 0
 
     def forecast(self, batch: Batch) -> torch.Tensor:
         self.n_windows += len(batch.index)
@@ -42,18 +42,18 @@ class Wise:
         return centre + known * torch.tensor([1.0, 1.3, 0.4])
 
 
-def rows(windows: Windows, said: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def rows(windows: Windows, forecast: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of every window and channel, laid out: (channel, window, step)."""
     batch = windows.batch(torch.arange(len(windows)))
-    x, y = (part.permute(2, 0, 1).double() for part in (batch.context, said(batch) if said else batch.target))
+    x, y = (part.permute(2, 0, 1).double() for part in (batch.context, forecast(batch) if forecast else batch.target))
     centre = x.mean(-1, keepdim=True)
     return (x - centre).numpy(), (y - centre).numpy()
 
 
-def brute(task: td.Task, said: Any, channels: list[int]) -> tuple[np.ndarray, dict[tuple[float, float], float]]:
+def brute(task: td.Task, forecast: Any, channels: list[int]) -> tuple[np.ndarray, dict[tuple[float, float], float]]:
     """Weights of the best separate fit of scikit-learn, and the validation error of every one."""
-    (x, y), (_, soft), (seen, truth) = rows(task.train), rows(task.train, said), rows(task.validation)
-    x, y, soft, seen, truth = (each[channels].reshape(-1, each.shape[-1]) for each in (x, y, soft, seen, truth))
+    (x, y), (_, soft), (seen, truth) = rows(task.train), rows(task.train, forecast), rows(task.validation)
+    x, y, soft, seen, truth = (part[channels].reshape(-1, part.shape[-1]) for part in (x, y, soft, seen, truth))
     errors, weights = {}, {}
     for alpha in ALPHAS:
         for penalty in PENALTIES:
@@ -73,13 +73,13 @@ def test_share_and_penalty_are_those_of_the_best_separate_fit(task: td.Task) -> 
     student = td.distill(teacher, td.LinearConfig(penalties=PENALTIES), task, losses=[BY_VALIDATION])
     weight, errors = brute(task, teacher.forecast, [0, 1, 2])
     best = min(errors, key=errors.__getitem__)
-    told = student.lineage[-1].metrics
-    assert (told["alpha"], told["penalty"]) == best
+    metrics = student.lineage[-1].metrics
+    assert (metrics["alpha"], metrics["penalty"]) == best
     assert 0 < best[0] < 1
-    found = np.array(told["candidates"]["validation_mse"])
-    assert (told["candidates"]["alpha"], told["candidates"]["penalty"]) == (list(ALPHAS), list(PENALTIES))
-    assert found.flatten() == pytest.approx(list(errors.values()), rel=1e-4)
-    assert told["validation_mse"] == pytest.approx(errors[best], rel=1e-4)
+    tried = np.array(metrics["candidates"]["validation_mse"])
+    assert (metrics["candidates"]["alpha"], metrics["candidates"]["penalty"]) == (list(ALPHAS), list(PENALTIES))
+    assert tried.flatten() == pytest.approx(list(errors.values()), rel=1e-4)
+    assert metrics["validation_mse"] == pytest.approx(errors[best], rel=1e-4)
     assert np.abs(student.state_dict()["map.weight"].numpy() - weight).max() < 1e-3
 
 
@@ -87,16 +87,16 @@ def test_every_channel_has_the_share_that_it_deserves(task: td.Task) -> None:
     teacher = Wise()
     config = td.LinearConfig(penalties=PENALTIES, individual=True)
     student = td.distill(teacher, config, task, losses=[BY_VALIDATION], control=False)
-    told = student.lineage[-1].metrics
+    metrics = student.lineage[-1].metrics
     tables = []
     for channel in range(3):
         weight, errors = brute(task, teacher.forecast, [channel])
         tables.append(list(errors.values()))
-        assert (told["alpha"][channel], told["penalty"][channel]) == min(errors, key=errors.__getitem__)
+        assert (metrics["alpha"][channel], metrics["penalty"][channel]) == min(errors, key=errors.__getitem__)
         assert np.abs(student.state_dict()["map.weight"][channel].numpy() - weight).max() < 1e-3
-    assert told["alpha"][0] > told["alpha"][2]
-    assert np.array(told["candidates"]["validation_mse"]).flatten() == pytest.approx(np.mean(tables, 0), rel=1e-4)
-    assert told["validation_mse"] == pytest.approx(np.mean(np.min(tables, 1)), rel=1e-4)
+    assert metrics["alpha"][0] > metrics["alpha"][2]
+    assert np.array(metrics["candidates"]["validation_mse"]).flatten() == pytest.approx(np.mean(tables, 0), rel=1e-4)
+    assert metrics["validation_mse"] == pytest.approx(np.mean(np.min(tables, 1)), rel=1e-4)
 
 
 @pytest.mark.parametrize("individual", [False, True])
@@ -159,13 +159,13 @@ def test_no_candidate_sees_a_test_row(task: td.Task) -> None:
     values[border:] = np.random.default_rng(1).normal(size=values[border:].shape) * 1e3
     noisy = Panel((Item("toy", None, values),), channels=task.channels, frequency="h", name="toy")
     other = td.Task(noisy, context=CONTEXT, horizon=HORIZON, split=task.split)
-    found = [
-        td.distill(td.train(td.LinearConfig(), each), td.LinearConfig(), each, losses=[BY_VALIDATION])
-        for each in (task, other)
+    students = [
+        td.distill(td.train(td.LinearConfig(), variant), td.LinearConfig(), variant, losses=[BY_VALIDATION])
+        for variant in (task, other)
     ]
-    assert found[0].digest == found[1].digest
-    assert found[0].lineage[-1].metrics == found[1].lineage[-1].metrics
-    solved = [td.solve(td.LinearConfig(), [each], teacher=Wise()) for each in (task, other)]
+    assert students[0].digest == students[1].digest
+    assert students[0].lineage[-1].metrics == students[1].lineage[-1].metrics
+    solved = [td.solve(td.LinearConfig(), [variant], teacher=Wise()) for variant in (task, other)]
     assert solved[0].digest == solved[1].digest
     assert solved[0].lineage == solved[1].lineage
 
@@ -184,29 +184,29 @@ def test_a_student_trained_by_steps_needs_a_number(task: td.Task) -> None:
 
 
 def test_balance_says_nothing_to_what_is_solved(task: td.Task) -> None:
-    found = [
+    students = [
         td.distill(Wise(), td.LinearConfig(), task, losses=[BY_VALIDATION], balance=balance, control=False)
         for balance in ("fixed", "start")
     ]
-    assert found[0].digest == found[1].digest
+    assert students[0].digest == students[1].digest
 
 
-def parts(**how: Any) -> Iterator[td.Task]:
+def parts(**options: Any) -> Iterator[td.Task]:
     """Three parts of a panel, two items and then one and one, of different length."""
     values = [toy_panel(n_rows=n_rows, seed=seed).items[0].values for seed, n_rows in enumerate((307, 283, 311, 293))]
-    items = [Item(f"item {number}", None, each) for number, each in enumerate(values)]
+    items = [Item(f"item {number}", None, series) for number, series in enumerate(values)]
     for members in (items[:2], items[2:3], items[3:]):
-        yield task_of(members, **how)
+        yield task_of(members, **options)
 
 
-def whole(**how: Any) -> td.Task:
-    return task_of([item for part in parts() for item in part.panel.items], **how)
+def whole(**options: Any) -> td.Task:
+    return task_of([item for part in parts() for item in part.panel.items], **options)
 
 
-def task_of(items: list[Item], **how: Any) -> td.Task:
+def task_of(items: list[Item], **options: Any) -> td.Task:
     panel = Panel(tuple(items), channels=("load", "wind", "price"), frequency="h", name="parts")
     split = td.Split.fractions(0.5, 0.3, 0.2)
-    return td.Task(panel, context=CONTEXT, horizon=HORIZON, split=split, **{"scaler": "item", **how})
+    return td.Task(panel, context=CONTEXT, horizon=HORIZON, split=split, **{"scaler": "item", **options})
 
 
 @pytest.mark.parametrize("individual", [False, True])
@@ -235,19 +235,22 @@ def test_parts_are_solved_as_if_they_were_one(scaler: Any, individual: bool) -> 
     teacher = td.train(td.LinearConfig(penalties=(1.0,)), one)
     student = td.solve(config, parts(scaler=scaler), teacher=teacher)
     wanted = td.distill(teacher, config, one, losses=[BY_VALIDATION])
-    ours, theirs = (each.lineage[-1] for each in (student, wanted))
-    assert (ours.metrics["alpha"], ours.metrics["penalty"]) == (theirs.metrics["alpha"], theirs.metrics["penalty"])
-    assert ours.metrics["validation_mse"] == pytest.approx(theirs.metrics["validation_mse"], rel=1e-3)
-    assert (ours.verb, ours.spec["teacher"], ours.metrics["n_parts"]) == ("solve", teacher.digest, 3)
+    solved, distilled = (model.lineage[-1] for model in (student, wanted))
+    assert (solved.metrics["alpha"], solved.metrics["penalty"]) == (
+        distilled.metrics["alpha"],
+        distilled.metrics["penalty"],
+    )
+    assert solved.metrics["validation_mse"] == pytest.approx(distilled.metrics["validation_mse"], rel=1e-3)
+    assert (solved.verb, solved.spec["teacher"], solved.metrics["n_parts"]) == ("solve", teacher.digest, 3)
     # What a teacher says is kept in half precision by `distill`, and not at all by `solve`.
     assert torch.allclose(student.map.weight, wanted.map.weight, atol=5e-3)  # type: ignore[arg-type, union-attr]
     assert student.control is not None
     alone = td.solve(config, parts(scaler=scaler))
     assert student.control.digest == alone.digest
     assert torch.allclose(alone.map.weight, td.train(config, one).map.weight, atol=1e-5)  # type: ignore[arg-type, union-attr]
-    told = ours.metrics["against_control"]
-    assert told["relative"] < 1e-12
-    assert told["control_validation_mse"] == alone.lineage[-1].metrics["validation_mse"]
+    comparison = solved.metrics["against_control"]
+    assert comparison["relative"] < 1e-12
+    assert comparison["control_validation_mse"] == alone.lineage[-1].metrics["validation_mse"]
 
 
 def test_only_one_part_is_held_at_a_time() -> None:
@@ -257,7 +260,7 @@ def test_only_one_part_is_held_at_a_time() -> None:
     def watched() -> Iterator[td.Task]:
         for seed in range(3):
             gc.collect()
-            assert [each for each in made if each() is not None] == []
+            assert [reference for reference in made if reference() is not None] == []
             task = td.Task(toy_panel(seed=seed), context=CONTEXT, horizon=HORIZON, scaler="item")
             made.append(weakref.ref(task))
             box = [task]
@@ -302,9 +305,9 @@ def test_a_checkpoint_of_other_sums_is_refused(tmp_path: Path) -> None:
     first, *_ = parts()
     with pytest.raises(ArtifactError, match="2 of 3 parts that are not among `tasks`"):
         td.solve(td.LinearConfig(), [first], checkpoint=path)
-    for how in ({"config": td.LinearConfig(individual=True)}, {"teacher": Wise()}, {"tasks": parts(scaler=None)}):
+    for change in ({"config": td.LinearConfig(individual=True)}, {"teacher": Wise()}, {"tasks": parts(scaler=None)}):
         with pytest.raises(ArtifactError, match="belongs to another run"):
-            td.solve(**{"config": td.LinearConfig(), "tasks": parts(), "checkpoint": path, **how})  # type: ignore[arg-type]
+            td.solve(**{"config": td.LinearConfig(), "tasks": parts(), "checkpoint": path, **change})  # type: ignore[arg-type]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="cannot be read"):
         td.solve(td.LinearConfig(), parts(), checkpoint=path)
@@ -329,7 +332,7 @@ class Short:
 
 
 @pytest.mark.parametrize(
-    ("how", "error", "words"),
+    ("arguments", "error", "words"),
     [
         ({"tasks": []}, ConfigError, ["at least one task"]),
         ({"tasks": ["etth1"]}, ConfigError, ["hold td.Task only", "'str'"]),
@@ -347,11 +350,11 @@ class Short:
             ["`teacher` must forecast the task's 11 steps"],
         ),
     ],
-    ids=lambda each: "",
+    ids=lambda value: "",
 )
-def test_what_cannot_be_solved_is_refused(how: dict[str, Any], error: type[Exception], words: list[str]) -> None:
+def test_what_cannot_be_solved_is_refused(arguments: dict[str, Any], error: type[Exception], words: list[str]) -> None:
     with pytest.raises(error) as caught:
-        td.solve(**{"config": td.LinearConfig(), "tasks": [toy_task()], **how})
+        td.solve(**{"config": td.LinearConfig(), "tasks": [toy_task()], **arguments})
     assert [word for word in words if word not in str(caught.value)] == []
 
 

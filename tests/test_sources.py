@@ -45,12 +45,12 @@ CSV_REFUSED = {
 
 @pytest.mark.parametrize("case", CSV_REFUSED)
 def test_csv_files_that_cannot_be_used_are_refused(case: str, tmp_path: Path) -> None:
-    content, how, words = CSV_REFUSED[case]
+    content, options, words = CSV_REFUSED[case]
     path = tmp_path / ("missing.csv" if content is None else "file.csv.gz" if case == "half a file" else "file.csv")
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_csv(path, **how)  # type: ignore[arg-type]
+        read_csv(path, **options)  # type: ignore[arg-type]
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
@@ -122,17 +122,17 @@ def test_a_password_appears_in_no_error_and_no_log(url: str, caplog: pytest.LogC
     with pytest.raises((DataError, UnsupportedError)) as caught:
         read_sql(url, "SELECT 1")
     error: BaseException | None = caught.value
-    told = caplog.text
+    text = caplog.text
     while error is not None:
-        told += f"{error!s} {error!r}"
+        text += f"{error!s} {error!r}"
         error = error.__cause__ or error.__context__
     for secret in (PASSWORD, "tr0ub", "%2F3", "abc", "job:"):
-        assert secret not in told.replace("Check its form", "").replace("driver://user:password@host", "")
+        assert secret not in text.replace("Check its form", "").replace("driver://user:password@host", "")
 
 
 @pytest.mark.parametrize("url", ADDRESSES[:3])
 def test_a_password_is_struck_out_of_what_a_driver_says(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def talkative(address: sa.URL, **how: object) -> None:
+    def talkative(address: sa.URL, **options: object) -> None:
         raise RuntimeError(f"no way to {address.render_as_string(hide_password=False)} ({address})\n{address!s}")
 
     monkeypatch.setattr(sa, "create_engine", talkative)

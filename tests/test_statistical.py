@@ -54,13 +54,13 @@ def waves(n_rows: int, n_channels: int = 2, seed: int = 0) -> np.ndarray:
     return (season + noise + 9) * 10.0 ** np.arange(n_channels)
 
 
-def task_of(*values: np.ndarray, context: int = CONTEXT, frequency: str | None = "B", **how: Any) -> Task:
+def task_of(*values: np.ndarray, context: int = CONTEXT, frequency: str | None = "B", **options: Any) -> Task:
     channels = tuple("abc"[: values[0].shape[1]])
     items = tuple(
         Item(str(n), pd.bdate_range("2013-01-01", periods=len(rows)) if frequency else None, rows)
         for n, rows in enumerate(values)
     )
-    return Task(Panel(items, channels=channels, frequency=frequency), context=context, horizon=HORIZON, **how)
+    return Task(Panel(items, channels=channels, frequency=frequency), context=context, horizon=HORIZON, **options)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def task() -> Task:
 def direct(method: str, series: np.ndarray, period: int = PERIOD) -> np.ndarray:
     """The same forecast by statsmodels alone; STL's by its own forecaster and a maximum likelihood fit."""
     if method == "ets":
-        how = {"seasonal": "add", "seasonal_periods": period} if period > 1 else {}
-        model = ExponentialSmoothing(series, trend="add", damped_trend=True, **how)
+        season = {"seasonal": "add", "seasonal_periods": period} if period > 1 else {}
+        model = ExponentialSmoothing(series, trend="add", damped_trend=True, **season)
         return np.asarray(model.fit(use_brute=False).forecast(HORIZON))
     if method == "theta":
         return np.asarray(ThetaModel(series, period=period, deseasonalize=period > 1).fit().forecast(HORIZON))
@@ -86,14 +86,14 @@ def test_forecasts_are_those_of_statsmodels(task: Task, method: Any) -> None:
     series = raw[100 : 100 + CONTEXT]
     expected = np.stack([direct(method, series[:, channel]) for channel in range(2)], axis=1) / raw.std(axis=0)
     model = StatisticalForecaster(Statistical(kind=method, period=PERIOD), signature_of(2))
-    found = np.asarray(model.predict(series)) / raw.std(axis=0)
-    assert found.shape == (HORIZON, 2)
+    forecast = np.asarray(model.predict(series)) / raw.std(axis=0)
+    assert forecast.shape == (HORIZON, 2)
     # Two estimates of one autoregression differ in a short window; anything else is the same computation.
-    assert found == pytest.approx(expected, abs=0.15 if method == "stl" else 1e-3)
+    assert forecast == pytest.approx(expected, abs=0.15 if method == "stl" else 1e-3)
     assert model.n_fits == 2
     # statsmodels searches a little differently for series of another size.
     scaled = np.asarray(statistical(method, task).predict(series)) / raw.std(axis=0)
-    assert scaled == pytest.approx(found, abs=0.05)
+    assert scaled == pytest.approx(forecast, abs=0.05)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -113,9 +113,9 @@ def test_a_season_of_positive_values_is_multiplicative_where_zero_is_known(task:
     raw = task.panel.items[0].values[:CONTEXT]
     model = statistical("theta", task)
     centred = ThetaModel(raw[:, 0] - raw[:, 0].mean(), period=PERIOD).fit().forecast(HORIZON) + raw[:, 0].mean()
-    found = np.asarray(model.predict(raw))[:, 0]
-    assert found == pytest.approx(direct("theta", raw[:, 0]), rel=1e-4)
-    assert np.abs(found - np.asarray(centred)).max() > 1e-3
+    forecast = np.asarray(model.predict(raw))[:, 0]
+    assert forecast == pytest.approx(direct("theta", raw[:, 0]), rel=1e-4)
+    assert np.abs(forecast - np.asarray(centred)).max() > 1e-3
 
 
 def test_a_longer_context_is_used_from_its_end(task: Task) -> None:
@@ -183,7 +183,7 @@ def test_the_season_is_the_shortest_that_fits_twice(
 
 
 @pytest.mark.parametrize(
-    ("method", "how", "words"),
+    ("method", "options", "words"),
     [
         ("arima", {}, "`method` must be one of ets, theta, stl, got method='arima'"),
         ("theta", {"period": 21}, "`period` must fit twice into the context of 41 steps, got period=21"),
@@ -191,9 +191,9 @@ def test_the_season_is_the_shortest_that_fits_twice(
         ("stl", {"period": 1}, 'must have a season that fits twice into the context of 41 steps for "stl"'),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong(task: Task, method: Any, how: dict[str, Any], words: str) -> None:
+def test_a_wrong_call_says_what_is_wrong(task: Task, method: Any, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        statistical_verb(method, task, **how)
+        statistical_verb(method, task, **options)
     assert words in str(caught.value)
 
 
@@ -221,9 +221,9 @@ def test_a_statistical_forecaster_teaches() -> None:
 
 def test_baselines_have_the_statistical_ones_on_request(task: Task) -> None:
     assert list(baselines(task)) == ["seasonal naive", "ridge"]
-    found = baselines(task, ("stl", "ets"))
-    assert list(found) == ["seasonal naive", "ridge", "stl", "ets"]
-    assert found["stl"].digest == statistical("stl", task).digest
+    models = baselines(task, ("stl", "ets"))
+    assert list(models) == ["seasonal naive", "ridge", "stl", "ets"]
+    assert models["stl"].digest == statistical("stl", task).digest
 
 
 # In a report
@@ -260,11 +260,11 @@ def test_rows_hold_what_some_windows_say(report: Report, two: Task, model: Forec
         None,
     )
     losses = window_losses(statistical("stl", two), two, "test")[places]
-    theirs = window_losses(model, two, "test")[places]
+    reference = window_losses(model, two, "test")[places]
     assert row.n_windows == 23
     assert row.mse == pytest.approx(losses.mean(), rel=1e-5)
-    assert row.mse_ratio == pytest.approx(losses.mean() / theirs.mean(), rel=1e-4)
-    assert row.mse_difference == pytest.approx(losses.mean() - theirs.mean(), rel=1e-3)
+    assert row.mse_ratio == pytest.approx(losses.mean() / reference.mean(), rel=1e-4)
+    assert row.mse_difference == pytest.approx(losses.mean() - reference.mean(), rel=1e-3)
     assert row.low is not None
     assert row.high is not None
     assert row.low < row.mse_difference < row.high  # type: ignore[operator]
@@ -273,15 +273,15 @@ def test_rows_hold_what_some_windows_say(report: Report, two: Task, model: Forec
 
 
 def test_comparisons_are_on_the_same_windows(report: Report, two: Task, model: Forecaster) -> None:
-    found = {each.other: each for each in report.comparisons}["theta"]
+    comparison = {entry.other: entry for entry in report.comparisons}["theta"]
     places = chosen(two)
     mine = score(model, two, "test")
-    theirs = window_losses(statistical("theta", two), two, "test")[places]
+    reference = window_losses(statistical("theta", two), two, "test")[places]
     reach = overlap(mine.times, places, HORIZON)
-    expected = compare_losses(mine.window_losses[places], theirs, horizon=reach, times=mine.times[places])
-    assert found.n_windows == 23
-    assert found.relative == pytest.approx(expected.mean_difference / theirs.mean(), rel=1e-3)
-    assert found.p_value == pytest.approx(expected.p_value, rel=1e-2)
+    expected = compare_losses(mine.window_losses[places], reference, horizon=reach, times=mine.times[places])
+    assert comparison.n_windows == 23
+    assert comparison.relative == pytest.approx(expected.mean_difference / reference.mean(), rel=1e-3)
+    assert comparison.p_value == pytest.approx(expected.p_value, rel=1e-2)
     assert report.row("theta").p_value == pytest.approx(expected.p_value, rel=1e-2)
 
 
@@ -289,9 +289,9 @@ def test_the_number_of_windows_is_said_wherever_the_row_is(report: Report, two: 
     whole = str(len(two.test))
     assert accuracy(report)["windows"] == [whole] * 4 + ["23"] * 2
     assert cost(report)["bytes"][-1] == cost(report)["smaller"][-1] == "-"
-    said = f"stl, theta: refitted to each window, scored on 23 evenly spread ones of {whole}"
+    remark = f"stl, theta: refitted to each window, scored on 23 evenly spread ones of {whole}"
     for text in (report.to_text(), render(report)):
-        assert said in " ".join(text.split())
+        assert remark in " ".join(text.split())
         assert "stl: season of 5 steps; 46 fits, none with a warning." in " ".join(text.split())
     assert any("on 23 windows" in paragraph for paragraph in report.verdict)
 
@@ -309,7 +309,7 @@ def test_a_report_with_them_survives_json_and_one_from_before_loads(report: Repo
     assert report.to_frame()["n_windows"].tolist()[-2:] == [23, 23]
     old = json.loads(report.to_json())
     old["rows"] = [row for row in old["rows"] if row["runtime"] != "statsmodels"]
-    old["comparisons"] = [each for each in old["comparisons"] if "n_windows" not in each]
+    old["comparisons"] = [entry for entry in old["comparisons"] if "n_windows" not in entry]
     assert not {"n_windows", "remark"} & {name for row in old["rows"] for name in row}
     assert "windows" not in accuracy(Report.from_json(json.dumps(old)))
 
@@ -317,8 +317,8 @@ def test_a_report_with_them_survives_json_and_one_from_before_loads(report: Repo
 def test_a_reference_that_loses_on_the_same_windows_is_told(report: Report) -> None:
     rows = [row.replace(mse_ratio=0.9 if row.name == "theta" else 1.1, mse=5.0) for row in report.rows[1:]]
     changed = report.replace(rows=(report.rows[0].replace(mse=1.0), *rows), subject="ridge")
-    told = [line for line in changed.verdict if "ratios to it say little" in line]
-    assert told == ["small itself (MSE 1.0000) does not beat theta (-10.0 % on 23 windows): ratios to it say little."]
+    lines = [line for line in changed.verdict if "ratios to it say little" in line]
+    assert lines == ["small itself (MSE 1.0000) does not beat theta (-10.0 % on 23 windows): ratios to it say little."]
 
 
 def test_untested_windows_do_not_ask_for_more_of_the_part(report: Report) -> None:
@@ -328,7 +328,7 @@ def test_untested_windows_do_not_ask_for_more_of_the_part(report: Report) -> Non
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("options", "words"),
     [
         ({"baselines": ("ets", "thea")}, ["`baselines` must be made of ets, theta, stl, got", "`theta`"]),
         ({"baselines": ("ets", "ets")}, ["name each method once"]),
@@ -337,10 +337,10 @@ def test_untested_windows_do_not_ask_for_more_of_the_part(report: Report) -> Non
     ],
 )
 def test_a_wrong_comparison_says_what_is_wrong(
-    two: Task, model: Forecaster, how: dict[str, Any], words: list[str]
+    two: Task, model: Forecaster, options: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        compare(dict.fromkeys(how.pop("names", ["small"]), model), two, **how)
+        compare(dict.fromkeys(options.pop("names", ["small"]), model), two, **options)
     for word in words:
         assert word in str(caught.value)
 
@@ -352,13 +352,13 @@ def test_a_statistical_model_is_asked_for_by_name(two: Task, model: Forecaster) 
 
 @pytest.mark.parametrize(("n_windows", "n_chosen"), [(101, 7), (23, 23), (5, 11), (2, 1)])
 def test_windows_are_spread_evenly(n_windows: int, n_chosen: int) -> None:
-    found = spread(n_windows, n_chosen)
+    places = spread(n_windows, n_chosen)
     if n_chosen >= n_windows:
-        assert found is None
+        assert places is None
         return
-    assert found is not None
-    steps = np.diff([-0.5 * n_windows / n_chosen, *found, n_windows + 0.5 * n_windows / n_chosen])
-    assert len(found) == n_chosen
+    assert places is not None
+    steps = np.diff([-0.5 * n_windows / n_chosen, *places, n_windows + 0.5 * n_windows / n_chosen])
+    assert len(places) == n_chosen
     assert np.abs(steps - n_windows / n_chosen).max() <= 1
 
 

@@ -25,8 +25,8 @@ def panel(*rows: int, split: Split | None = None, seed: int = 0, stamped: bool =
     return Panel(items, tuple("abc"), "h", split)
 
 
-def task(*rows: int, **how: Any) -> Task:
-    return Task(panel(*rows), context=CONTEXT, horizon=HORIZON, **how)
+def task(*rows: int, **options: Any) -> Task:
+    return Task(panel(*rows), context=CONTEXT, horizon=HORIZON, **options)
 
 
 def noisy(of: Panel, first: int, last: int) -> Panel:
@@ -199,8 +199,8 @@ def test_units_bring_windows_back_to_raw_values(scaler: Any) -> None:
         index = torch.arange(0, len(windows), 11)
         mean, scale = windows.units(index)
         assert mean.shape == scale.shape == (len(index), 1, CHANNELS)
-        found = windows.batch(index).target.numpy() * scale + mean
-        np.testing.assert_allclose(found, raw.windows(part).batch(index).target, rtol=2e-5, atol=1e-4 * scale.max())
+        values = windows.batch(index).target.numpy() * scale + mean
+        np.testing.assert_allclose(values, raw.windows(part).batch(index).target, rtol=2e-5, atol=1e-4 * scale.max())
 
 
 def test_the_scaler_of_an_item_sees_its_own_training_part_only() -> None:

@@ -34,7 +34,7 @@ def some(windows: Any, n: int = 5) -> Any:
 def test_a_linear_regressor_is_least_squares_on_centred_windows(task: td.Task) -> None:
     teacher = from_sklearn(LinearRegression(fit_intercept=False), task, n_windows=None)
     every = task.train.batch(torch.arange(len(task.train)))
-    x, y = (each.numpy().astype(np.float64).transpose(0, 2, 1) for each in (every.context, every.target))
+    x, y = (part.numpy().astype(np.float64).transpose(0, 2, 1) for part in (every.context, every.target))
     mean = x.mean(-1, keepdims=True)
     weight, *_ = np.linalg.lstsq((x - mean).reshape(-1, 47), (y - mean).reshape(-1, 11), rcond=None)
     expected = ((x - mean) @ weight + mean).transpose(0, 2, 1)
@@ -61,11 +61,11 @@ def test_the_regressor_that_was_given_stays_unfitted_and_teaches(task: td.Task) 
 
 
 def test_the_digest_follows_parameters_windows_and_what_was_learnt(task: td.Task) -> None:
-    def forest(**how: Any) -> RandomForestRegressor:
-        return RandomForestRegressor(**{"n_estimators": 2, "max_depth": 3, "random_state": 0, **how})
+    def forest(**options: Any) -> RandomForestRegressor:
+        return RandomForestRegressor(**{"n_estimators": 2, "max_depth": 3, "random_state": 0, **options})
 
     made = [forest(), forest(), forest(random_state=1), forest(min_samples_leaf=2), Ridge(1.0), Ridge(2.0)]
-    digests = [from_sklearn(each, task, n_windows=53).digest for each in made]
+    digests = [from_sklearn(regressor, task, n_windows=53).digest for regressor in made]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 5
     assert from_sklearn(Ridge(1.0), task, n_windows=53, seed=1).digest not in digests
@@ -129,14 +129,14 @@ def test_between_two_fits_the_last_forecast_goes_on(task: td.Task) -> None:
     assert plain.digest != strided.digest
     index = torch.tensor([35, 37, 39, 40])
     batch = task.train.batch(index)
-    found = strided.forecast(batch)
-    torch.testing.assert_close(found[[0, 3]], plain.forecast(task.train.batch(index[[0, 3]])), rtol=1e-4, atol=1e-4)
+    forecast = strided.forecast(batch)
+    torch.testing.assert_close(forecast[[0, 3]], plain.forecast(task.train.batch(index[[0, 3]])), rtol=1e-4, atol=1e-4)
     values = np.asarray(task.values(0))
     for row, late in ((1, 2), (2, 4)):
         end = 35 + 46  # the cutoff of window 35
         path = values[end] + (values[end] - values[end - 1]) * np.arange(1, 16)[:, None]
         expected = (path[late : late + 11] - task.mean) / task.scale
-        np.testing.assert_allclose(found[row], expected, atol=1e-3)
+        np.testing.assert_allclose(forecast[row], expected, atol=1e-3)
     before = strided.n_fits
     strided.forecast(task.train.batch(torch.arange(35, 45)))
     assert strided.n_fits == before  # both cutoffs were known

@@ -28,8 +28,8 @@ def task() -> td.Task:
     return toy_task()
 
 
-def saved(folder: Path, **how: Any) -> Any:
-    sizes = {**SIZES, "num_attention_heads": 2, "ffn_dim": 13, "num_hidden_layers": 2, **how}
+def saved(folder: Path, **options: Any) -> Any:
+    sizes = {**SIZES, "num_attention_heads": 2, "ffn_dim": 13, "num_hidden_layers": 2, **options}
     torch.manual_seed(4)
     model = transformers.PatchTSTForPrediction(transformers.PatchTSTConfig(**sizes)).eval()
     model.save_pretrained(folder)
@@ -43,20 +43,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", [{}, {"channel_attention": True}, {"use_cls_token": True}, {"scaling": None}],
+@pytest.mark.parametrize("options", [{}, {"channel_attention": True}, {"use_cls_token": True}, {"scaling": None}],
                          ids=["plain", "channel-attention", "class-token", "unscaled"])  # fmt: skip
-def test_a_patchtst_teaches_and_shows_its_layers(task: td.Task, tmp_path: Path, how: dict[str, Any]) -> None:
-    model = saved(tmp_path / "model", **how)
+def test_a_patchtst_teaches_and_shows_its_layers(task: td.Task, tmp_path: Path, options: dict[str, Any]) -> None:
+    model = saved(tmp_path / "model", **options)
     teacher = from_huggingface(tmp_path / "model", task)
     batch = task.train.batch(torch.tensor([5, 0, 17, 3, 90]))
     with torch.no_grad():
-        said = model(past_values=batch.context[:, -43:], output_hidden_states=True)
-    torch.testing.assert_close(teacher.forecast(batch), said.prediction_outputs, rtol=1e-4, atol=1e-5)
+        outputs = model(past_values=batch.context[:, -43:], output_hidden_states=True)
+    torch.testing.assert_close(teacher.forecast(batch), outputs.prediction_outputs, rtol=1e-4, atol=1e-5)
     inside = teacher.activations(batch.context, attention=True)
-    n_tokens = 8 + ("use_cls_token" in how)
-    assert [tuple(each.shape) for each in inside.hidden] == [(5, 3, n_tokens, 6)] * 2
+    n_tokens = 8 + ("use_cls_token" in options)
+    assert [tuple(state.shape) for state in inside.hidden] == [(5, 3, n_tokens, 6)] * 2
     # The library's list begins with what goes into the first layer.
-    torch.testing.assert_close(inside.hidden[0], said.hidden_states[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(inside.hidden[0], outputs.hidden_states[1], rtol=1e-4, atol=1e-5)
     assert inside.attention is not None
     for weights in inside.attention:
         assert tuple(weights.shape) == (5, 3, 2, n_tokens, n_tokens)
@@ -69,7 +69,7 @@ def test_a_mixer_teaches_without_attention(task: td.Task, tmp_path: Path) -> Non
     transformers.PatchTSMixerForPrediction(config).save_pretrained(tmp_path / "mixer")
     teacher = from_huggingface(tmp_path / "mixer", task)
     inside = teacher.activations(task.train.batch(torch.arange(5)).context, attention=True)
-    assert [tuple(each.shape) for each in inside.hidden] == [(5, 3, 8, 6)] * 2
+    assert [tuple(state.shape) for state in inside.hidden] == [(5, 3, 8, 6)] * 2
     assert not inside.attention
 
 
@@ -92,7 +92,7 @@ def test_the_digest_is_of_the_weights_and_not_of_the_place(task: td.Task, folder
     with torch.no_grad():
         model.head.projection.bias += 1e-6
     model.save_pretrained(tmp_path / "changed")
-    digests = [from_huggingface(each, task).digest for each in (folder, tmp_path / "elsewhere", tmp_path / "changed")]
+    digests = [from_huggingface(path, task).digest for path in (folder, tmp_path / "elsewhere", tmp_path / "changed")]
     assert digests[0] == digests[1] != digests[2]
 
 

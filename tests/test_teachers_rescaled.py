@@ -20,13 +20,13 @@ SPLIT = td.Split.rows(331, 101, 67)
 QUICK = td.Training(max_steps=2, batch_size=37, precision="float32", device="cpu")
 
 
-def task_of(first: int = 0, covariates: td.Covariates | None = None, **how: Any) -> Task:
+def task_of(first: int = 0, covariates: td.Covariates | None = None, **options: Any) -> Task:
     """The toy panel with hourly stamps from a row on, the same validation and test rows whatever that is."""
     df = toy_panel().to_frame().drop(columns=["unique_id"], errors="ignore")[["load", "wind", "price"]]
     df.insert(0, "ds", pd.date_range("2024-01-01", periods=len(df), freq="h", tz="UTC"))
     split = td.Split.rows(331 - first, 101, 67)
     panel = td.Panel.from_frame(df.iloc[first:])
-    return Task(panel, context=47, horizon=11, split=split, covariates=covariates, **how)
+    return Task(panel, context=47, horizon=11, split=split, covariates=covariates, **options)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def test_a_teacher_of_all_rows_teaches_a_student_of_the_last_ones_if_it_is_resca
     batch = last.validation.batch(torch.arange(7))
     raw = batch.context.double().numpy() * last.scale + last.mean
     expected = np.asarray(teacher.predict(raw))
-    found = rescaled.forecast(batch).double().numpy() * last.scale + last.mean
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    forecast = rescaled.forecast(batch).double().numpy() * last.scale + last.mean
+    np.testing.assert_allclose(forecast, expected, rtol=1e-4)
     student = td.distill(rescaled, td.LinearConfig(), last, losses=[td.OutputLoss()], control=False)
     assert student.lineage[-1].spec["teacher"] == rescaled.digest
     assert student.lineage[-1].spec["teacher_kind"] == "RescaledTeacher"
@@ -70,14 +70,14 @@ def test_scalers_that_differ_by_rounding_are_one(every: Task) -> None:
     teacher = td.LinearConfig().build(every.signature)
     signature = every.signature
     for factor, refused in ((1 + 1e-9, False), (1 + 1e-4, True)):
-        teacher.signature = signature.replace(scale=tuple(each * factor for each in signature.scale))
+        teacher.signature = signature.replace(scale=tuple(value * factor for value in signature.scale))
         if refused:
             with pytest.raises(ShapeError, match="scaled as those"):
                 check_teacher(teacher, every)
         else:
             check_teacher(teacher, every)
         assert RescaledTeacher(teacher, every).digest != teacher.digest
-    teacher.signature = signature.replace(mean=tuple(each + 1.0 for each in signature.mean))
+    teacher.signature = signature.replace(mean=tuple(value + 1.0 for value in signature.mean))
     with pytest.raises(ShapeError, match="scaled as those"):
         check_teacher(teacher, every)
 
@@ -89,13 +89,13 @@ def test_covariates_are_rescaled_too(every: Task) -> None:
     with pytest.raises(ShapeError, match="scaled as those"):
         check_teacher(teacher, part)
     # The validation parts hold the same hours, scaled otherwise.
-    ours, theirs = (each.validation.batch(torch.arange(11, 24)) for each in (part, whole))
-    found, naively = (
-        each.forecast(ours).double().numpy() * part.scale + part.mean
-        for each in (RescaledTeacher(teacher, part), teacher)
+    part_batch, whole_batch = (task.validation.batch(torch.arange(11, 24)) for task in (part, whole))
+    rescaled, naively = (
+        source.forecast(part_batch).double().numpy() * part.scale + part.mean
+        for source in (RescaledTeacher(teacher, part), teacher)
     )
-    expected = teacher.forecast(theirs).double().numpy() * whole.scale + whole.mean
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+    expected = teacher.forecast(whole_batch).double().numpy() * whole.scale + whole.mean
+    np.testing.assert_allclose(rescaled, expected, rtol=0, atol=1e-3)
     assert np.abs(naively - expected).max() > 5e-3
     with pytest.raises(ShapeError, match=r"must have the covariates \['time-of-day"):
         RescaledTeacher(teacher, Task(part.panel, context=47, horizon=11, split=part.split, covariates=td.Covariates(

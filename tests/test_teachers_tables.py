@@ -146,9 +146,11 @@ def test_only_windows_that_it_was_read_for_are_answered(task: td.Task, frame: pd
 def test_a_table_teaches_like_who_wrote_it(task: td.Task, ridge: Forecaster, frame: pd.DataFrame) -> None:
     table = ForecastTable.from_frame(frame, task)
     config = LinearConfig(penalties=(1e-3,))
-    ours, theirs = (td.distill(each, config, task, control=False) for each in (table, ridge))
-    torch.testing.assert_close(ours.state_dict()["map.weight"], theirs.state_dict()["map.weight"], rtol=0, atol=1e-3)
-    assert ours.lineage[-1].spec["teacher"] == table.digest
+    by_table, by_ridge = (td.distill(teacher, config, task, control=False) for teacher in (table, ridge))
+    torch.testing.assert_close(
+        by_table.state_dict()["map.weight"], by_ridge.state_dict()["map.weight"], rtol=0, atol=1e-3
+    )
+    assert by_table.lineage[-1].spec["teacher"] == table.digest
 
 
 def test_a_panel_without_stamps_counts_rows(tmp_path: Path) -> None:

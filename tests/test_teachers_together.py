@@ -60,7 +60,7 @@ def test_an_ensemble_of_one_is_its_member(task: td.Task, members: list[Forecaste
         alone = td.teachers.TeacherEnsemble(members[:1], task, weights)
         torch.testing.assert_close(alone.forecast(batch), members[0].forecast(batch), rtol=0, atol=1e-6)
     alone, config = td.teachers.TeacherEnsemble(members[:1], task), LinearConfig(penalties=(1e-3,))
-    students = [td.distill(each, config, task, control=False) for each in (alone, members[0])]
+    students = [td.distill(teacher, config, task, control=False) for teacher in (alone, members[0])]
     torch.testing.assert_close(*(student.state_dict()["map.weight"] for student in students))
     assert alone.digest != members[0].digest
 
@@ -79,7 +79,9 @@ def test_validation_weighs_no_worse_than_the_best_member_and_the_mean(task: td.T
     assert weighed.weights is not None
     assert min(weighed.weights) >= 0
     assert sum(weighed.weights) == pytest.approx(1)
-    least = min(error_of(each, task.validation) for each in (*members, td.teachers.TeacherEnsemble(members, task)))
+    least = min(
+        error_of(teacher, task.validation) for teacher in (*members, td.teachers.TeacherEnsemble(members, task))
+    )
     assert error_of(weighed, task.validation) <= least + 1e-6
 
 
@@ -89,9 +91,9 @@ def test_weights_are_those_of_a_search_over_the_simplex() -> None:
     for _ in range(20):
         errors = random.standard_normal((41, 3)) @ random.standard_normal((3, 3)) + random.standard_normal(3)
         products = errors.T @ errors / 41
-        found = np.array(simplex_weights(products))
+        fitted = np.array(simplex_weights(products))
         best = min(weights @ products @ weights for weights in grid)
-        assert found @ products @ found <= best * (1 + 1e-9)
+        assert fitted @ products @ fitted <= best * (1 + 1e-9)
     assert simplex_weights(np.zeros((2, 2))) == (0.5, 0.5)
     twins = np.array([[1.0, 1.0], [1.0, 1.0]])
     assert sum(simplex_weights(twins)) == pytest.approx(1)
@@ -100,11 +102,11 @@ def test_weights_are_those_of_a_search_over_the_simplex() -> None:
 def test_the_best_per_window_is_the_oracle_of_training_windows(task: td.Task, members: list[Forecaster]) -> None:
     oracle = td.teachers.TeacherEnsemble(members, task, "best-per-window")
     batch = task.train.batch(torch.tensor([5, 3, 88]))
-    found = oracle.forecast(batch)
+    forecast = oracle.forecast(batch)
     for window in range(3):
-        said = [member.forecast(batch)[window] for member in members]
-        errors = [float((each - batch.target[window]).square().mean()) for each in said]
-        torch.testing.assert_close(found[window], said[int(np.argmin(errors))])
+        forecasts = [member.forecast(batch)[window] for member in members]
+        errors = [float((candidate - batch.target[window]).square().mean()) for candidate in forecasts]
+        torch.testing.assert_close(forecast[window], forecasts[int(np.argmin(errors))])
     for windows in (task.validation, task.test, task.train.subset(torch.arange(2, 9))):
         with pytest.raises(DataError, match="training windows of its task only"):
             oracle.forecast(windows.batch(torch.arange(3)))
@@ -117,7 +119,7 @@ def test_an_ensembles_digest_follows_members_and_weights(task: td.Task, members:
         td.teachers.TeacherEnsemble(members, task, "validation"),
         td.teachers.TeacherEnsemble(members, task, "best-per-window"),
     ]
-    assert len({each.digest for each in made}) == 4
+    assert len({ensemble.digest for ensemble in made}) == 4
     assert made[0].digest == td.teachers.TeacherEnsemble(list(members), task).digest
 
 
@@ -127,10 +129,10 @@ def test_tables_teach_together(task: td.Task, members: list[Forecaster]) -> None
     with pytest.raises(DataError, match="the windows it covers"):
         td.teachers.TeacherEnsemble([table, members[0]], task, "validation")
     both = td.teachers.ForecastTable.from_frame(forecast_frame(members[1], task, ("train", "validation")), task)
-    ours, theirs = (
-        td.teachers.TeacherEnsemble([each, members[0]], task, "validation").weights for each in (both, members[1])
+    table_weights, member_weights = (
+        td.teachers.TeacherEnsemble([first, members[0]], task, "validation").weights for first in (both, members[1])
     )
-    assert ours == pytest.approx(theirs)
+    assert table_weights == pytest.approx(member_weights)
 
 
 def test_wrong_ensembles_are_refused(task: td.Task, members: list[Forecaster]) -> None:
@@ -174,8 +176,8 @@ def test_alpha_times_trust_reaches_the_closed_form(task: td.Task) -> None:
         share = 0.8 * trusted.trust(batch)[:, None]
         return share * teacher.forecast(batch) + (1 - share) * batch.target
 
-    found = Statistics.of(task.train, blend)
-    plain = choose(found, found, (1e-3,), (1.0,)).weight
+    statistics = Statistics.of(task.train, blend)
+    plain = choose(statistics, statistics, (1e-3,), (1.0,)).weight
     torch.testing.assert_close(student.state_dict()["map.weight"].T.double(), plain, rtol=0, atol=1e-3)
 
 
@@ -193,7 +195,7 @@ def test_a_trusted_teacher_shows_its_insides_and_is_cached(task: td.Task) -> Non
         td.teachers.TrustedTeacher(inner, task, sharpness=2),
         td.teachers.TrustedTeacher(inner, task, baseline=weekly),
     ]
-    assert len({each.digest for each in (trusted, inner, *others)}) == 4  # type: ignore[attr-defined]
+    assert len({made.digest for made in (trusted, inner, *others)}) == 4  # type: ignore[attr-defined]
 
 
 def test_trust_is_known_of_training_windows_only(task: td.Task, members: list[Forecaster]) -> None:

@@ -63,7 +63,7 @@ def as_batch(tensor: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("forth", "back", "how"),
+    ("forth", "back", "options"),
     [
         (lambda x: x, lambda y: y, {}),
         (swapped, swapped, {"input_axes": ("batch", "channel", "time"), "output_axes": ("batch", "channel", "time")}),
@@ -76,9 +76,9 @@ def as_batch(tensor: Tensor) -> Tensor:
     ids=["ours", "channels-first", "batch-last", "series", "flat"],
 )  # fmt: skip
 def test_named_axes_bring_the_same_forecast(
-    task: td.Task, batch: Any, ridge: Forecaster, forth: Any, back: Any, how: Any
+    task: td.Task, batch: Any, ridge: Forecaster, forth: Any, back: Any, options: Any
 ) -> None:
-    teacher = td.wrap(Answering(ridge, forth, back), task, **how)
+    teacher = td.wrap(Answering(ridge, forth, back), task, **options)
     torch.testing.assert_close(teacher.forecast(batch), ridge.forecast(batch))
     assert shown_by(teacher, batch, attention=True).attention is None
     check_teacher(teacher, task)
@@ -126,8 +126,8 @@ class Encoder(nn.Module):
 
     def forward(self, series: Tensor) -> Tensor:
         patches = series[:, -45:].transpose(1, 2).flatten(0, 1).unflatten(1, (9, 5))
-        found = self.head(self.encoder(self.embed(patches)).flatten(1))
-        return found.unflatten(0, (len(series), CHANNELS)).transpose(1, 2)
+        forecast = self.head(self.encoder(self.embed(patches)).flatten(1))
+        return forecast.unflatten(0, (len(series), CHANNELS)).transpose(1, 2)
 
 
 TAPS: dict[str, Any] = {
@@ -137,16 +137,16 @@ TAPS: dict[str, Any] = {
 
 
 def n_hooks(module: nn.Module) -> int:
-    return sum(len(each._forward_hooks) + len(each._forward_pre_hooks) for each in module.modules())
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules())
 
 
 def test_insides_come_by_path_in_our_axes(task: td.Task, batch: Any) -> None:
     module = Encoder()
     teacher = td.wrap(module, task, **TAPS)
     inside = teacher.activations(batch.context, attention=True)
-    assert [tuple(each.shape) for each in inside.hidden] == [(5, CHANNELS, 9, 6)] * 2
+    assert [tuple(state.shape) for state in inside.hidden] == [(5, CHANNELS, 9, 6)] * 2
     assert inside.attention is not None
-    assert [tuple(each.shape) for each in inside.attention] == [(5, CHANNELS, 2, 9, 9)] * 2
+    assert [tuple(state.shape) for state in inside.attention] == [(5, CHANNELS, 2, 9, 9)] * 2
     torch.testing.assert_close(inside.attention[1].sum(-1), torch.ones(5, CHANNELS, 2, 9))
     assert teacher.activations(batch.context).attention is None
     # The head reads the last layer, so that what was seen there gives the forecast again.
@@ -163,18 +163,18 @@ def test_a_module_is_left_as_it_was(task: td.Task, batch: Any) -> None:
     module = Encoder()
     module.train()
     module.encoder.layers[1].eval()
-    modes = [each.training for each in module.modules()]
+    modes = [part.training for part in module.modules()]
     teacher = td.wrap(module, task, **TAPS)
     before = teacher.digest
     forecast = teacher.forecast(batch)
     assert not forecast.requires_grad
     torch.testing.assert_close(forecast, teacher.forecast(batch), rtol=0, atol=0)  # no dropout
-    assert [each.training for each in module.modules()] == modes
+    assert [part.training for part in module.modules()] == modes
     assert n_hooks(module) == 0
     with pytest.raises(Exception, match=r"size|shape|elements"):
         teacher.activations(batch.context[:, :31], attention=True)
     assert n_hooks(module) == 0
-    assert [each.training for each in module.modules()] == modes
+    assert [part.training for part in module.modules()] == modes
     assert teacher.digest == before
 
 
@@ -218,11 +218,11 @@ def test_a_wrapped_teacher_teaches(task: td.Task, ridge: Forecaster) -> None:
     wrapped = td.wrap(Answering(ridge, swapped, swapped), task, input_axes=("batch", "channel", "time"),
                       output_axes=("batch", "channel", "time"))  # fmt: skip
     student = MLPConfig(width=5, depth=1, hidden=7)
-    found = [td.distill(each, student, task, losses=[OutputLoss(alpha=0.9)], training=QUICK, control=False)
-             for each in (wrapped, ridge)]  # fmt: skip
-    for name, weight in found[0].state_dict().items():
-        torch.testing.assert_close(weight, found[1].state_dict()[name], rtol=1e-3, atol=1e-3)
-    assert found[0].lineage[-1].spec["teacher"] == wrapped.digest
+    students = [td.distill(teacher, student, task, losses=[OutputLoss(alpha=0.9)], training=QUICK, control=False)
+             for teacher in (wrapped, ridge)]  # fmt: skip
+    for name, weight in students[0].state_dict().items():
+        torch.testing.assert_close(weight, students[1].state_dict()[name], rtol=1e-3, atol=1e-3)
+    assert students[0].lineage[-1].spec["teacher"] == wrapped.digest
 
 
 class Straight(nn.Module):
@@ -240,7 +240,7 @@ RIGHT: dict[str, Any] = {"output": "forecast"}
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("options", "words"),
     [
         ({"output": "mean"}, ["no 'mean'", "'forecast': (5, 11, 3)", "output_axes"]),
         ({}, ["no tensor", "'extra': a tuple of None and (5, 1, 3)"]),
@@ -262,9 +262,9 @@ RIGHT: dict[str, Any] = {"output": "forecast"}
     ids=["key", "dict", "none", "swapped", "lacking", "unknown", "input", "name", "arguments", "path", "axes", "idle",
          "no-width", "several", "many", "context"],
 )  # fmt: skip
-def test_a_wrong_wrapping_fails_at_once(task: td.Task, how: dict[str, Any], words: list[str]) -> None:
+def test_a_wrong_wrapping_fails_at_once(task: td.Task, options: dict[str, Any], words: list[str]) -> None:
     with pytest.raises((ConfigError, ShapeError)) as error:
-        td.wrap(Straight(), task, **how)
+        td.wrap(Straight(), task, **options)
     assert [word for word in words if word not in str(error.value)] == []
 
 

@@ -114,11 +114,11 @@ def test_a_process_killed_at_any_moment_continues_to_the_same_weights(tmp_path: 
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         n_epochs = read_progress(checkpoint).epoch
-        assert [each["epoch"] for each in read(beside(checkpoint))][:n_epochs] == list(range(1, n_epochs + 1))
+        assert [record["epoch"] for record in read(beside(checkpoint))][:n_epochs] == list(range(1, n_epochs + 1))
     assert n_epochs < KILLED.epochs
     resumed = subprocess.run(command, capture_output=True, text=True, check=True)
     assert resumed.stdout == whole.stdout
-    assert [each["epoch"] for each in read(beside(checkpoint))] == list(range(1, KILLED.epochs + 1))
+    assert [record["epoch"] for record in read(beside(checkpoint))] == list(range(1, KILLED.epochs + 1))
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(task: Task, tmp_path: Path) -> None:
@@ -154,11 +154,11 @@ def test_the_best_epoch_is_kept_and_patience_stops(task: Task, monkeypatch: pyte
     errors = iter([0.9, 0.5, 0.7, 0.8, 0.1])
     kept: list[str] = []
 
-    def told(model: Any, *_: Any) -> dict[str, float]:
+    def validation_errors(model: Any, *_: Any) -> dict[str, float]:
         kept.append(model.digest)
         return {"validation_mse": next(errors)}
 
-    monkeypatch.setattr(loop_module, "_validation_errors", told)
+    monkeypatch.setattr(loop_module, "_validation_errors", validation_errors)
     model = train(CONFIG, task, QUICK.replace(epochs=5, patience=2))
     assert len(kept) == 4
     assert model.digest == kept[1]
@@ -240,9 +240,9 @@ class Spy:
 def test_a_teacher_is_asked_once_for_every_window(task: Task, tmp_path: Path) -> None:
     spy = Spy(train(LinearConfig(), task))
     objective = TeacherObjective([OutputLoss(), TemporalLoss()], CachedTeacher(spy, tmp_path))
-    found = fit(CONFIG.build(task.signature), task, QUICK, objective)
+    metrics = fit(CONFIG.build(task.signature), task, QUICK, objective)
     assert spy.n_windows == len(task.train) + EXAMPLES
-    assert {"loss_output", "loss_temporal"} <= set(found["history"][0])
+    assert {"loss_output", "loss_temporal"} <= set(metrics["history"][0])
     fit(MLPConfig(width=5, depth=1).build(task.signature), task, QUICK, objective)
     assert spy.n_windows == len(task.train) + 2 * EXAMPLES
     assert len(list(tmp_path.glob("*.npy"))) == 1

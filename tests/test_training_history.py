@@ -30,10 +30,10 @@ def test_every_epoch_leaves_a_line_that_equals_the_lineage_but_for_the_clock(tas
     model = train(CONFIG, task, QUICK, checkpoint=tmp_path / "run.safetensors")
     records = read(tmp_path / "run.safetensors.history.jsonl")
     kept = model.lineage[-1].metrics["history"]
-    assert [{name: each[name] for name in each if name not in CLOCK} for each in records] == kept
-    assert [each["step"] for each in records] == [7, 14, 21]
-    assert all(each["examples_per_s"] > 0 and each["seconds"] > 0 for each in records)
-    assert {each["precision"] for each in records} == {"float32"}
+    assert [{name: record[name] for name in record if name not in CLOCK} for record in records] == kept
+    assert [record["step"] for record in records] == [7, 14, 21]
+    assert all(record["examples_per_s"] > 0 and record["seconds"] > 0 for record in records)
+    assert {record["precision"] for record in records} == {"float32"}
     assert kept[0]["learning_rate"] == pytest.approx(QUICK.rate(6, 21))
     assert not CLOCK & set(kept[0])
 
@@ -56,14 +56,14 @@ def test_a_resumed_run_repeats_no_line(task: Task, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(loop_module.state, "write", stops_before_the_second)  # type: ignore[attr-defined]
     with pytest.raises(StopError):
         train(CONFIG, task, QUICK, checkpoint=checkpoint)
-    assert [each["epoch"] for each in read(beside(checkpoint))] == [1, 2]
+    assert [record["epoch"] for record in read(beside(checkpoint))] == [1, 2]
     with open(beside(checkpoint), "a") as file:
         file.write('{"epoch": 3, "lo')
-    assert [each["epoch"] for each in read(beside(checkpoint))] == [1, 2]
+    assert [record["epoch"] for record in read(beside(checkpoint))] == [1, 2]
     train(CONFIG, task, QUICK, checkpoint=checkpoint)
-    assert [each["epoch"] for each in read(beside(checkpoint))] == [1, 2, 3]
+    assert [record["epoch"] for record in read(beside(checkpoint))] == [1, 2, 3]
     train(CONFIG, task, QUICK, checkpoint=checkpoint)  # done already
-    assert [each["epoch"] for each in read(beside(checkpoint))] == [1, 2, 3]
+    assert [record["epoch"] for record in read(beside(checkpoint))] == [1, 2, 3]
 
 
 def test_a_new_run_begins_a_new_history(task: Task, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_new_run_begins_a_new_history(task: Task, tmp_path: Path) -> None:
     train(CONFIG, task, QUICK, checkpoint=checkpoint)
     checkpoint.unlink()
     train(CONFIG, task, QUICK.replace(epochs=2), checkpoint=checkpoint)
-    assert [each["epoch"] for each in read(beside(checkpoint))] == [1, 2]
+    assert [record["epoch"] for record in read(beside(checkpoint))] == [1, 2]
 
 
 def test_cutting_keeps_whole_lines_of_finished_epochs(tmp_path: Path) -> None:

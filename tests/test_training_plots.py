@@ -41,7 +41,7 @@ def model(folder: Path) -> Forecaster:
 
 def without_clock(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     clock = {"examples_per_s", "seconds", "precision"}
-    return [{name: each[name] for name in each if name not in clock} for each in records]
+    return [{name: record[name] for name in record if name not in clock} for record in records]
 
 
 def test_a_history_is_found_from_a_file_a_checkpoint_and_a_model(folder: Path, model: Forecaster) -> None:
@@ -52,8 +52,8 @@ def test_a_history_is_found_from_a_file_a_checkpoint_and_a_model(folder: Path, m
         ("alone.safetensors", "alone.safetensors"),
         ("model", "model: train"),
     ):
-        found, records = read_history(folder / name)
-        assert found == title
+        shown, records = read_history(folder / name)
+        assert shown == title
         assert without_clock(records) == model.lineage[-1].metrics["history"]
 
 
@@ -63,9 +63,9 @@ def test_a_page_is_whole_and_needs_no_network(folder: Path, model: Forecaster) -
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page
     assert "<b>mine</b>" not in page
-    found = re.search(r'id="history-data">(.*?)</script>', page)
-    assert found
-    assert json.loads(found[1]) == read_history(folder / "run.safetensors")[1]
+    match = re.search(r'id="history-data">(.*?)</script>', page)
+    assert match
+    assert json.loads(match[1]) == read_history(folder / "run.safetensors")[1]
     assert 'id="speed"' in page
     assert 'id="speed"' not in plot_history(model.lineage[-1].metrics["history"], folder / "kept.html").read_text()
 

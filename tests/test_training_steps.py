@@ -61,9 +61,9 @@ def test_accumulated_batches_are_one_large_batch(task: Task) -> None:
 
 def test_one_cycle_is_the_schedule_of_torch() -> None:
     n_steps, warm = 97, 29
-    ours = Training(schedule="one-cycle", learning_rate=0.7, warmup=warm / n_steps)
+    training = Training(schedule="one-cycle", learning_rate=0.7, warmup=warm / n_steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=0.7,
         total_steps=n_steps + 1,
@@ -73,11 +73,11 @@ def test_one_cycle_is_the_schedule_of_torch() -> None:
         cycle_momentum=False,
     )
     for step in range(n_steps):
-        assert ours.rate(step, n_steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-9)
+        assert training.rate(step, n_steps) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
         optimizer.step()
-        theirs.step()
-    assert ours.rate(0, n_steps) == pytest.approx(0.7 / 25)
-    assert ours.rate(warm, n_steps) == 0.7
+        scheduler.step()
+    assert training.rate(0, n_steps) == pytest.approx(0.7 / 25)
+    assert training.rate(warm, n_steps) == 0.7
 
 
 def test_an_average_weighs_the_weights_it_was_shown(task: Task) -> None:
@@ -109,8 +109,8 @@ def test_averaged_weights_are_those_of_the_steps_and_are_what_is_scored_and_kept
 
 def test_every_epoch_draws_its_own_windows(task: Task) -> None:
     watch = Watches()
-    found = fit(CONFIG.build(task.signature), task, QUICK.replace(epochs=3, windows_per_epoch=83), watch)
-    assert found["steps"] == len(watch.seen) == 3 * 3
+    metrics = fit(CONFIG.build(task.signature), task, QUICK.replace(epochs=3, windows_per_epoch=83), watch)
+    assert metrics["steps"] == len(watch.seen) == 3 * 3
     drawn = [set(torch.cat(watch.seen[first : first + 3]).tolist()) for first in (0, 3, 6)]
     assert [len(windows) for windows in drawn] == [83] * 3
     assert drawn[0] != drawn[1] != drawn[2]

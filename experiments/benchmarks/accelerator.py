@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import nn
-from training_loop import ours
+from training_loop import package_loop
 
 import tsdistill as td
 from tsdistill.models.base import Forecaster
@@ -83,14 +83,14 @@ def main() -> None:
         for device, precision in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16")):
             spec = {"epochs": 1, "batch_size": BATCH, "precision": precision, "device": device}
             training = td.Training.from_dict({**spec, "windows_per_epoch": WINDOWS[device]})
-            found = []
+            measured = []
             with tempfile.TemporaryDirectory() as folder:
                 for _ in range(REPEATS + 1):
-                    speed = len(task.train) / ours(model, task, training, Path(folder))
-                    found.append((speed, bare(model, task, training), asked(model, task, device)))
-            speed, steps, said = (statistics.median(each[place] for each in found[1:]) for place in range(3))
+                    speed = len(task.train) / package_loop(model, task, training, Path(folder))
+                    measured.append((speed, bare(model, task, training), asked(model, task, device)))
+            speed, steps, asking = (statistics.median(values[place] for values in measured[1:]) for place in range(3))
             row = {"model": name, "n_parameters": model.n_parameters, "device": device, "precision": precision}
-            row |= {"windows_per_s": speed, "of_steps": WINDOWS[device] / speed / steps, "asked": said}
+            row |= {"windows_per_s": speed, "of_steps": WINDOWS[device] / speed / steps, "asked": asking}
             rows.append(row)
             print(row, flush=True)
             keep(pd.DataFrame(rows))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from training_loop import Stepped, ours
+from training_loop import Stepped, package_loop
 
 import tsdistill as td
 from tsdistill.report.machine import machine
@@ -77,22 +77,22 @@ def main() -> None:
         _long(task).to_csv(series, index=False)
         for _ in range(REPEATS):
             command = [rival, "-c", RIVAL, str(series), str(torch.get_num_threads())]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            theirs = json.loads(said.split("RESULT")[1])
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            rival_seconds = json.loads(output.split("RESULT")[1])
             for name, model in models.items():
-                seconds[name].append((ours(model, task, training, Path(folder)) / n_steps, theirs[name]))
+                seconds[name].append((package_loop(model, task, training, Path(folder)) / n_steps, rival_seconds[name]))
     rows = [
         {
             "model": name,
-            "ratio": statistics.median(theirs / mine for mine, theirs in pairs),
+            "ratio": statistics.median(rival_time / mine for mine, rival_time in pairs),
             "seconds_a_step": statistics.median(mine for mine, _ in pairs),
-            "against_seconds": statistics.median(theirs for _, theirs in pairs),
+            "against_seconds": statistics.median(rival_time for _, rival_time in pairs),
         }
         for name, pairs in seconds.items()
     ]
-    found = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
-    found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
-    print(found.to_string(index=False))
+    table = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
+    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    print(table.to_string(index=False))
 
 
 def _long(task: td.Task) -> pd.DataFrame:

@@ -47,12 +47,12 @@ def main() -> None:
             return {key: partial(model.reloaded().predict, context) for key, model in models.items()}
 
         for sessions, rebuilds in SESSIONS.items():
-            found = [
+            latencies = [
                 measure_latency(make, n_runs=CALLS, rebuilds=rebuilds, max_seconds=60, seed=seed)
                 for seed in range(REPEATS)
             ]
             for way in ("p50_ms", "paired_ms"):
-                ratios = np.array([getattr(each["fp32"], way) / getattr(each["int8"], way) for each in found])
+                ratios = np.array([getattr(pair["fp32"], way) / getattr(pair["int8"], way) for pair in latencies])
                 rows.append({
                     "model": name, "sessions": sessions, "compared_by": way, "repeats": REPEATS, "ratio": ratios.mean(),
                     "deviation": ratios.std(ddof=1), "cpu": machine().get("cpu"),

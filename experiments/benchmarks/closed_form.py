@@ -59,10 +59,10 @@ class Stepped(Linear):
     closed_form = False
 
 
-def laid_out(windows: Windows, said: CachedTeacher | None = None) -> list[np.ndarray]:
+def laid_out(windows: Windows, teacher: CachedTeacher | None = None) -> list[np.ndarray]:
     """Inputs, targets and forecasts of a teacher as matrices, centred by each window's mean."""
     batch = windows.batch(torch.arange(len(windows)))
-    parts = [batch.context, batch.target] + ([said.outputs(windows).of(batch).forecast] if said else [])
+    parts = [batch.context, batch.target] + ([teacher.outputs(windows).of(batch).forecast] if teacher else [])
     flat = [part.transpose(1, 2).flatten(0, 1).numpy().astype(np.float64) for part in parts]
     centre = flat[0].mean(axis=1, keepdims=True)
     return [part - centre for part in flat]
@@ -92,30 +92,30 @@ def compare(task: td.Task, folder: Path) -> list[dict[str, object]]:
         began = time.perf_counter()
         student = td.distill(teacher, config, task, losses=losses, cache=folder, progress=False)
         seconds["closed form"].append(time.perf_counter() - began)
-        told = student.lineage[-1].metrics
-        candidates, column = told["candidates"], config.penalties.index(told["penalty"])
+        metrics = student.lineage[-1].metrics
+        candidates, column = metrics["candidates"], config.penalties.index(metrics["penalty"])
         began = time.perf_counter()
-        weights, errors = rival(task, cached_teacher, told["penalty"], candidates["alpha"])
+        weights, errors = rival(task, cached_teacher, metrics["penalty"], candidates["alpha"])
         seconds["scikit-learn"].append(time.perf_counter() - began)
         stepped = Stepped(config, task.signature)
-        objective = TeacherObjective([td.OutputLoss(alpha=told["alpha"])], cached_teacher)
+        objective = TeacherObjective([td.OutputLoss(alpha=metrics["alpha"])], cached_teacher)
         training = td.Training(epochs=EPOCHS, patience=None, learning_rate=1e-3, precision="float32")
         began = time.perf_counter()
-        found = fit(stepped, task, training, objective, progress=False)
+        last = fit(stepped, task, training, objective, progress=False)
         seconds["steps"].append(time.perf_counter() - began)
-    ours = np.array([row[column] for row in candidates["validation_mse"]])
-    theirs = weights[candidates["alpha"].index(told["alpha"])]
-    off = float(np.abs(student.state_dict()["map.weight"].numpy() - theirs).max() / np.abs(theirs).max())
-    judged = {"closed form": told["validation_mse"], "scikit-learn": min(errors), "steps": found["validation_mse"]}
+    own_errors = np.array([row[column] for row in candidates["validation_mse"]])
+    rival_weights = weights[candidates["alpha"].index(metrics["alpha"])]
+    off = float(np.abs(student.state_dict()["map.weight"].numpy() - rival_weights).max() / np.abs(rival_weights).max())
+    judged = {"closed form": metrics["validation_mse"], "scikit-learn": min(errors), "steps": last["validation_mse"]}
     counted = {"closed form": 2 * len(config.penalties) * len(errors), "scikit-learn": len(errors), "steps": 1}
     rows: list[dict[str, object]] = []
     for name, taken in seconds.items():
         pairs = zip(taken, seconds["closed form"], strict=True)
         row = {"measure": name, "data": task.panel.name, "seconds": statistics.median(taken)}
-        row |= {"ratio": statistics.median(theirs / ours for theirs, ours in pairs), "n_candidates": counted[name]}
-        row |= {"alpha": told["alpha"], "penalty": told["penalty"], "validation_mse": judged[name]}
+        row |= {"ratio": statistics.median(other / own for other, own in pairs), "n_candidates": counted[name]}
+        row |= {"alpha": metrics["alpha"], "penalty": metrics["penalty"], "validation_mse": judged[name]}
         if name == "scikit-learn":
-            row |= {"weights_off": off, "errors_off": float(np.abs(ours / np.array(errors) - 1).max())}
+            row |= {"weights_off": off, "errors_off": float(np.abs(own_errors / np.array(errors) - 1).max())}
         rows.append(row)
     return rows
 
@@ -171,9 +171,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         rows = compare(td.Task(panel, context=336, horizon=96), Path(folder))
     rows += [streamed(name) for name in STREAMS]
-    found = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=1)
-    found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
-    print(found.to_string(index=False))
+    table = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=1)
+    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    print(table.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -86,18 +86,18 @@ def start(code: str, folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Measure in turns, print and keep."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     with tempfile.TemporaryDirectory() as place:
         prepare(Path(place))
         for code in WAYS.values():
             start(code, Path(place))  # compiles what is new, and brings the files into memory
         for _ in range(ROUNDS):
             for name, code in WAYS.items():
-                found[name].append(start(code, Path(place)))
+                seconds[name].append(start(code, Path(place)))
     rows = []
-    for name, each in found.items():
-        clock, used = (statistics.median(values) for values in zip(*each, strict=True))
-        bare = [one - other for (one, _), (other, _) in zip(each, found["bare onnxruntime"], strict=True)]
+    for name, pairs in seconds.items():
+        clock, used = (statistics.median(values) for values in zip(*pairs, strict=True))
+        bare = [one - other for (one, _), (other, _) in zip(pairs, seconds["bare onnxruntime"], strict=True)]
         rows.append(
             {
                 "process": name,

@@ -83,13 +83,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(STUDENTS))
     only, path = parser.parse_args().only, Path(__file__).with_suffix(".csv")
     with tempfile.TemporaryDirectory() as folder:
-        found = measured(Path(folder), only or list(STUDENTS), naive=not only)
+        table = measured(Path(folder), only or list(STUDENTS), naive=not only)
     if only:
         before = pd.read_csv(path)
         stale = before["student"].isin(only) & before["measure"].isin(LOSSES)
-        found = pd.concat([before[~stale], found[found["student"].notna()]])
-    found.to_csv(path, index=False, float_format="%.4g")
-    print(found.to_string(index=False))
+        table = pd.concat([before[~stale], table[table["student"].notna()]])
+    table.to_csv(path, index=False, float_format="%.4g")
+    print(table.to_string(index=False))
 
 
 def measured(folder: Path, students: list[str], *, naive: bool) -> pd.DataFrame:

@@ -57,8 +57,8 @@ def _peak_of(n_rows: int) -> int:
 
 def main() -> None:
     """Measure every size in a fresh process, print and keep."""
-    found = {n_rows: [_peak_of(n_rows) for _ in range(REPEATS)] for n_rows in (TINY, *SIZES)}
-    peaks = {n_rows: statistics.median(each) for n_rows, each in found.items()}
+    peaks_of = {n_rows: [_peak_of(n_rows) for _ in range(REPEATS)] for n_rows in (TINY, *SIZES)}
+    peaks = {n_rows: statistics.median(values) for n_rows, values in peaks_of.items()}
     rows = np.array(list(peaks))
     series, peak = rows * N_CHANNELS * 8, np.array(list(peaks.values()))
     slope = np.polyfit(series, peak, 1)[0]

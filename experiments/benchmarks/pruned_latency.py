@@ -54,11 +54,11 @@ def cuts(model: td.Forecaster) -> dict[int, td.Forecaster]:
     groups = [group for group in model.width_groups() if group.kind in ("units", "heads")]
     first = next(group.size for group in groups if group.kind == "units")
     half = first // 2
-    found = {}
+    models = {}
     for kept in (half, half + 3, half + 8):  # 131 and 259 are neither multiples of 8 nor of 4
-        sizes = {each.name: each.size // 2 if each.kind == "heads" else each.size * kept // first for each in groups}
-        found[kept] = rebuild(model, {name: range(size) for name, size in sizes.items()})
-    return found
+        sizes = {part.name: part.size // 2 if part.kind == "heads" else part.size * kept // first for part in groups}
+        models[kept] = rebuild(model, {name: range(size) for name, size in sizes.items()})
+    return models
 
 
 def timed(models: dict[str, td.Forecaster], batch: int) -> dict[str, float]:
@@ -67,10 +67,10 @@ def timed(models: dict[str, td.Forecaster], batch: int) -> dict[str, float]:
     context = rng.standard_normal((batch, 336, 7)).astype(np.float32)
     deployed = {name: td.export(model) for name, model in models.items()}
     calls: dict[str, Callable[[], object]] = {
-        name: lambda each=each: each.predictor.run(context=context) for name, each in deployed.items()
+        name: lambda artifact=artifact: artifact.predictor.run(context=context) for name, artifact in deployed.items()
     }
     rounds = [measure_latency(calls, n_runs=RUNS, warmup=3, seed=seed, max_seconds=20) for seed in range(REPEATS)]
-    return {name: statistics.median(each[name].p50_ms for each in rounds) for name in calls}
+    return {name: statistics.median(latencies[name].p50_ms for latencies in rounds) for name in calls}
 
 
 def main() -> None:

@@ -53,11 +53,11 @@ def main() -> None:
     windows, judge = task.train, task.validation
 
     def solved(
-        individual: bool, said: Callable[[Batch], torch.Tensor] | None = None
+        individual: bool, forecast: Callable[[Batch], torch.Tensor] | None = None
     ) -> tuple[td.Forecaster, dict[str, object]]:
         model = td.LinearConfig(individual=individual).build(task.signature)
-        alphas = (0.0,) if said is None else (0.5,)
-        return model, model.fit_closed_form(NormalEquations(windows, judge, said, alphas))
+        alphas = (0.0,) if forecast is None else (0.5,)
+        return model, model.fit_closed_form(NormalEquations(windows, judge, forecast, alphas))
 
     ways: dict[str, Callable[[], object]] = {
         "pooled": lambda: solved(False),
@@ -75,7 +75,7 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - began)
     rows = []
     for name in ways:
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds[name], seconds["rival"], strict=True))
+        ratio = statistics.median(own / other for own, other in zip(seconds[name], seconds["rival"], strict=True))
         counted = STRIDE if name == "rival" else 1
         row = {
             "measure": name,
@@ -84,14 +84,14 @@ def main() -> None:
             "per_window_ratio": ratio * counted / STRIDE,
         }
         if name in ("pooled", "individual"):
-            model, found = solved(name == "individual")
-            penalties = found["penalty"] if isinstance(found["penalty"], list) else [found["penalty"]]
+            model, metrics = solved(name == "individual")
+            penalties = metrics["penalty"] if isinstance(metrics["penalty"], list) else [metrics["penalty"]]
             row |= {"penalty": " ".join(f"{penalty:g}" for penalty in penalties)}
-            row |= {"validation_mse": found["validation_mse"], "test_mse": evaluate(model, task, "test")["mse"]}
+            row |= {"validation_mse": metrics["validation_mse"], "test_mse": evaluate(model, task, "test")["mse"]}
         rows.append(row)
-    found = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
-    found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
-    print(found.to_string(index=False))
+    table = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
+    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    print(table.to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def bare(model: Forecaster, batches: Iterable[Batch], clip_norm: float) -> float
     return time.perf_counter() - began
 
 
-def ours(model: Forecaster, task: td.Task, training: td.Training, folder: Path) -> float:
+def package_loop(model: Forecaster, task: td.Task, training: td.Training, folder: Path) -> float:
     """Seconds of the steps of one epoch of the loop, as its history tells them."""
     checkpoint = folder / "run.safetensors"
     checkpoint.unlink(missing_ok=True)
@@ -110,20 +110,20 @@ def main() -> None:
             for _ in range(REPEATS + 1):
                 seconds.append(
                     (
-                        ours(model, task, training, Path(folder)),
+                        package_loop(model, task, training, Path(folder)),
                         bare(model, ready(task.train), training.clip_norm),
                         bare(model, loader(task.train), training.clip_norm),
                     )
                 )
             for measure, one, other in (("steps", 0, 1), ("loader", 2, 0)):
-                ratio = statistics.median(each[one] / each[other] for each in seconds[1:])
-                mine, theirs = (statistics.median(each[place] for each in seconds[1:]) for place in (one, other))
+                ratio = statistics.median(row[one] / row[other] for row in seconds[1:])
+                mine, reference = (statistics.median(row[place] for row in seconds[1:]) for place in (one, other))
                 rows.append(
-                    {"model": name, "measure": measure, "ratio": ratio, "seconds": mine, "against_seconds": theirs}
+                    {"model": name, "measure": measure, "ratio": ratio, "seconds": mine, "against_seconds": reference}
                 )
-    found = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
-    found.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
-    print(found.to_string(index=False))
+    table = pd.DataFrame(rows).assign(cpu=machine().get("cpu"), threads=torch.get_num_threads())
+    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    print(table.to_string(index=False))
 
 
 if __name__ == "__main__":
