@@ -120,8 +120,8 @@ def _read_only_uri(name: str, query: Mapping[str, Any]) -> str:
     if any("\0" in unquote(part) for pair in [(path, ""), *given] for part in pair):
         raise DataError("The address of a SQLite database must not hold NUL characters. Remove %00 from it.")
     memory = any(key == "mode" and value == "memory" for key, value in given)
-    ours = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
-    rest = [(key, value) for key, value in given if key not in ours | {"mode", "modeof"}]
+    driver_options = {"uri", "timeout", "isolation_level", "detect_types", "check_same_thread", "cached_statements"}
+    rest = [(key, value) for key, value in given if key not in driver_options | {"mode", "modeof"}]
     # SQLite refuses a later mode that allows more than an earlier one.
     return f"{path}?{urlencode([('mode', 'memory' if memory else 'ro'), *rest], quote_via=quote)}"
 
