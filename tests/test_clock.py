@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from tsdistill import clock
-from tsdistill.data.frequency import periods_of
 from tsdistill.errors import ConfigError
+from tsdistill.tables.frequency import periods_of
 
 STAMPS = pd.DatetimeIndex(
     ["1969-12-28 23:59:59", "1970-01-01", "1970-01-05", "2023-12-31 18:30", "2024-02-29 06:00", "2024-12-31 23:45",

@@ -182,7 +182,7 @@ KIND_COMPARED = re.compile(
 )
 OWN_FILES = (
     "data/split.py",  # a split's own kinds
-    "data/columns.py",  # NumPy's kinds of numbers
+    "tables/columns.py",  # NumPy's kinds of numbers
     "inputs/arrays.py",
     "losses/",  # each loss reads its own settings
     "models/groups.py",  # kinds of units, given as properties

@@ -7,8 +7,8 @@ import pytest
 
 from tests.frames import berlin, hours, wide
 from tsdistill.data import Panel
-from tsdistill.data.frequency import periods_of
 from tsdistill.errors import DataError
+from tsdistill.tables.frequency import periods_of
 
 STEPS = {
     "h": (24, 168), "15min": (96, 672), "10min": (144,), "30min": (48, 336), "2h": (12, 84), "min": (1440,),

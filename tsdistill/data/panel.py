@@ -10,14 +10,14 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from tsdistill.data.columns import Table, read_table
-from tsdistill.data.daylight import localise, zone_of
-from tsdistill.data.frequency import periods_of
 from tsdistill.data.repair import FILLS, Fill, count_up, cut_back, fill_in, spread_out
-from tsdistill.data.rows import of_item, several
 from tsdistill.data.split import Split, in_zone
-from tsdistill.data.stamps import Timing, examine, frequency_problem
 from tsdistill.errors import DataError, ShapeError, listed, must
+from tsdistill.tables.columns import Table, read_table
+from tsdistill.tables.daylight import localise, zone_of
+from tsdistill.tables.frequency import periods_of
+from tsdistill.tables.rows import of_item, several
+from tsdistill.tables.stamps import Timing, examine, frequency_problem
 
 ALONE = "series"
 """Identifier of the only item of a wide frame."""

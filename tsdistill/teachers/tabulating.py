@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsdistill.data.rows import SHOWN, rows_of, several
-from tsdistill.data.stamps import parse
 from tsdistill.data.task import PARTS, Part, Task
 from tsdistill.errors import nearest
+from tsdistill.tables.rows import SHOWN, rows_of, several
+from tsdistill.tables.stamps import parse
 from tsdistill.teachers.places import Places, on_time_line
 
 

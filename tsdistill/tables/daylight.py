@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tsdistill.data.frequency import HOUR, mode
-from tsdistill.data.rows import SHOWN, Rows, several, shown_stamps
 from tsdistill.errors import must
+from tsdistill.tables.frequency import HOUR, mode
+from tsdistill.tables.rows import SHOWN, Rows, several, shown_stamps
 
 
 def zone_of(time_zone: str | dt.tzinfo | None, problems: list[str]) -> dt.tzinfo | None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tsdistill.data.daylight import unfold
-from tsdistill.data.frequency import StepGrid, inferred_grid, named_grid
-from tsdistill.data.rows import SHOWN, Rows, capped, of_item, rows_of, several, shown_stamps
+from tsdistill.tables.daylight import unfold
+from tsdistill.tables.frequency import StepGrid, inferred_grid, named_grid
+from tsdistill.tables.rows import SHOWN, Rows, capped, of_item, rows_of, several, shown_stamps
 
 
 @dataclass(frozen=True)

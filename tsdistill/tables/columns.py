@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tsdistill.data.rows import SHOWN, Rows, rows_of, several
-from tsdistill.data.stamps import parse
 from tsdistill.errors import must, nearest
+from tsdistill.tables.rows import SHOWN, Rows, rows_of, several
+from tsdistill.tables.stamps import parse
 
 
 @dataclass(frozen=True)
