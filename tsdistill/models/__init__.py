@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tsdistill.deprecation import moved_names
 from tsdistill.models.activations import Activations
+from tsdistill.models.averaged import AveragedLinearConfig
 from tsdistill.models.base import MODELS, AnyModelConfig, Forecaster, ModelConfig, versions
 from tsdistill.models.cyclenet import CycleNetConfig
 from tsdistill.models.dlinear import DLinearConfig
@@ -32,6 +33,7 @@ MODELS.include(
     SparseTSFConfig,
     CycleNetConfig,
     LinearConfig,
+    AveragedLinearConfig,
     SeasonalNaiveConfig,
 )
 
@@ -44,6 +46,7 @@ __all__ = [
     "Activations",
     "AnyHead",
     "AnyModelConfig",
+    "AveragedLinearConfig",
     "BinnedHead",
     "CycleNetConfig",
     "DLinearConfig",

@@ -54,18 +54,17 @@ class LinearConfig(ModelConfig):
         return (cls(), cls(individual=True))
 
 
-class Linear(Forecaster):
-    """The forecaster a `LinearConfig` builds; its weights are zero until solved, which forecasts the window's mean."""
+class LinearMap(Forecaster):
+    """One linear map of centred windows, for all channels or for each; zero, the window's mean, until it is solved."""
 
-    config: LinearConfig
     closed_form: ClassVar[bool] = True
 
-    def __init__(self, config: LinearConfig, signature: Signature) -> None:
+    def __init__(self, config: ModelConfig, signature: Signature, *, individual: bool) -> None:
         super().__init__(config, signature)
         context, horizon = signature.context, signature.horizon
         self.map = (
             ChannelLinear(len(signature.channels), context, horizon, bias=False)
-            if config.individual
+            if individual
             else nn.Linear(context, horizon, bias=False)
         )
         nn.init.zeros_(self.map.weight)
@@ -82,6 +81,15 @@ class Linear(Forecaster):
         x = self.recent(context)
         centre = x.mean(dim=-1, keepdim=True)
         return Activations(forecast=(self.map(x - centre) + centre).transpose(1, 2))
+
+
+class Linear(LinearMap):
+    """The forecaster a `LinearConfig` builds."""
+
+    config: LinearConfig
+
+    def __init__(self, config: LinearConfig, signature: Signature) -> None:
+        super().__init__(config, signature, individual=config.individual)
 
     def fit_closed_form(self, equations: NormalEquations) -> dict[str, Any]:
         """Solve for every penalty, and every share of a teacher that may be chosen; keep the best on validation."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,6 +146,7 @@ class NormalEquations:
         teacher: Forecasts of a teacher for a batch of training windows, (batch, horizon, channel), or None.
         alphas: Shares of the teacher to choose from.
         kept: What was formed, by whether channels are apart.
+        choices: What an architecture chose by these windows, by a name of its own: a student's are its control's too.
     """
 
     train: Windows
@@ -152,6 +154,7 @@ class NormalEquations:
     teacher: Callable[[Batch], Tensor] | None = None
     alphas: tuple[float, ...] = (0.0,)
     kept: dict[bool, tuple[Statistics, Statistics]] = field(default_factory=dict, repr=False)
+    choices: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def statistics(self, *, individual: bool) -> tuple[Statistics, Statistics]:
         """Those to learn from and those to judge by."""
