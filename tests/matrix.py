@@ -28,6 +28,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     "sparse-tsf": td.models.SparseTSFConfig(period=24),
     "cyclenet": td.models.CycleNetConfig(),
     "linear": td.LinearConfig(),
+    "averaged-linear": td.models.AveragedLinearConfig(),
     "seasonal-naive": td.models.SeasonalNaiveConfig(period=24),
 }
 QUICK = td.Training(max_steps=3, batch_size=16, precision="float32")

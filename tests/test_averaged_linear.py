@@ -162,7 +162,7 @@ def test_a_teacher_blends_in_and_the_control_is_the_same_choice_without_it() -> 
     chosen = distill(teacher, AveragedLinearConfig(), task, losses=[OutputLoss(alpha="validation")], control=False)
     metrics = chosen.lineage[-1].metrics
     assert metrics["validation_mse"] <= alone.lineage[-1].metrics["validation_mse"]
-    assert metrics["alpha"] in OutputLoss(alpha="validation").alphas
+    assert 0 <= metrics["alpha"] <= 1
 
 
 def test_a_penalty_at_the_edge_of_its_grid_is_counted() -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 THERE = QUICK.replace(device="cuda")
-TRAINED = [kind for kind in ARCHITECTURES if kind not in ("linear", "seasonal-naive")]
+TRAINED = [kind for kind, config in ARCHITECTURES.items() if config.learns and not config.forecaster.closed_form]
 LOSSES: dict[str, list[Loss]] = {
     "output": [OutputLoss()],
     "temporal": [OutputLoss(), TemporalLoss(), SmoothnessLoss()],
