@@ -143,7 +143,11 @@ def load(name: str, *, folder: str | Path | None = None, progress: bool | None =
     panel = Panel.from_frame(
         df, time=dataset.time, frequency=dataset.frequency, name=dataset.name, split=dataset.split, fill=None
     )
-    return Panel(panel.items, panel.channels, panel.frequency, panel.split, panel.name, notes) if notes else panel
+    return (
+        Panel(panel.items, panel.channels, panel.frequency, panel.split, panel.name, notes, named=panel.named)
+        if notes
+        else panel
+    )
 
 
 def cache_folder() -> Path:

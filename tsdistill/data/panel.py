@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from tsdistill.errors import DataError, ShapeError, listed, must
 from tsdistill.tables.columns import Table, read_table
 from tsdistill.tables.daylight import localise, zone_of
 from tsdistill.tables.frequency import periods_of
+from tsdistill.tables.roles import ID, TIME
 from tsdistill.tables.rows import of_item, several
 from tsdistill.tables.stamps import Timing, examine, frequency_problem
 
@@ -66,6 +67,7 @@ class Panel:
         split: Borders that belong to the data set itself; a `Task` uses them unless it is given another split.
         name: What the data set is called in reports.
         notes: What was done to the data, such as how many cells were filled; empty when it is unchanged.
+        named: Whether the items have names of their own; None: all but a single item called "series" do.
 
     Raises:
         DataError: no items, a repeated identifier, or values that are not finite.
@@ -84,10 +86,13 @@ class Panel:
     split: Split | None = None
     name: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    named: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
         object.__setattr__(self, "channels", tuple(self.channels))
+        if self.named is None:
+            object.__setattr__(self, "named", len(self.items) > 1 or any(i.unique_id != ALONE for i in self.items))
         wrong = [item for item in self.items if item.values.shape[1] != len(self.channels)]
         if wrong:
             rule = f"have one column for each of the {len(self.channels)} channels"
@@ -108,7 +113,7 @@ class Panel:
         *,
         time: str | None = "ds",
         id: str | None = None,
-        target: str | Sequence[str] | None = None,
+        target: Hashable | Sequence[Hashable] | None = None,
         frequency: str | None = None,
         fill: Fill | None = None,
         time_zone: str | dt.tzinfo | None = None,
@@ -123,9 +128,10 @@ class Panel:
 
         Args:
             df: Rows sorted by time within each item; items may alternate.
-            time: Column of time stamps; a DatetimeIndex serves as well. None: rows have no stamps, each is a step.
-            id: Column of item identifiers of a long frame.
-            target: Value column or columns; see above for the default.
+            time: Column or index level of time stamps; an index of stamps serves as well. None: rows have no stamps,
+                each is a step.
+            id: Column or index level of item identifiers of a long frame.
+            target: Value column or columns; see above for the default. Labels that are no text become it: 3 is "3".
             frequency: Step width as a pandas offset alias; by default the commonest step.
             fill: How to fill gaps and NaN, which are refused otherwise: "interpolate" (linear in time, the ends held; a
                 filled value knows the next observed one), "forward" (the last observed value) or "zero". `notes`
@@ -178,7 +184,8 @@ class Panel:
         if timing.daylight_saving:
             notes["daylight_saving"] = timing.daylight_saving
         step = timing.grid.frequency if timing.grid is not None else frequency
-        return cls(tuple(items), table.channels, step, split, name, notes)
+        named = table.rows.names != ("",)
+        return cls(tuple(items), table.channels, step, split, name, notes, named=named)
 
     @property
     def periods(self) -> tuple[int, ...]:
@@ -191,16 +198,27 @@ class Panel:
         return sum(len(item) for item in self.items)
 
     def to_frame(self) -> pd.DataFrame:
-        """The data as a frame that `from_frame` reads back: `ds` and channels, and `unique_id` if items are named."""
-        frames = []
-        for item in self.items:
-            frame = pd.DataFrame(item.values.copy(), columns=list(self.channels))
-            if item.ds is not None:
-                frame.insert(0, "ds", item.ds)
-            if len(self.items) > 1 or item.unique_id != ALONE:
-                frame.insert(0, "unique_id", item.unique_id)
-            frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+        """The data as a frame that `from_frame` reads back: `ds` and channels, and `unique_id` if items are named.
+
+        Where a channel is called `ds` or `unique_id` itself, the stamps or the identifiers are levels of the index.
+        """
+        frame = pd.DataFrame(np.concatenate([item.values for item in self.items]), columns=list(self.channels))
+        lengths = [len(item) for item in self.items]
+        keys: dict[str, Any] = {}
+        if self.named or ID in self.channels:
+            names = np.array([item.unique_id for item in self.items], dtype=object)
+            keys[ID] = pd.Series(np.repeat(names, lengths), dtype="str")
+        stamps = [item.ds for item in self.items if item.ds is not None]
+        if stamps:
+            keys[TIME] = stamps[0].append(stamps[1:]) if len(stamps) > 1 else stamps[0]  # type: ignore[arg-type]
+        levels = [pd.Index(key, name=name) for name, key in keys.items() if name in self.channels]
+        for position, (name, key) in enumerate((n, k) for n, k in keys.items() if n not in self.channels):
+            frame.insert(position, name, key)
+        if len(levels) > 1:
+            frame.index = pd.MultiIndex.from_arrays(levels)
+        elif levels:
+            frame.index = levels[0]
+        return frame
 
     def until(self, stamp: str | dt.datetime | pd.Timestamp) -> Panel:
         """The panel as it was known at some time: rows up to and including a stamp, and nothing from later.
@@ -251,7 +269,7 @@ class Panel:
         notes |= count_up(kept_marks, self.channels, fill) if kept_marks and fill is not None else {}
         if len(items) < len(self.items):
             notes["n_items_left_out"] = len(self.items) - len(items)
-        return Panel(tuple(items), self.channels, self.frequency, self.split, self.name, notes)
+        return Panel(tuple(items), self.channels, self.frequency, self.split, self.name, notes, named=self.named)
 
     def __repr__(self) -> str:
         stamped = [item.ds for item in self.items if item.ds is not None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from tsdistill.errors import must, nearest
+from tsdistill.tables.roles import TIME, Layout, Place, text_of
 from tsdistill.tables.rows import SHOWN, Rows, rows_of, several
 from tsdistill.tables.stamps import parse
 
@@ -26,7 +27,7 @@ def read_table(
     df: pd.DataFrame,
     time: str | None,
     id: str | None,
-    target: str | Sequence[str] | None,
+    target: Hashable | Sequence[Hashable] | None,
     filled: bool,
     problems: list[str],
 ) -> Table:
@@ -37,48 +38,48 @@ def read_table(
         df = pd.DataFrame()
     elif not len(df):
         problems.append("The frame is empty: it has no rows. Give some data.")
-    index_stamps = _index_stamps(df, time)
-    levels = [level for level in df.index.names if level is not None and str(level) in (time, id, "unique_id")]
-    if levels and index_stamps is None:
-        df = df.reset_index([level for level in levels if level not in df.columns])
-    columns: dict[str, Hashable] = {str(column): column for column in df.columns}
-    duplicates = sorted({str(column) for column in df.columns[df.columns.map(str).duplicated()]})
-    if duplicates:
-        problems.append(f"Columns must have different names, got {', '.join(duplicates)} more than once. Rename them.")
+    layout = Layout(df)
+    time = None if time is None else text_of(time)
+    id = None if id is None else text_of(id)
+    if layout.duplicates:
+        shown = ", ".join(layout.duplicates)
+        problems.append(f"Columns must have different names, got {shown} more than once. Rename them.")
         return Table(Rows((), np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int64)), np.empty((0, 0)), ())
-    known = set(columns) - {time, id}
-    if id is None and "unique_id" in columns:
-        id = "unique_id"
-    elif id is not None and id not in columns:
+    wanted = _wanted(target, df)
+    stamped = None if time is None else layout.time(time)
+    identified = layout.id(id, stamped, wanted or ())
+    known = set(layout.positions) - {time, id}
+    if id is not None and identified is None:
         problems.append(f"`id` must name a column of the frame, got id={id!r}. {nearest(id, known)}")
-        id = None
-    names, code = _identifiers(df[columns[id]], id, problems) if id is not None else (("",), np.zeros(len(df), int))
-    stamps: pd.DatetimeIndex | None = None
-    if index_stamps is not None:
-        stamps = parse(index_stamps, time or "ds", problems)
-    elif time is not None and time in columns:
-        stamps = parse(df[columns[time]], time, problems)
-    elif time is not None and len(columns):
-        remedy = f"{nearest(time, known - {id})} Rows without time stamps: time=None"
+    if time is not None and stamped is None and len(layout.positions):
+        remedy = f"{nearest(time, known)} Rows without time stamps: time=None"
         problems.append(f"`time` must name a column of the frame, got time={time!r}. {remedy}.")
-    chosen = _targets(target, columns, {time, id} - {None}, id is not None, problems)
-    values = _numbers(df, [columns[name] for name in chosen], id is None, filled, stamps, problems)
+    names, code = items_of(identified, problems, len(df))
+    stamps = parse(stamped.cells, time or TIME, problems) if stamped is not None else None
+    reserved = {text_of(place.name) for place in (stamped, identified) if place is not None and place.level is None}
+    chosen = _targets(wanted, layout.positions, reserved, identified is not None, problems)
+    part = df.iloc[:, [layout.positions[name] for name in chosen]]
+    values = numbers_of(part, chosen, identified is None, filled, stamps, problems)
     order = np.argsort(code, kind="stable")
     if not (order[1:] > order[:-1]).all():
         values = values[order]
         stamps = None if stamps is None else stamps[order]
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=len(names)))]).astype(np.int64)
-    return Table(Rows(names, bounds, order, stamps), values, tuple(chosen))
+    return Table(Rows(names, bounds_of(code, len(names)), order, stamps), values, tuple(chosen))
 
 
-def _index_stamps(df: pd.DataFrame, time: str | None) -> pd.DatetimeIndex | None:
-    """The index, when it holds the time stamps and no column does."""
-    if time is None or time in df.columns or not isinstance(df.index, pd.DatetimeIndex):
-        return None
-    return df.index if time == "ds" or df.index.name == time else None
+def items_of(place: Place | None, problems: list[str], n_rows: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of items in order of appearance, and for each row the number of its item; one unnamed item without any."""
+    if place is None:
+        return ("",), np.zeros(n_rows, dtype=np.int64)
+    return _identifiers(place.cells, text_of(place.name) if place.name is not None else "the index", problems)
 
 
-def _identifiers(column: pd.Series, id: str, problems: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def bounds_of(code: np.ndarray, n_items: int) -> np.ndarray:
+    """First row of each item and the number of rows, once rows are ordered by item."""
+    return np.concatenate([[0], np.cumsum(np.bincount(code, minlength=n_items))]).astype(np.int64)
+
+
+def _identifiers(column: pd.Series | pd.Index, id: str, problems: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of items in order of appearance, and for each row the number of its item."""
     code, identifiers = pd.factorize(column)
     if (code < 0).any():
@@ -90,22 +91,25 @@ def _identifiers(column: pd.Series, id: str, problems: list[str]) -> tuple[tuple
     return names, code
 
 
+def _wanted(target: Hashable | Sequence[Hashable] | None, df: pd.DataFrame) -> list[str] | None:
+    """Value columns that were asked for, by their text; a label that is no text, or a tuple, names one column."""
+    if target is None:
+        return None
+    one = isinstance(target, str) or not isinstance(target, Iterable) or (isinstance(target, tuple) and target in df)
+    return [text_of(target)] if one else [text_of(name) for name in target]  # type: ignore[union-attr]
+
+
 def _targets(
-    target: str | Sequence[str] | None,
-    columns: dict[str, Hashable],
-    reserved: set[str | None],
-    long: bool,
-    problems: list[str],
+    wanted: list[str] | None, columns: Iterable[str], reserved: set[str], long: bool, problems: list[str]
 ) -> list[str]:
     free = [name for name in columns if name not in reserved]
-    if target is None:
+    if wanted is None:
         chosen = ["y"] if long and "y" in free else free
         if not chosen and columns:
             problems.append("There are no value columns beside the time stamps. Give at least one.")
         return chosen
-    wanted = [target] if isinstance(target, str) else [str(name) for name in target]
     if not wanted:
-        problems.append(must("target", "name at least one value column", target, "Leave it out to take them all"))
+        problems.append(must("target", "name at least one value column", wanted, "Leave it out to take them all"))
     problems += [f"`target` must name columns of the frame, got {name!r}. {nearest(name, free)}"
                  for name in wanted if name not in columns]  # fmt: skip
     problems += [f"`target` must name value columns, got {name!r}, which holds stamps or identifiers. Leave it out."
@@ -115,36 +119,35 @@ def _targets(
     return list(dict.fromkeys(name for name in wanted if name in free))
 
 
-def _numbers(
-    df: pd.DataFrame,
-    chosen: list[Hashable],
+def numbers_of(
+    part: pd.DataFrame,
+    names: Sequence[str],
     wide: bool,
     filled: bool,
     stamps: pd.DatetimeIndex | None,
     problems: list[str],
 ) -> np.ndarray:
-    """Values of the chosen columns, (row, channel) in C order, with NaN where there is none."""
-    part = df[chosen]
+    """Values of a frame's columns, called `names`, (row, channel) in C order, with NaN where there is none."""
     if all(isinstance(kind, np.dtype) and kind.kind in "iufb" for kind in part.dtypes):
         values = np.array(part.to_numpy(dtype=np.float64), order="C", copy=True)
     else:
-        values = np.empty((len(df), len(chosen)))
-        for position, column in enumerate(chosen):
-            values[:, position] = _column(part[column], str(column), wide, problems)
+        values = np.empty(part.shape)
+        for position, name in enumerate(names):
+            values[:, position] = _column(part.iloc[:, position], name, wide, problems)
     # One pass over everything; columns are looked at one by one only if something is wrong.
     if np.isfinite(values).all():
         return values
-    for position, column in enumerate(chosen):
+    for position, column in enumerate(names):
         infinite = np.flatnonzero(np.isinf(values[:, position]))
         if len(infinite):
             problems.append(
                 f"Column `{column}` holds {several(len(infinite), 'infinite value')} in {_places(infinite, stamps)}. "
                 "Replace them with numbers, or with NaN and pass fill=."
             )
-        missing = np.flatnonzero(np.isnan(values[:, position]) & part[column].isna().to_numpy())
+        missing = np.flatnonzero(np.isnan(values[:, position]) & part.iloc[:, position].isna().to_numpy())
         if len(missing) and not filled:
             problems.append(
-                f"Column `{column}` has {several(len(missing), 'missing value')} (NaN) of {len(df):,}, in "
+                f"Column `{column}` has {several(len(missing), 'missing value')} (NaN) of {len(part):,}, in "
                 f"{_places(missing, stamps)}. "
                 'Pass fill="interpolate", "forward" or "zero", or leave the column out with target=.'
             )
