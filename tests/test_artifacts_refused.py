@@ -162,7 +162,7 @@ TRAINABLE: dict[str, tuple[Change, str]] = {
         lambda f: rewrite(f, lambda v: v["config"].update(widht=5)), "another version .*Did you mean `width`"
     ),
     "a config of terabytes": (
-        lambda f: rewrite(f, lambda v: v["config"].update(width=10**6, hidden=[10**6])), "problems in the weights"
+        lambda f: rewrite(f, lambda v: v["config"].update(width=10**6, hidden=[10**6])), "equal to 65536"
     ),
     "called deployed": (lambda f: rewrite(f, lambda v: v.update(kind="deployed")), "`deployment` must be a JSON"),
     "lineage of another version": (

@@ -15,7 +15,8 @@ from tsdistill.evaluation.scores import score
 from tsdistill.evaluation.significance import SIGNIFICANT, compare_losses
 from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import Loss, OutputLoss, check_losses_type
-from tsdistill.models.base import Forecaster, ModelConfig, versions
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.provenance import machine, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
 from tsdistill.training import Objective, TeacherObjective, Training, fit
@@ -177,6 +178,7 @@ def _learn(
         data=task.fingerprint,
         metrics=metrics,
         versions=versions(),
+        machine=machine(),
     )
     return model.eval().with_step(step)
 

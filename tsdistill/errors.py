@@ -19,6 +19,13 @@ LONGEST_VALUE = 60
 """Letters of a value of the wrong type that an error shows; of a longer one it names the type."""
 
 
+MOST_LISTED = 50
+"""Problems that one error lists."""
+
+LONGEST_SHOWN = 400
+"""Letters of any other value that an error shows."""
+
+
 class Problem(NamedTuple):
     """What is wrong with one field of a spec.
 
@@ -93,7 +100,22 @@ def address_of(path: FieldPath) -> str:
 
 def must(name: str, rule: str, value: object, remedy: str) -> str:
     """The one sentence of house style: `name` must <rule>, got name=<value>. <remedy>."""
-    return f"`{name}` must {rule}, got {name}={value!r}. {remedy.rstrip('.')}."
+    return f"`{name}` must {rule}, got {name}={shown(value)}. {remedy.rstrip('.')}."
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: its beginning where it is long, its type where it cannot be written.
+
+    Example:
+        >>> shown("width"), shown([7] * 1000)[-9:]
+        ("'width'", '7, 7, ...')
+    """
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or a number with more digits than Python writes
+        kind = type(value).__name__
+        return f"{article(kind)} {kind} too long to show"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN].rstrip()} ..."
 
 
 def check_type(
@@ -149,4 +171,6 @@ def listed(problems: list[str], what: str) -> str:
     """One message for all problems of one object."""
     if len(problems) == 1:
         return problems[0]
-    return f"{len(problems)} problems in {what}:\n" + "\n".join(f"  - {problem}" for problem in problems)
+    left = len(problems) - MOST_LISTED
+    lines = [*problems[:MOST_LISTED], *([f"and {left} more"] if left > 0 else [])]
+    return f"{len(problems)} problems in {what}:\n" + "\n".join(f"  - {line}" for line in lines)

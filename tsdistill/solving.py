@@ -14,8 +14,9 @@ from tsdistill.data.task import Batch, Signature, Task, Windows
 from tsdistill.errors import ArtifactError, ConfigError, ShapeError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import OutputLoss
-from tsdistill.models.base import Forecaster, ModelConfig, versions
+from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.linear import Linear, LinearConfig
+from tsdistill.models.provenance import machine, versions
 from tsdistill.models.ridge import Statistics
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.teachers import Teacher, check_teacher
@@ -196,5 +197,6 @@ def _solved(config: LinearConfig, sums: _Sums, alphas: tuple[float, ...], detail
         data=digest_of(sorted(sums.parts)),
         metrics={**metrics, "n_parts": len(sums.parts)},
         versions=versions(),
+        machine=machine(),
     )
     return model.eval().with_step(step)

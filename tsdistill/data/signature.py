@@ -9,6 +9,7 @@ from pydantic import model_validator
 from tsdistill.data.covariates import Covariates
 from tsdistill.errors import listed, must
 from tsdistill.spec import Spec
+from tsdistill.spec.limits import Steps
 
 
 class Signature(Spec):
@@ -32,8 +33,8 @@ class Signature(Spec):
         past_scale: Per column of `past`, likewise.
     """
 
-    context: int
-    horizon: int
+    context: Steps
+    horizon: Steps
     channels: tuple[str, ...]
     mean: tuple[float, ...]
     scale: tuple[float, ...]

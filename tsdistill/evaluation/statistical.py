@@ -12,6 +12,7 @@ import numpy as np
 from tsdistill.errors import ConfigError, DataError, must, nearest
 from tsdistill.inputs import predict_raw
 from tsdistill.spec import Spec, digest_of
+from tsdistill.spec.limits import Steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ class Statistical(Spec):
     """
 
     kind: Method
-    period: int = 1
+    period: Steps = 1
 
 
 class StatisticalForecaster:

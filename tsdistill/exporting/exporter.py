@@ -18,7 +18,8 @@ from tsdistill.exporting.parity import (
     tolerance_of,
     units,
 )
-from tsdistill.models.base import Forecaster, levels_of, versions
+from tsdistill.models.base import Forecaster, levels_of
+from tsdistill.models.provenance import machine, versions
 from tsdistill.runtime import Predictor
 from tsdistill.spec import LineageStep
 
@@ -71,6 +72,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         verb="export",
         data=task.fingerprint if task is not None else None,
         versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},
+        machine=machine(),
     )
     unit = units(forecaster.signature, inputs["context"])
     check_resolution(forecaster.signature, unit)

@@ -11,8 +11,13 @@ from torch.nn import functional
 from tsdistill.errors import ConfigError, UnsupportedError, listed, must
 from tsdistill.losses.base import Example
 from tsdistill.models.base import Forecaster
+from tsdistill.spec.limits import MAX_COUNT, MAX_ITEMS
 
-Layers = Literal["last", "uniform"] | Annotated[tuple[tuple[int, int], ...], Field(min_length=1)]
+Place = Annotated[int, Field(le=MAX_COUNT)]
+
+Layers = (
+    Literal["last", "uniform"] | Annotated[tuple[tuple[Place, Place], ...], Field(min_length=1, max_length=MAX_ITEMS)]
+)
 """Which depth of the student is compared with which of the teacher: the last ones, all of the student's spread evenly
 over the teacher's, or pairs (student, teacher) counted from 0."""
 

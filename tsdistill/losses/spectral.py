@@ -15,6 +15,7 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.losses.base import LARGE, SMALL, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+from tsdistill.spec.limits import MAX_ITEMS, Steps
 
 TEMPERATURE = 0.1
 """What amplitudes are divided by before the softmax by default, in standard deviations of a channel."""
@@ -52,7 +53,7 @@ class MultiScaleLoss(Loss):
 
     kind: Literal["multi-scale"] = "multi-scale"
     weight: Annotated[float, LARGE] = Field(default=1.0, gt=0)
-    scales: tuple[int, ...] = (2, 4, 8)
+    scales: tuple[Steps, ...] = Field(default=(2, 4, 8), max_length=MAX_ITEMS)
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:

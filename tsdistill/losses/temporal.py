@@ -13,6 +13,7 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.losses.base import LARGE, SMALL, BoundLoss, Example, Loss
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+from tsdistill.spec.limits import Steps
 
 
 class TemporalLoss(Loss):
@@ -179,7 +180,7 @@ class DecompositionLoss(Loss):
     """
 
     kind: Literal["decomposition"] = "decomposition"
-    trend: int = Field(default=25, ge=3)
+    trend: Annotated[Steps, Field(ge=3)] = 25
     share: float = Field(default=0.5, ge=0, le=1)
     weight: Annotated[float, LARGE] = Field(default=1.0, gt=0)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, overload
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from tsdistill.data.covariates import Covariates
@@ -18,7 +19,9 @@ from tsdistill.inputs import predict_raw
 from tsdistill.models.activations import Activations
 from tsdistill.models.groups import WidthGroup
 from tsdistill.models.heads import Head, PointHead
+from tsdistill.models.provenance import versions as versions
 from tsdistill.models.ridge import NormalEquations
+from tsdistill.models.sizes import check_size
 from tsdistill.runtime import OUTPUT, QUANTILES, refuse_quantiles
 from tsdistill.spec import Family, LineageStep, Member
 
@@ -77,9 +80,16 @@ class ModelConfig(Member):
 
     def build(self, signature: Signature, seed: int = 0) -> Forecaster:
         """A fresh forecaster with weights drawn from `seed`; the global random state is left as it was."""
+        check_size(self, signature)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.forecaster(self, signature)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if hasattr(type(self), "forecaster"):  # which a class in the making lacks
+            check_size(self)
+        return self
 
 
 MODELS = Family("architecture", ModelConfig)
@@ -384,10 +394,3 @@ def _written(architecture: type[ModelConfig]) -> str:
     """A config's class as a user types it; one of the user's own by its name alone."""
     own = architecture.__module__.startswith("tsdistill.")
     return f"td.models.{architecture.__name__}" if own else architecture.__name__
-
-
-def versions() -> dict[str, str]:
-    """Versions of what can change the numbers of a training step."""
-    from tsdistill import __version__
-
-    return {"tsdistill": __version__, "torch": str(torch.__version__).split("+")[0], "numpy": np.__version__}

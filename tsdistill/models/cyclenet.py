@@ -6,7 +6,6 @@ import math
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from tsdistill import clock
@@ -20,6 +19,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import SmallMap, WindowNorm
 from tsdistill.models.widths import context_group
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import WidthOrZero
 
 
 class CycleNetConfig(ModelConfig):
@@ -49,7 +49,7 @@ class CycleNetConfig(ModelConfig):
 
     kind: Literal["cyclenet"] = "cyclenet"
     clock: Literal["time-of-day", "time-of-week"] = "time-of-day"
-    hidden: Annotated[int, Tuned(0, 16, 64)] = Field(default=0, ge=0)
+    hidden: Annotated[WidthOrZero, Tuned(0, 16, 64)] = 0
     head: AnyHead = PointHead()
 
     forecaster: ClassVar[type[Forecaster]]

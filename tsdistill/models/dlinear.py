@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +17,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, ChannelLinear, Shortcut, WindowNorm
 from tsdistill.models.widths import context_group
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import Steps
 
 
 class DLinearConfig(ModelConfig):
@@ -43,7 +44,7 @@ class DLinearConfig(ModelConfig):
     """
 
     kind: Literal["dlinear"] = "dlinear"
-    kernel: Annotated[int, Tuned(5, 13, 25)] = Field(default=25, ge=1)
+    kernel: Annotated[Steps, Tuned(5, 13, 25)] = 25
     individual: bool = False
     channel_bias: bool = False
     head: AnyHead = PointHead()

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from tsdistill.errors import must
 from tsdistill.spec import Family, Member
+from tsdistill.spec.limits import MAX_ITEMS, Width
 
 if TYPE_CHECKING:
     from tsdistill.models.activations import Activations
@@ -126,7 +127,7 @@ class QuantileHead(Head):
     """
 
     kind: Literal["quantile"] = "quantile"
-    levels: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 0.9)
+    levels: tuple[float, ...] = Field(default=(0.1, 0.25, 0.5, 0.75, 0.9), max_length=MAX_ITEMS)
     measure: ClassVar[str] = "pinball"
 
     @classmethod
@@ -193,7 +194,7 @@ class BinnedHead(Head):
     """
 
     kind: Literal["bins"] = "bins"
-    n_bins: int = Field(default=64, ge=3)
+    n_bins: Annotated[Width, Field(ge=3)] = 64
     reach: float = Field(default=5.0, gt=0)
     measure: ClassVar[str] = "cross-entropy"
 

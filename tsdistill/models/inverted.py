@@ -17,6 +17,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, spread, transformer_groups, with_head_width
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import Depth, Inner, Width, WidthOrZero
 
 
 class InvertedTransformerConfig(ModelConfig):
@@ -48,11 +49,11 @@ class InvertedTransformerConfig(ModelConfig):
     """
 
     kind: Literal["inverted-transformer"] = "inverted-transformer"
-    depth: Annotated[int, Tuned(1, 2)] = Field(default=2, ge=1)
-    width: Annotated[int, Tuned(16, 32, 64)] = Field(default=64, ge=1)
-    heads: tuple[int, ...] = 4  # type: ignore[assignment]
-    head_width: int = Field(default=0, ge=0)
-    feedforward: tuple[int, ...] = 0  # type: ignore[assignment]
+    depth: Annotated[Depth, Tuned(1, 2)] = 2
+    width: Annotated[Width, Tuned(16, 32, 64)] = 64
+    heads: tuple[Width, ...] = 4  # type: ignore[assignment]
+    head_width: WidthOrZero = 0
+    feedforward: tuple[Inner, ...] = 0  # type: ignore[assignment]
     dropout: float = Field(default=0.5, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = True

@@ -15,6 +15,7 @@ from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.models.ridge import NormalEquations, Statistics, choose
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import MAX_ITEMS
 
 
 class LinearConfig(ModelConfig):
@@ -42,7 +43,7 @@ class LinearConfig(ModelConfig):
 
     kind: Literal["linear"] = "linear"
     penalties: tuple[PositiveFloat, ...] = Field(
-        default=(1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), min_length=1
+        default=(1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), min_length=1, max_length=MAX_ITEMS
     )
     individual: Annotated[bool, Tuned(False, True)] = False
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
@@ -18,6 +18,9 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group
 from tsdistill.spec import Shorthand, Tuned
+from tsdistill.spec.limits import MAX_DEPTH, MAX_WIDTH, Steps, WidthOrZero
+
+Units = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 
 
 class LSTMConfig(ModelConfig):
@@ -54,9 +57,11 @@ class LSTMConfig(ModelConfig):
     """
 
     kind: Literal["lstm"] = "lstm"
-    widths: tuple[PositiveInt, ...] = Field(default=(64, 64), min_length=1)
-    patch: Annotated[int, Tuned(12, 24, 48)] = Field(default=24, ge=1)
-    embedding: int = Field(default=0, ge=0)
+    widths: tuple[Annotated[int, Field(gt=0, le=MAX_WIDTH)], ...] = Field(
+        default=(64, 64), min_length=1, max_length=MAX_DEPTH
+    )
+    patch: Annotated[Steps, Tuned(12, 24, 48)] = 24
+    embedding: WidthOrZero = 0
     dropout: float = Field(default=0.1, ge=0, lt=1)
     bidirectional: bool = False
     mixing: bool = False
@@ -116,6 +121,8 @@ def _with_widths(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in short.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(must(name, "be a whole number above 0", value, "`widths` gives every layer its own width"))
+        if value > (most := MAX_DEPTH if name == "depth" else MAX_WIDTH):
+            raise ValueError(must(name, f"be at most {most:,}", value, "Lower it"))
     width, depth = short.get("width", widths[0]), short.get("depth", len(widths))
     kept = {name: value for name, value in values.items() if name not in short}
     if "width" in short or len(set(widths)) == 1:

@@ -16,6 +16,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, inner_groups, layer_group, spread, width_group
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import Depth, Inner, Width
 
 
 class MLPConfig(ModelConfig):
@@ -43,9 +44,9 @@ class MLPConfig(ModelConfig):
     """
 
     kind: Literal["mlp"] = "mlp"
-    width: Annotated[int, Tuned(16, 32, 64, 128)] = Field(default=64, ge=1)
-    depth: Annotated[int, Tuned(1, 2, 3)] = Field(default=2, ge=1)
-    hidden: tuple[int, ...] = 0  # type: ignore[assignment]
+    width: Annotated[Width, Tuned(16, 32, 64, 128)] = 64
+    depth: Annotated[Depth, Tuned(1, 2, 3)] = 2
+    hidden: tuple[Inner, ...] = 0  # type: ignore[assignment]
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
 from torch import Tensor
 
 from tsdistill.data.task import Signature
@@ -14,6 +13,7 @@ from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.ridge import NormalEquations
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import Steps
 
 
 class SeasonalNaiveConfig(ModelConfig):
@@ -33,7 +33,7 @@ class SeasonalNaiveConfig(ModelConfig):
     """
 
     kind: Literal["seasonal-naive"] = "seasonal-naive"
-    period: Annotated[int, Tuned(1, 24)] = Field(default=24, ge=1)
+    period: Annotated[Steps, Tuned(1, 24)] = 24
 
     forecaster: ClassVar[type[Forecaster]]
     learns: ClassVar[bool] = False

@@ -18,6 +18,8 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, TransformerBlock, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, spread, transformer_groups, with_head_width
 from tsdistill.spec import Shorthand, Tuned
+from tsdistill.spec.limits import Depth, Inner, Steps, StepsOrZero, Width, WidthOrZero
+from tsdistill.spec.strict import whole
 
 
 class PatchTSTConfig(ModelConfig):
@@ -52,13 +54,13 @@ class PatchTSTConfig(ModelConfig):
     """
 
     kind: Literal["patchtst"] = "patchtst"
-    depth: Annotated[int, Tuned(1, 2)] = Field(default=3, ge=1)
-    width: Annotated[int, Tuned(16, 32)] = Field(default=64, ge=1)
-    heads: tuple[int, ...] = 4  # type: ignore[assignment]
-    head_width: int = Field(default=0, ge=0)
-    feedforward: tuple[int, ...] = 0  # type: ignore[assignment]
-    patch: Annotated[int, Tuned(16, 24, 48)] = Field(default=16, ge=1)
-    stride: int = Field(default=0, ge=0)
+    depth: Annotated[Depth, Tuned(1, 2)] = 3
+    width: Annotated[Width, Tuned(16, 32)] = 64
+    heads: tuple[Width, ...] = 4  # type: ignore[assignment]
+    head_width: WidthOrZero = 0
+    feedforward: tuple[Inner, ...] = 0  # type: ignore[assignment]
+    patch: Annotated[Steps, Tuned(16, 24, 48)] = 16
+    stride: StepsOrZero = 0
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = False
@@ -83,7 +85,7 @@ class PatchTSTConfig(ModelConfig):
         values = with_head_width(cls, spread(cls, values, heads=4, feedforward=lambda width: 2 * width))
         if not isinstance(values, dict):
             return values
-        patch = values.get("patch", 16)
+        patch = whole(values.get("patch", 16))
         values, overlap = {name: value for name, value in values.items() if name != "overlap"}, values.get("overlap")
         if not isinstance(overlap, bool | None):
             raise ValueError(must("overlap", "be true or false", overlap, "False makes `stride` as long as `patch`"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
@@ -17,6 +16,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelBias, SmallMap, WindowNorm
 from tsdistill.models.widths import context_group
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import Steps, WidthOrZero
 
 
 class SparseTSFConfig(ModelConfig):
@@ -48,8 +48,8 @@ class SparseTSFConfig(ModelConfig):
     """
 
     kind: Literal["sparse-tsf"] = "sparse-tsf"
-    period: int = Field(default=24, ge=1)
-    hidden: Annotated[int, Tuned(0, 16, 64)] = Field(default=0, ge=0)
+    period: Steps = 24
+    hidden: Annotated[WidthOrZero, Tuned(0, 16, 64)] = 0
     channel_bias: bool = False
     head: AnyHead = PointHead()
 

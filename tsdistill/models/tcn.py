@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +17,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import ChannelEmbedding, Patches, Shortcut, TokenDropout, WindowNorm
 from tsdistill.models.widths import columns_of_steps, context_group, inner_groups, layer_group, spread, width_group
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import MAX_STEPS, Depth, Inner, Steps, Width
 
 
 class TCNConfig(ModelConfig):
@@ -56,12 +57,12 @@ class TCNConfig(ModelConfig):
     """
 
     kind: Literal["tcn"] = "tcn"
-    width: Annotated[int, Tuned(16, 32, 64)] = Field(default=64, ge=1)
-    depth: Annotated[int, Tuned(2, 3)] = Field(default=3, ge=1)
-    hidden: tuple[int, ...] = 0  # type: ignore[assignment]
-    kernel: int = Field(default=3, ge=2)
-    dilations: tuple[PositiveInt, ...] | None = None
-    patch: Annotated[int, Tuned(8, 12, 24)] = Field(default=24, ge=1)
+    width: Annotated[Width, Tuned(16, 32, 64)] = 64
+    depth: Annotated[Depth, Tuned(2, 3)] = 3
+    hidden: tuple[Inner, ...] = 0  # type: ignore[assignment]
+    kernel: Annotated[Steps, Field(ge=2)] = 3
+    dilations: tuple[Annotated[int, Field(gt=0, le=MAX_STEPS)], ...] | None = None
+    patch: Annotated[Steps, Tuned(8, 12, 24)] = 24
     dropout: float = Field(default=0.1, ge=0, lt=1)
     channel_embedding: bool = True
     shortcut: bool = True
@@ -146,7 +147,8 @@ class TCN(Forecaster):
         self.embed = nn.Linear(config.patch, width)
         self.channel = ChannelEmbedding(len(signature.channels), width) if config.channel_embedding else nn.Identity()
         self.blocks = nn.ModuleList(
-            SeparableBlock(width, hidden, config.kernel, dilation, config.dropout)
+            # Taps beyond the first token see zeros, however far: no more of them are made than there are tokens.
+            SeparableBlock(width, hidden, config.kernel, min(dilation, self.patches.n_tokens), config.dropout)
             for hidden, dilation in zip(config.hidden, config.spacing, strict=True)
         )
         self.last_norm = nn.LayerNorm(width)

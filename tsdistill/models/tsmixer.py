@@ -17,6 +17,7 @@ from tsdistill.models.heads import AnyHead, PointHead
 from tsdistill.models.layers import Shortcut, WindowNorm
 from tsdistill.models.widths import context_group, inner_groups, layer_group, spread
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import Depth, Inner, Width
 
 
 class TSMixerConfig(ModelConfig):
@@ -47,10 +48,10 @@ class TSMixerConfig(ModelConfig):
     """
 
     kind: Literal["tsmixer"] = "tsmixer"
-    depth: Annotated[int, Tuned(1, 2)] = Field(default=2, ge=1)
-    time_hidden: Annotated[tuple[int, ...], Tuned(16, 32, 64)] = 64  # type: ignore[assignment]
-    channel_hidden: Annotated[tuple[int, ...], Tuned(8, 16, 32)] = 32  # type: ignore[assignment]
-    future_hidden: int = Field(default=32, ge=1)
+    depth: Annotated[Depth, Tuned(1, 2)] = 2
+    time_hidden: Annotated[tuple[Inner, ...], Tuned(16, 32, 64)] = 64  # type: ignore[assignment]
+    channel_hidden: Annotated[tuple[Inner, ...], Tuned(8, 16, 32)] = 32  # type: ignore[assignment]
+    future_hidden: Width = 32
     dropout: float = Field(default=0.3, ge=0, lt=1)
     head: AnyHead = PointHead()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from tsdistill.errors import ConfigError, listed
+from tsdistill.errors import ConfigError, listed, must
 from tsdistill.models.base import ModelConfig
 from tsdistill.models.groups import Slice, WidthGroup
+from tsdistill.spec.limits import MAX_DEPTH, MAX_WIDTH
+from tsdistill.spec.strict import whole
 
 
 class TransformerShape(Protocol):
@@ -43,9 +45,10 @@ def spread(config: type[ModelConfig], values: Any, **widths: int | Callable[[int
     if not isinstance(values, dict):
         return values
     fields = config.model_fields
-    sizes = {name: values.get(name, fields[name].default) for name in ("depth", "width") if name in fields}
-    if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes.values()):
-        return values
+    sizes = {name: whole(values.get(name, fields[name].default)) for name in ("depth", "width") if name in fields}
+    limits = {"depth": MAX_DEPTH, "width": MAX_WIDTH}
+    if any(type(size) is not int or not 1 <= size <= limits[name] for name, size in sizes.items()):
+        return {**dict.fromkeys(widths, (1,)), **values}
     filled = dict(values)
     problems = []
     for name, default in widths.items():
@@ -63,9 +66,11 @@ def with_head_width(config: type[ModelConfig], values: Any) -> Any:
     """The same with `head_width` written down: a first block's share of `width`, unless it is given."""
     if not isinstance(values, dict) or values.get("head_width"):
         return values
-    width = values.get("width", config.model_fields["width"].default)
+    width = whole(values.get("width", config.model_fields["width"].default))
     heads = values.get("heads")
-    if not isinstance(width, int) or not isinstance(heads, tuple) or not isinstance(next(iter(heads), None), int):
+    if not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
+        return {**values, "head_width": 1}  # the rule of `width` raises the error
+    if not isinstance(heads, tuple) or not isinstance(next(iter(heads), None), int):
         return values
     return {**values, "head_width": max(width // max(heads[0], 1), 1)}
 
@@ -228,8 +233,6 @@ def per_layer(name: str, value: Any, depth: int) -> tuple[int, ...]:
     widths = tuple(value) if isinstance(value, list | tuple) else (value,) * depth
     whole = all(isinstance(width, int) and not isinstance(width, bool) for width in widths)
     if not whole or len(widths) != depth or any(width < 1 for width in widths):
-        raise ConfigError(
-            f"`{name}` must be one whole number above 0 or {depth} of them (one per layer), got {name}={value!r}. "
-            "Give one number to use it in every layer."
-        )
+        rule = f"be one whole number above 0 or {depth} of them (one per layer)"
+        raise ConfigError(must(name, rule, value, "Give one number to use it in every layer"))
     return widths

@@ -12,7 +12,8 @@ from torch import Tensor
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import refuse_deployed, refuse_foreign
-from tsdistill.models.base import Forecaster, versions
+from tsdistill.models.base import Forecaster
+from tsdistill.models.provenance import machine, versions
 from tsdistill.pruning.evidence import Evidence, error_of
 from tsdistill.pruning.ranking import UnitRanking, groups_of, notes_of
 from tsdistill.pruning.rebuilding import rebuild
@@ -139,6 +140,7 @@ class _PruningRun:
             data=self.task.fingerprint if recovery or _looks_at_data(self.pruning) else None,
             metrics=metrics,
             versions=versions(),
+            machine=machine(),
         )
         smaller.lineage = model.lineage
         return smaller.eval().with_step(step)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tsdistill.errors import ConfigError, UnsupportedError, listed, must
 from tsdistill.exporting import refuse_deployed
-from tsdistill.models.base import Forecaster, ModelConfig, versions
+from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.groups import WidthGroup
+from tsdistill.models.provenance import machine, versions
 from tsdistill.pruning.criteria import unit_norms
 from tsdistill.pruning.rebuilding import rebuild
 from tsdistill.spec import LineageStep
@@ -91,6 +92,7 @@ def shrink(
         spec={"config": student.config.to_dict(), "context": context, "teacher": teacher.digest},
         metrics={"kept": kept_units} if picked is None else {"layers": picked.tolist(), "kept": kept_units},
         versions=versions(),
+        machine=machine(),
     )
     return student.eval().with_step(step)
 

@@ -10,6 +10,7 @@ from tsdistill.errors import listed, must
 from tsdistill.losses import AnyLoss, OutputLoss
 from tsdistill.pruning.criteria import AnyCriterion, Magnitude
 from tsdistill.spec import Spec, Tuned
+from tsdistill.spec.limits import LARGEST, MAX_ITEMS, Depth
 from tsdistill.training import Training
 
 SIZES = ("max_parameters", "max_bytes", "max_latency_ms")
@@ -74,12 +75,12 @@ class Pruning(Spec):
     method: Literal["structured", "unstructured"] = "structured"
     repair: bool = False
     recovery: Training | None = Training(epochs=3, learning_rate=5e-4)
-    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)
+    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1, max_length=MAX_ITEMS)
     recover_from: Literal["self"] | None = None
-    n_rounds: int = Field(default=1, ge=1)
+    n_rounds: Depth = 1
     schedule: Literal["cubic", "linear"] = "cubic"
-    max_parameters: int | None = Field(default=None, ge=1)
-    max_bytes: int | None = Field(default=None, ge=1)
+    max_parameters: Annotated[int | None, Field(ge=1, lt=LARGEST)] = None
+    max_bytes: Annotated[int | None, Field(ge=1, lt=LARGEST)] = None
     max_latency_ms: float | None = Field(default=None, gt=0)
     max_error_increase: float | None = Field(default=None, ge=0)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
-
 from tsdistill.models.base import Forecaster
 from tsdistill.quantization.base import QUANTIZATIONS, Quantization, bits_among
 from tsdistill.quantization.dynamic import Dynamic
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.static import Static, convolves
 from tsdistill.quantization.weight_only import BlockSize
+from tsdistill.spec.limits import Count
 
 
 class Auto(Quantization):
@@ -40,7 +39,7 @@ class Auto(Quantization):
     weight_bits: Annotated[int, bits_among(7, 8)] = 7
     per_channel: bool = True
     block_size: BlockSize = 32
-    n_calibration: int = Field(default=128, ge=1)
+    n_calibration: Count = 128
     calibration: Observer = "min-max"
     isolate: bool = False
 

@@ -16,6 +16,7 @@ from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.layers import WEIGHTS, Ability
 from tsdistill.spec import Family, Member, Spec
+from tsdistill.spec.limits import MAX_ITEMS, Width
 from tsdistill.teachers import Teacher
 
 WORST = 5.0
@@ -107,16 +108,16 @@ class Quantization(Member):
     require_gain: bool = True
     max_latency_increase: float = Field(default=0.05, ge=0.05)
     max_batch_effect: float = Field(default=0.25, ge=0)
-    batch_sizes: tuple[int, ...] = Field(default=(1,), min_length=1)
+    batch_sizes: tuple[Width, ...] = Field(default=(1,), min_length=1, max_length=MAX_ITEMS)
     keep_float: tuple[str, ...] = ()
 
-    def __new__(cls, *_: Any, **values: Any) -> Self:
+    def __new__(cls, /, *_: Any, **values: Any) -> Self:
         """An object of the class that `method` names, which Python then initialises."""
         member: type[Any] = _member_of(values) if cls is Quantization else cls
         made: Self = super().__new__(member)
         return made
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         # What is another method's is one more problem among all others of the spec.
         misplaced = {name: _methods_with(name) for name in values if name not in type(self).model_fields}
         problems = [

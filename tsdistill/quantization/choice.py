@@ -10,7 +10,8 @@ from typing import Any
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed, refuse_foreign
-from tsdistill.models.base import Forecaster, versions
+from tsdistill.models.base import Forecaster
+from tsdistill.models.provenance import machine, versions
 from tsdistill.quantization.base import Quantization
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import (
@@ -216,5 +217,6 @@ def _with_step(
         data=task.fingerprint,
         metrics=metrics,
         versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},
+        machine=machine(),
     )
     return replace(model, lineage=(*model.lineage, step))

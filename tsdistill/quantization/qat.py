@@ -18,6 +18,7 @@ from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.static import Static, convolves
 from tsdistill.quantization.weight_only import BlockSize, WeightOnly
 from tsdistill.spec import Tuned, digest_of
+from tsdistill.spec.limits import Count
 from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
 from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
 from tsdistill.training.steps import device_of
@@ -52,7 +53,7 @@ class QAT(Quantization):
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(),), min_length=1)
     per_channel: bool = True
     block_size: BlockSize = 32
-    n_calibration: int = Field(default=128, ge=1)
+    n_calibration: Count = 128
     calibration: Observer = "min-max"
     isolate: bool = False
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import onnx
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-from pydantic import Field
 from torch import nn
 
 from tsdistill.errors import ArtifactError
@@ -22,6 +21,7 @@ from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.per_channel import scale_every_matrix
+from tsdistill.spec.limits import Count
 
 ABILITY = Ability(
     CALIBRATED,
@@ -54,7 +54,7 @@ class Static(Quantization):
     method: Literal["static"] = "static"
     weight_bits: Annotated[int, bits_among(7, 8)] = 7
     per_channel: bool = True
-    n_calibration: int = Field(default=128, ge=1)
+    n_calibration: Count = 128
     calibration: Observer = "min-max"
 
     @property

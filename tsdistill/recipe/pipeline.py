@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +272,7 @@ def make_report(
 
 def from_anywhere(recipe: Recipe) -> Recipe:
     """The recipe with full paths: it is going to lie in another folder."""
-    return recipe.moved(lambda path: str(Path(path).resolve()))
+    return recipe.moved(lambda path: os.path.realpath(path))
 
 
 def _digests(model: Any) -> dict[str, str | None]:

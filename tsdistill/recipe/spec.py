@@ -20,6 +20,7 @@ from tsdistill.pruning import Pruning
 from tsdistill.quantization import AnyQuantization, Auto
 from tsdistill.recipe.teacher import AnyTeacher, TeacherSpec
 from tsdistill.spec import Spec
+from tsdistill.spec.limits import MAX_ITEMS, Steps
 from tsdistill.training import Training
 
 STRUCK = "***"
@@ -130,8 +131,8 @@ class TaskSpec(Spec):
         short: "refuse" or "skip" items that are too short for the windows of a part.
     """
 
-    context: int = Field(default=336, ge=1)
-    horizon: int = Field(default=24, ge=1)
+    context: Steps = 336
+    horizon: Steps = 24
     split: Split | None = None
     scaler: Literal["standard", "item"] | None = "standard"
     covariates: Covariates | None = None
@@ -155,7 +156,7 @@ class StudentSpec(Spec):
     late: ClassVar[frozenset[str]] = frozenset({"keep"})
 
     model: AnyModelConfig = LSTMConfig()
-    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1)
+    losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1, max_length=MAX_ITEMS)
     training: Training = Training()
     keep: Literal["student", "better"] = "student"
 
@@ -211,7 +212,7 @@ class Recipe(Spec):
     student: StudentSpec = StudentSpec()
     pruning: Pruning | None = None
     quantization: AnyQuantization | None = Auto()
-    baselines: tuple[Method, ...] = ()
+    baselines: tuple[Method, ...] = Field(default=(), max_length=MAX_ITEMS)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain data; baselines that nobody asked for are left out, so that old recipes stay the same."""
@@ -255,7 +256,7 @@ def read_recipe(path: str | Path | None) -> Recipe:
     if path is None:
         return default_recipe()
     written = Recipe.from_file(path)
-    home = Path(path).resolve().parent
+    home = Path(os.path.realpath(path)).parent
     recipe = written.moved(lambda place: str(home / place))
     lacking = [
         must(field, "name something that exists", place, "Paths are relative to the recipe")

@@ -12,6 +12,7 @@ from tsdistill.data import Task
 from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, must, nearest
 from tsdistill.models import AnyModelConfig, Forecaster, PatchTSTConfig
 from tsdistill.spec import Family, Member
+from tsdistill.spec.limits import MAX_ITEMS, Count
 from tsdistill.teachers import (
     RescaledTeacher,
     Teacher,
@@ -231,7 +232,7 @@ class RegressorTeacherSpec(RecipeTeacher):
         "ExtraTreesRegressor", "HistGradientBoostingRegressor", "KNeighborsRegressor", "RandomForestRegressor"
     ]
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    n_windows: int = Field(default=10_000, ge=1)
+    n_windows: Count = 10_000
     seed: int = Field(default=0, ge=0, lt=2**32)
 
     def with_seed(self, seed: int) -> Self:
@@ -278,7 +279,7 @@ class EnsembleTeacherSpec(RecipeTeacher):
     """
 
     kind: Literal["ensemble"] = "ensemble"
-    members: tuple[AnyTeacher, ...] = Field(min_length=1)
+    members: tuple[AnyTeacher, ...] = Field(min_length=1, max_length=MAX_ITEMS)
     weights: Literal["equal", "validation", "best-per-window"] = "equal"
 
     @model_validator(mode="after")

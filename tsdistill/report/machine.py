@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import Any
+
+from tsdistill.models.provenance import processor
 
 
 def machine() -> dict[str, Any]:
     """Processor, system, its INT8 abilities, and the threads that latencies are measured with."""
-    model, flags = _cpu()
-    details: dict[str, Any] = {"cpu": model or platform.processor() or platform.machine(), "system": platform.system()}
+    name, flags = processor()
+    details: dict[str, Any] = {"cpu": name, "system": platform.system()}
     if flags:
         details["vnni"] = any("vnni" in flag for flag in flags)
         details["amx"] = "amx_int8" in flags
@@ -28,16 +29,3 @@ def versions() -> dict[str, str]:
         "onnxruntime": str(onnxruntime.__version__),
         "python": platform.python_version(),
     }
-
-
-def _cpu() -> tuple[str, frozenset[str]]:
-    """Model name and feature flags as Linux lists them; empty elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "", frozenset()
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    return fields.get("model name", ""), frozenset(fields.get("flags", "").split())

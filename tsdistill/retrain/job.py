@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import datetime as dt
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -15,6 +16,7 @@ from tsdistill.errors import ConfigError, DataError, must
 from tsdistill.recipe import Recipe, Source, default_recipe
 from tsdistill.retrain.gate import Gate
 from tsdistill.spec import SCHEMA_VERSION, Spec, assigned
+from tsdistill.spec.limits import Count, Seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,11 +64,11 @@ class Job(Spec):
     store: str = Field(min_length=1)
     data: Source
     recipe: Recipe
-    judge: int | None = Field(default=None, ge=1)
-    validation: int | None = Field(default=None, ge=1)
+    judge: Count | None = None
+    validation: Count | None = None
     gate: Gate = Gate()
-    keep_runs: int = Field(default=5, ge=1)
-    seed: int | None = Field(default=None, ge=0)
+    keep_runs: Count = 5
+    seed: Seed | None = None
     report: bool = True
 
     @model_validator(mode="before")
@@ -109,7 +111,7 @@ class Job(Spec):
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """Read a `.toml` or `.json` file; paths in it are relative to it."""
-        beside = Path(path).resolve().parent
+        beside = Path(os.path.realpath(path)).parent
         token = _beside.set(beside)
         try:
             job = super().from_file(path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from optuna.trial import BaseTrial
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tsdistill.deprecation import warn_once
 from tsdistill.errors import ConfigError, Problem, listed
@@ -16,6 +16,7 @@ from tsdistill.recipe import Recipe
 from tsdistill.search import older
 from tsdistill.search.defaults import Ranges, default_space, horizon_problems, is_prunable, unbuildable, unroundable
 from tsdistill.spec import AbsentError, Among, Range, Spec, digest_of, target
+from tsdistill.spec.limits import MAX_ITEMS
 
 KIND = "student.model.kind"
 """Drawn before everything else: which other addresses there are depends on it."""
@@ -49,7 +50,7 @@ class Space(Spec):
         True
     """
 
-    vary: dict[str, Among] | None = None
+    vary: dict[str, Among] | None = Field(default=None, max_length=MAX_ITEMS)
 
     @model_validator(mode="before")
     @classmethod

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from tsdistill.errors import ConfigError, FieldPath, address_of, nearest
+from tsdistill.errors import ConfigError, FieldPath, address_of, nearest, shown
+from tsdistill.spec.reading import parse_toml
 
 if TYPE_CHECKING:
     from tsdistill.spec.base import Spec
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Spec")
 
 Change = tuple[FieldPath, Any]
+
+LONGEST = 1000
+"""Letters of an address."""
+
+NUMBER = re.compile(r"[+-]?(\d{1,99}\.?\d{0,99}|\.\d{1,99})([eE][+-]?\d{1,3})?")
+"""Numbers as Python writes them, of which TOML does not take all."""
 
 
 class AbsentError(ConfigError):
@@ -33,10 +39,12 @@ def parsed(address: str) -> FieldPath:
     Raises:
         ConfigError: it is no address.
     """
-    parts = re.findall(r"[^.\[\]]+", address) if isinstance(address, str) else []
-    whole = isinstance(address, str) and re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*", address.strip())
-    if not whole:
-        raise ConfigError(f"An address must be names joined by dots, got {address!r}. Such as student.model.width.")
+    short = isinstance(address, str) and len(address) <= LONGEST
+    if not short or not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[\d+\])*", address.strip()):
+        raise ConfigError(
+            f"An address must be names joined by dots, got {shown(address)}. Such as student.model.width."
+        )
+    parts = re.findall(r"[^.\[\]]+", address)
     return tuple(int(part) if part.isdecimal() else part for part in (part.strip() for part in parts))
 
 
@@ -52,12 +60,18 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     address, equals, written = text.partition("=")
     if not equals or not address.strip():
-        raise ConfigError(f"--set must be ADDRESS=VALUE, got {text!r}. Such as --set student.model.width=32.")
+        raise ConfigError(f"--set must be ADDRESS=VALUE, got {shown(text)}. Such as --set student.model.width=32.")
     try:
-        value = tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = written.strip()
-    return address.strip(), value
+        return address.strip(), parse_toml(f"value = {written}", address)["value"]
+    except ConfigError:
+        return address.strip(), _loosely(written.strip())
+
+
+def _loosely(written: str) -> Any:
+    """A text from a shell that is no TOML: True and .001 are what they look like, all else is text."""
+    if written.lower() in ("true", "false"):
+        return written.lower() == "true"
+    return float(written) if NUMBER.fullmatch(written) else written
 
 
 def assigned(spec: S, texts: Iterable[str]) -> S:

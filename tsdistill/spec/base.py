@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
@@ -17,14 +16,18 @@ import tomli_w
 from pydantic import (
     BaseModel,
     ConfigDict,
+    GetCoreSchemaHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
     model_validator,
 )
 
-from tsdistill.errors import ConfigError
-from tsdistill.spec.explaining import explained
+from tsdistill.errors import ConfigError, Problem
+from tsdistill.spec.explaining import config_error, explained, named
+from tsdistill.spec.limits import Seed
+from tsdistill.spec.reading import RefusedError, parse_json, parse_toml, plain, read_text
+from tsdistill.spec.strict import strict
 
 if TYPE_CHECKING:
     from tsdistill.spec.ranges import Shorthand
@@ -66,11 +69,15 @@ class Spec(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, ser_json_inf_nan="constants"
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**_plain(values, type(self).__name__))
         except ValidationError as error:
             raise explained(error, type(self)) from None
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return strict(handler(source))
 
     @model_validator(mode="before")
     @classmethod
@@ -183,11 +190,7 @@ class Spec(BaseModel):
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Rebuild from `to_json()`."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{cls.__name__} must be valid JSON: {error}.") from None
-        return cls.from_dict(_table(values, cls))
+        return cls.from_dict(_table(parse_json(text, cls.__name__), cls))
 
     def to_toml(self) -> str:
         """The spec as TOML with its schema version."""
@@ -196,22 +199,15 @@ class Spec(BaseModel):
     @classmethod
     def from_toml(cls, text: str) -> Self:
         """Rebuild from `to_toml()`."""
-        try:
-            values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{cls.__name__} must be valid TOML: {error}.") from None
-        return cls.from_dict(values)
+        return cls.from_dict(parse_toml(text, cls.__name__))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """Read a `.toml` or `.json` file; a problem names the file."""
         path = Path(path)
+        text = read_text(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"Cannot read {path}: {error}. Give the path of a .toml or .json file.") from None
-        try:
-            return cls.from_json(text) if path.suffix == ".json" else cls.from_toml(text)
+            return cls.from_json(text) if path.suffix.lower() == ".json" else cls.from_toml(text)
         except ConfigError as error:
             raise ConfigError(f"In {path}: {error}") from None
 
@@ -258,20 +254,38 @@ class LineageStep(Spec):
         data: Fingerprint of the training and validation windows it saw; never of the test part.
         metrics: What the step measured on training and validation windows.
         versions: Package versions that can change numbers.
+        machine: The processor's name and the threads that torch computed with.
     """
+
+    late: ClassVar[frozenset[str]] = frozenset({"machine"})
 
     verb: str
     spec: dict[str, Any] = {}
-    seed: int | None = None
+    seed: Seed | None = None
     data: str | None = None
     metrics: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
 
 
 def digest_of(values: Any) -> str:
     """Sixteen hex digits of the canonical JSON of plain data."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Every field's value as plain data; all that is too large or too deep in one error."""
+    read: dict[str, Any] = {}
+    problems = []
+    for name, value in values.items():
+        try:
+            read[name] = plain(value, (name,))
+        except RefusedError as error:
+            problems.append(Problem(error.path, f"`{named(error.path)}` must {error.rule}."))
+    if problems:
+        raise config_error(problems, what)
+    return read
 
 
 def _table(values: Any, cls: type) -> dict[str, Any]:

@@ -8,7 +8,21 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tsdistill.errors import ConfigError, FieldPath, Problem, listed, nearest
+from tsdistill.errors import ConfigError, FieldPath, Problem, listed, nearest, shown
+
+REMEDIES = {
+    ("int_type", "str"): "Write the number without quotes",
+    ("float_type", "str"): "Write the number without quotes",
+    ("int_type", "bool"): "Write a number",
+    ("float_type", "bool"): "Write a number",
+    ("bool_type", "int"): "Write true or false",
+    ("bool_type", "str"): "Write true or false, without quotes",
+    ("string_type", "int"): "Put it in quotes",
+}
+"""What to do about a type, by the kind of error and the type that was given."""
+
+UNION = frozenset({"int", "float", "str", "bool", "none"})
+"""How pydantic calls alternatives, which are no part of an address."""
 
 
 def explained(error: ValidationError, cls: type[BaseModel]) -> ConfigError:
@@ -47,17 +61,15 @@ def _path(loc: tuple[int | str, ...], cls: type[BaseModel]) -> FieldPath:
     """A location of pydantic's without the names of union members, which stand between a field and its items."""
     path: list[str | int] = []
     for part in loc:
-        if isinstance(part, str) and path and not re.fullmatch(r"\w[\w-]*", part):
+        if isinstance(part, str) and path and (part in UNION or not re.fullmatch(r"\w[\w-]*", part)):
             continue
         path.append(part)
     return tuple(path)
 
 
 def _sentence(item: ErrorDetails, path: FieldPath, cls: type[BaseModel]) -> str:
-    name = str(path[-1]) if path else cls.__name__
+    name = named(path) or cls.__name__
     message = item["msg"]
-    if path and isinstance(path[-1], int):
-        name = f"{next((part for part in reversed(path) if isinstance(part, str)), cls.__name__)}[{path[-1]}]"
     if item["type"] == "extra_forbidden":
         known = [*cls.model_fields, *getattr(cls, "shorthands", ())]
         return f"`{name}` is not a field of {cls.__name__}. {nearest(name, known)}"
@@ -67,7 +79,16 @@ def _sentence(item: ErrorDetails, path: FieldPath, cls: type[BaseModel]) -> str:
         # Raised by our own validators, which already speak in house style.
         return message.removeprefix("Value error, ")
     message = re.sub(r"^\w+ should ", "", message)
-    return f"`{name}` must {message}, got {name}={without_password(repr(item['input']))}."
+    sentence = f"`{name}` must {message}, got {name}={without_password(shown(item['input']))}."
+    remedy = REMEDIES.get((item["type"], type(item["input"]).__name__))
+    return sentence if remedy is None else f"{sentence} {remedy}."
+
+
+def named(path: FieldPath) -> str:
+    """The last name of a place, with the number that follows it."""
+    if path and isinstance(path[-1], int):
+        return f"{next((part for part in reversed(path) if isinstance(part, str)), '')}[{path[-1]}]"
+    return str(path[-1]) if path else ""
 
 
 def without_password(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-from tsdistill.errors import ConfigError, listed, must, nearest
+from tsdistill.errors import ConfigError, listed, must, nearest, shown
 from tsdistill.spec.base import Member
 
 M = TypeVar("M", bound=Member)
@@ -151,7 +151,7 @@ class Family(Generic[M]):
         kind = value.get(self.tag, self.default)
         if kind is None:
             raise ConfigError(
-                f"`{self.name}` must say its `{self.tag}`, got {dict(value)}. Known: {', '.join(self.kinds)}."
+                f"`{self.name}` must say its `{self.tag}`, got {shown(dict(value))}. Known: {', '.join(self.kinds)}."
             )
         return self._member(kind).from_dict({**value, self.tag: kind})
 
@@ -166,8 +166,9 @@ class Family(Generic[M]):
 
     def _member(self, kind: object) -> type[M]:
         if not isinstance(kind, str) or kind not in self._members:
-            remedy = f"{nearest(str(kind), self.kinds)} One of your own is known once its module has registered it."
-            raise ConfigError(f"`{self.tag}` must be that of a known {self.name}, got {self.tag}={kind!r}. {remedy}")
+            hint = nearest(str(kind)[:99], self.kinds)
+            remedy = f"{hint} One of your own is known once its module has registered it"
+            raise ConfigError(must(self.tag, f"be that of a known {self.name}", kind, remedy))
         return self._members[kind]
 
     def _check_registered(self, member: M) -> None:

@@ -29,7 +29,7 @@ class Range(Spec):
     high: int | float
     log: bool = False
 
-    def __init__(self, low: Any = None, high: Any = None, **values: Any) -> None:
+    def __init__(self, low: Any = None, high: Any = None, /, **values: Any) -> None:
         ends = {name: end for name, end in (("low", low), ("high", high)) if end is not None}
         super().__init__(**ends, **values)
 

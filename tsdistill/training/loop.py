@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tsdistill.data.task import Task, Windows
 from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, check_type, optional_path
-from tsdistill.models.base import Forecaster, ModelConfig, versions
+from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.provenance import machine, versions
 from tsdistill.progress import open_bar
 from tsdistill.spec import LineageStep, digest_of
 from tsdistill.training import checkpoint as state
@@ -81,6 +82,7 @@ def train(
         data=task.fingerprint,
         metrics=metrics,
         versions=versions(),
+        machine=machine(),
     )
     return model.eval().with_step(step)
 

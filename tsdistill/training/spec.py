@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tsdistill.spec import Range, Spec, Tuned
+from tsdistill.spec.limits import Count, Epochs, Seed
 
 ONE_CYCLE_START = 25
 """The highest learning rate over the first one of a one-cycle schedule."""
@@ -51,20 +52,20 @@ class Training(Spec):
     lines, and momentum stays as it is. The source of `average` stands at `tsdistill.training.averaging`.
     """
 
-    epochs: int = Field(default=10, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    accumulate: int = Field(default=1, ge=1)
-    windows_per_epoch: int | None = Field(default=None, ge=1)
+    epochs: Epochs = 10
+    max_steps: Count | None = None
+    batch_size: Count = 64
+    accumulate: Count = 1
+    windows_per_epoch: Count | None = None
     learning_rate: Annotated[float, Tuned(Range(5e-4, 1e-2, log=True))] = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "one-cycle", "constant"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1)
-    patience: int | None = Field(default=3, ge=1)
+    patience: Count | None = 3
     average: float | None = Field(default=None, gt=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @property
