@@ -224,3 +224,31 @@ def test_a_module_that_registers_members_is_named_at_the_shell(
         main()
     assert left.value.code == 2
     assert "`--plugin` must be a module that can be imported, got 'no_such_module'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1 / 0\n", ["`--plugin`", "'my_broken_plugin'", "ZeroDivisionError", "Mend the module"]),
+        ("import no_such_library\n", ["`--plugin`", "no_such_library", "install it"]),
+        ("import tsdistill as td\ntd.models.register(3)\n", ["`architecture` must be a class"]),
+    ],
+)
+def test_a_plugin_that_fails_is_told_as_such(
+    content: str,
+    words: list[str],
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_broken_plugin", raising=False)
+    (tmp_path / "my_broken_plugin.py").write_text(content)
+    monkeypatch.setattr(sys, "argv", ["tsdistill", "--plugin", "my_broken_plugin", "datasets"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    errors = capsys.readouterr().err
+    assert all(word in errors for word in words)
+    assert "tsdistill itself" not in errors

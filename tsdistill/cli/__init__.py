@@ -80,10 +80,13 @@ def _top(
     for name in plugin or ():
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except TsdistillError:  # a class that breaks its contract: the sentence says which and how
+            raise
+        except Exception as error:
+            reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            remedy = "Run from its folder, or install it" if isinstance(error, ImportError) else "Mend the module"
             raise ConfigError(
-                f"`--plugin` must be a module that can be imported, got {name!r} ({error}). Run from its folder, or "
-                "install it."
+                f"`--plugin` must be a module that can be imported, got {name!r} ({reason}). {remedy}."
             ) from None
 
 
@@ -127,7 +130,7 @@ def main() -> None:
             typer.echo(error.format_message())  # type: ignore[attr-defined]
             sys.exit(2)
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the option parser
-            _fail(f"{error.format_message()} Try --help.", 2)
+            _fail(f"{error.format_message().rstrip('.')}. Try --help.", 2)
         if type(error).__name__ == "Abort":
             _fail(interrupted, 130)
         if isinstance(error, BrokenPipeError):
