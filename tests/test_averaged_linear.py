@@ -184,3 +184,20 @@ def test_later_rows_of_a_block_do_not_change_what_it_is_forecast_by() -> None:
 def test_a_context_longer_than_the_task_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"`contexts` must be at most the task's, 47, got contexts=\(48, 13\)"):
         train(AveragedLinearConfig(contexts=(48, 13)), toy_task())
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"centres": (0,)}, ["`centres[0]` must be greater than or equal to 1", "got centres[0]=0"]),
+        ({"contexts": (7, -1)}, ["`contexts[1]`", "contexts[1]=-1"]),
+        ({"n_blocks": 10**6}, ["`n_blocks` must be less than or equal to 64"]),
+        ({"n_best": 0}, ["`n_best`", "n_best=0"]),
+        ({"penalties": (0.0,)}, ["`penalties[0]` must be greater than 0"]),
+    ],
+)
+def test_a_wrong_field_is_named_by_its_address(values: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        AveragedLinearConfig(**values)
+    assert all(word in str(error.value) for word in words)
+    assert "constrained" not in str(error.value)

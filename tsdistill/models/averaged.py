@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from tsdistill.data.task import Signature
@@ -18,9 +18,13 @@ from tsdistill.models.linear import LinearMap
 from tsdistill.models.ridge import NormalEquations, Statistics
 from tsdistill.models.rolling import Block, Centre, blocks, channel_of, rolling_errors, solve, squared_error
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import MAX_ITEMS, Count, Steps
 
 SHARES = (0.25, 0.35, 0.5, 0.7, 1.0)
 """Contexts that are averaged by default, as shares of the task's."""
+
+MAX_BLOCKS = 64
+"""Every block of time is a solution more for every context and penalty."""
 
 
 class AveragedLinearConfig(ModelConfig):
@@ -54,11 +58,11 @@ class AveragedLinearConfig(ModelConfig):
     """
 
     kind: Literal["averaged-linear"] = "averaged-linear"
-    contexts: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
-    centres: tuple[Literal["window"] | PositiveInt, ...] = Field(default=("window",), min_length=1)
+    contexts: tuple[Steps, ...] | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
+    centres: tuple[Literal["window"] | Steps, ...] = Field(default=("window",), min_length=1, max_length=MAX_ITEMS)
     penalties: tuple[PositiveFloat, ...] = Field(default=(1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0), min_length=1)
-    n_best: Annotated[int | None, Tuned(None, 1, 3)] = Field(default=None, ge=1)
-    n_blocks: int = Field(default=4, ge=2)
+    n_best: Annotated[Count | None, Tuned(None, 1, 3)] = None
+    n_blocks: int = Field(default=4, ge=2, le=MAX_BLOCKS)
     individual: Annotated[bool, Tuned(False, True)] = False
 
     forecaster: ClassVar[type[Forecaster]]

@@ -22,7 +22,7 @@ REMEDIES = {
 """What to do about a type, by the kind of error and the type that was given."""
 
 UNION = frozenset({"int", "float", "str", "bool", "none"})
-"""How pydantic calls alternatives, which are no part of an address."""
+"""How pydantic calls alternatives, also bounded ones ("constrained-int"), which are no part of an address."""
 
 
 def explained(error: ValidationError, cls: type[BaseModel]) -> ConfigError:
@@ -61,7 +61,8 @@ def _path(loc: tuple[int | str, ...], cls: type[BaseModel]) -> FieldPath:
     """A location of pydantic's without the names of union members, which stand between a field and its items."""
     path: list[str | int] = []
     for part in loc:
-        if isinstance(part, str) and path and (part in UNION or not re.fullmatch(r"\w[\w-]*", part)):
+        alternative = part in UNION or str(part).startswith("constrained-")
+        if isinstance(part, str) and path and (alternative or not re.fullmatch(r"\w[\w-]*", part)):
             continue
         path.append(part)
     return tuple(path)
