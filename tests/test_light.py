@@ -59,9 +59,11 @@ def imported(folder: Path) -> set[str]:
 def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleType, tmp_path: Path) -> None:
     hook.assemble(tmp_path, "7.11")
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    modules = {"clock.py", "errors.py", "formats.py", "manifest.py", "runtime.py"}
+    modules = {"clock.py", "errors.py", "manifest.py", "runtime.py"}
     inputs = {"inputs/__init__.py", "inputs/arrays.py", "inputs/frames.py"}
-    assert names == modules | inputs | {"__init__.py", "py.typed"}
+    files = ("errors", "finite", "graphs", "operators", "protobuf", "regular", "shapes", "sizes", "texts", "weights")
+    formats = {"formats/__init__.py", *(f"formats/{name}.py" for name in files)}
+    assert names == modules | inputs | formats | {"__init__.py", "py.typed"}
     assert imported(tmp_path) == {"tsdistill_runtime", "numpy", "onnxruntime", "pandas"}
     with_pandas = [path.name for path in tmp_path.rglob("*.py") if "\nimport pandas" in path.read_text("utf-8")]
     assert with_pandas == ["frames.py"]

@@ -203,7 +203,7 @@ def test_a_graph_that_onnxruntime_does_not_know_is_one_clear_error() -> None:
     model = onnx.load_from_string(exported("linear").onnx)
     model.graph.node[0].op_type = "Frobnicate"
     for graph in (model.SerializeToString(), b"", b"not a graph"):
-        with pytest.raises(ArtifactError, match=r"onnxruntime .* cannot load the graph"):
+        with pytest.raises(ArtifactError, match="the graph cannot be used"):
             Predictor(graph, task().signature)
 
 
@@ -237,29 +237,8 @@ PLACES = ["initializer", "marker only", "entries only", "attribute", "inner grap
 
 @pytest.mark.parametrize("place", PLACES)
 def test_tensors_in_other_files_are_never_followed(place: str) -> None:
-    with pytest.raises(ValueError, match="external data"):
+    with pytest.raises(ValueError, match=r"external data|a graph inside of a node|functions|sparse"):
         check_onnx(external(place))
-
-
-def test_the_walk_through_a_graph_knows_every_way_to_a_tensor() -> None:
-    """Our table of fields against onnx's own description of its messages."""
-    from tsdistill import formats
-
-    names = {
-        "model": onnx.ModelProto, "training": onnx.TrainingInfoProto, "graph": onnx.GraphProto,
-        "function": onnx.FunctionProto, "node": onnx.NodeProto, "attribute": onnx.AttributeProto,
-        "sparse": onnx.SparseTensorProto, "tensor": onnx.TensorProto,
-    }  # fmt: skip
-    short_names = {message.DESCRIPTOR.name: name for name, message in names.items()}  # type: ignore[attr-defined]
-    for name, message in names.items():
-        fields = {
-            field.number: short_names[field.message_type.name]
-            for field in message.DESCRIPTOR.fields  # type: ignore[attr-defined]
-            if field.message_type is not None and field.message_type.name in short_names
-        }
-        assert formats._MESSAGES[name] == fields, name
-    numbers = {field.name: field.number for field in onnx.TensorProto.DESCRIPTOR.fields}
-    assert (numbers["external_data"], numbers["data_location"], onnx.TensorProto.EXTERNAL) == (13, 14, 1)
 
 
 @pytest.mark.parametrize("rolling", [1, 5, 29, 500])

@@ -82,7 +82,7 @@ class OrderError(TsdistillError, RuntimeError):
 
 
 class DivergenceError(TsdistillError, ArithmeticError):
-    """Training met a loss or a gradient that is not finite; the message names step, term and learning rate."""
+    """Training met a loss or a gradient that is not finite, or left weights that are not; the message names them."""
 
 
 def address_of(path: FieldPath) -> str:
@@ -163,7 +163,8 @@ def optional_path(name: str, value: str | Path | None) -> Path | None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean `x`?' when a known name is close, else the list of known names."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    # Comparing takes the square of the length, and known names are short.
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if len(name) <= LONGEST_VALUE * 2 else []
     return f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(names)}."
 
 

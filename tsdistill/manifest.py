@@ -12,14 +12,13 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tsdistill.errors import ArtifactError, listed, must, nearest
-from tsdistill.formats import check_onnx, is_count, parse_json, tensors
+from tsdistill.formats import MAX_FILE_BYTES, check_onnx, is_count, parse_json, read_inside, tensors
 
 SCHEMA_VERSION = 1
 """Version of the written form of artifacts; a reader refuses a newer one."""
@@ -31,6 +30,9 @@ GOLDEN = "golden.safetensors"
 KINDS = ("forecaster", "deployed")
 PRECISIONS = ("fp32", "int8", "int8-weights", "int4-weights")
 MAX_BYTES = 16 * 2**20
+MAX_FILES = 64
+MAX_CHANNELS = 2**20
+MAX_STEPS = 2**24
 ATTEMPTS = 20
 """How often a folder is read again because another one replaced it while it was read."""
 
@@ -127,8 +129,8 @@ def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifes
         problems: list[str] = []
         place = _present(folder)
         with _opened(place) as handle:
-            manifest = _manifest(place, problems)
-            contents = _contents(place, manifest, optional, problems) if manifest is not None else {}
+            manifest = _manifest(place, handle, problems)
+            contents = _contents(place, handle, manifest, optional, problems) if manifest is not None else {}
             if manifest is not None and not problems:
                 return manifest, contents
             if _is_the_same(_present(folder), handle):
@@ -155,7 +157,8 @@ def _present(folder: Path) -> Path:
 def _opened(folder: Path) -> Iterator[int | None]:
     """A handle on the folder, so that no newer one can take over its number on the disk; None if there is none."""
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        # Not waiting: it may be a FIFO by now.
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         yield None
         return
@@ -174,13 +177,13 @@ def _is_the_same(folder: Path, handle: int | None) -> bool:
     return handle is not None and os.path.samestat(status, os.fstat(handle))
 
 
-def _manifest(folder: Path, problems: list[str]) -> Manifest | None:
+def _manifest(folder: Path, handle: int | None, problems: list[str]) -> Manifest | None:
     """The checked manifest, or None with what is wrong appended."""
     if not folder.is_dir():
         problems.append(f"{folder} must be an artifact folder, but there is no such folder. Check the path.")
         return None
     try:
-        values = parse_json(_regular_file(folder, NAME, MAX_BYTES))
+        values = parse_json(read_inside(folder, NAME, MAX_BYTES, handle))
     except (OSError, ValueError) as error:
         problems.append(f"{NAME} cannot be read: {error}. Save the model again.")
         return None
@@ -205,9 +208,8 @@ def _manifest(folder: Path, problems: list[str]) -> Manifest | None:
 
 
 def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
-    problems += [
-        f"{NAME} has an unknown field `{name}`. {nearest(name, _FIELDS)}" for name in values.keys() - set(_FIELDS)
-    ]
+    unknown = sorted(values.keys() - set(_FIELDS))
+    problems += [f"{NAME} has an unknown field `{name[:80]}`. {nearest(name, _FIELDS)}" for name in unknown[:MAX_FILES]]
     if values.get("kind") not in KINDS:
         problems.append(must("kind", f"be one of {', '.join(KINDS)}", values.get("kind"), "Save the model again"))
     for name in ("config", "signature", "files", "metrics"):
@@ -229,13 +231,13 @@ def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
 
 def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
     for name in ("context", "horizon"):
-        if not is_count(values.get(name), least=1):
-            problems.append(
-                must(f"signature.{name}", "be a whole number of at least 1", values.get(name), "Save again")
-            )
-    channels = values.get("channels")
-    if not _is_list(channels, str) or not channels or len(set(channels)) != len(channels):
-        problems.append(must("signature.channels", "be a list of distinct names", channels, "Save again"))
+        if not is_count(values.get(name), least=1) or values[name] > MAX_STEPS:
+            rule = f"be a whole number from 1 to {MAX_STEPS}"
+            problems.append(must(f"signature.{name}", rule, values.get(name), "Save again"))
+    channels: Any = values.get("channels")
+    if not _is_list(channels, str) or not 0 < len(set(channels)) == len(channels) <= MAX_CHANNELS:
+        rule = f"be a list of distinct names, at most {MAX_CHANNELS}"
+        problems.append(must("signature.channels", rule, channels, "Save again"))
         channels = ()
     for name in ("mean", "scale"):
         numbers: Any = values.get(name)
@@ -262,8 +264,8 @@ def _check_deployment(values: Any, problems: list[str]) -> None:
     if not isinstance(values, dict):
         problems.append(must("deployment", "be a JSON object", values, "Save the model again"))
         return
-    unknown = sorted(values.keys() - set(types))
-    problems += [f"`deployment.{name}` is not a known field. {nearest(name, types)}" for name in unknown]
+    unknown = sorted(values.keys() - set(types))[:MAX_FILES]
+    problems += [f"`deployment.{name[:80]}` is not a known field. {nearest(name, types)}" for name in unknown]
     fields_given: dict[str, Any] = {"float_operators": {}, **values}
     wrong = [name for name, kind in types.items() if not isinstance(fields_given.get(name), kind)]
     problems += [
@@ -290,22 +292,28 @@ def _check_files(files: Mapping[str, Any], required: list[str], problems: list[s
         for name in required
         if name not in files
     ]
+    if len(files) > MAX_FILES:
+        problems.append(f"{NAME} must list at most {MAX_FILES} files, got {len(files)}. Save the model again.")
+        return
     for name, listing in files.items():
         if not _PLAIN_NAME.fullmatch(name) or name == NAME:
             problems.append(f"file names must be plain names inside the folder, got {name!r}. Nothing outside is read.")
         is_whole = isinstance(listing, dict) and listing.keys() == {"sha256", "size_bytes"}
-        if not is_whole or not is_count(listing["size_bytes"]) or not _SHA256.fullmatch(str(listing["sha256"])):
+        is_sound = is_whole and isinstance(listing["sha256"], str) and _SHA256.fullmatch(listing["sha256"])
+        if not is_sound or not is_count(listing["size_bytes"]) or listing["size_bytes"] > MAX_FILE_BYTES:
             problems.append(must(f"files.{name}", "hold sha256 and size_bytes", listing, "Save the model again"))
 
 
-def _contents(folder: Path, manifest: Manifest, optional: Collection[str], problems: list[str]) -> dict[str, bytes]:
+def _contents(
+    folder: Path, handle: int | None, manifest: Manifest, optional: Collection[str], problems: list[str]
+) -> dict[str, bytes]:
     """Verified content of every file; what is wrong is appended to `problems`."""
     contents = {}
     for name, expected in manifest.files.items():
         if name in optional and not os.path.lexists(folder / name):
             continue
         try:
-            content = _regular_file(folder, name, expected.size_bytes)
+            content = read_inside(folder, name, expected.size_bytes, handle)
         except (OSError, ValueError) as error:
             problems.append(f"{name} cannot be read: {error}. Copy or save the artifact again.")
             continue
@@ -325,20 +333,6 @@ def _contents(folder: Path, manifest: Manifest, optional: Collection[str], probl
             problems.append(f"{name} cannot be used: {error}. Save the model again.")
         contents[name] = content
     return contents
-
-
-def _regular_file(folder: Path, name: str, limit: int) -> bytes:
-    """Content of a regular file that lies in the folder itself and is no longer than `limit` bytes."""
-    path = folder / name
-    if path.resolve().parent != folder.resolve():
-        raise ValueError("it is a link to somewhere outside the folder")
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a regular file")
-    if status.st_size > limit:
-        raise ValueError(f"it has {status.st_size} bytes, more than the {limit} allowed")
-    with open(path, "rb") as file:
-        return file.read(status.st_size + 1)
 
 
 def _finite(value: Any) -> Any:

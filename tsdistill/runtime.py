@@ -18,7 +18,7 @@ import numpy as np
 
 from tsdistill import manifest as manifests
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, must
-from tsdistill.formats import tensors
+from tsdistill.formats import FormatError, check_onnx, tensors
 from tsdistill.inputs import SignatureLike, predict_raw
 from tsdistill.manifest import Manifest
 
@@ -62,7 +62,8 @@ class Predictor:
         levels: Quantile levels of the graph's second output; empty when it has none.
 
     Raises:
-        ArtifactError: onnxruntime cannot load the graph, or its inputs and outputs are not those of the signature.
+        ArtifactError: The graph is not plain (see `tsdistill.formats.check_onnx`), onnxruntime cannot load it, or its
+            inputs and outputs are not those of the signature.
         ConfigError: `threads` is below 1.
     """
 
@@ -295,6 +296,10 @@ def _difference_of_all(
 def _session(model: bytes, threads: int) -> Any:
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ConfigError(must("threads", "be a whole number of at least 1", threads, "Use 1 for the lowest latency"))
+    try:
+        check_onnx(model)
+    except FormatError as error:
+        raise ArtifactError(f"the graph cannot be used: {error}. Export the model again.") from None
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -302,6 +307,8 @@ def _session(model: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
+    # Whatever its first bytes look like.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     # Weights in 4 bits are multiplied in float: by default their inputs would be rounded to 8 bits.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     try:

@@ -19,6 +19,7 @@ from tsdistill.exporting.parity import (
     units,
 )
 from tsdistill.models.base import Forecaster, levels_of
+from tsdistill.models.finite import refuse_not_finite
 from tsdistill.models.provenance import machine, versions
 from tsdistill.runtime import Predictor
 from tsdistill.spec import LineageStep
@@ -65,6 +66,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     """
     refuse_deployed(forecaster, "export")
     refuse_foreign(forecaster)
+    refuse_not_finite(forecaster, "export")
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)", optional=True)
     model = copy.deepcopy(forecaster).cpu().eval()
     inputs, source = parity_windows(forecaster.signature, task)

@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from tsdistill.data.task import Signature
 from tsdistill.errors import UnsupportedError
 from tsdistill.exporting.leaner import without_detours
+from tsdistill.formats import FormatError, check_onnx
 from tsdistill.models.base import Forecaster, levels_of
 from tsdistill.runtime import INPUT, OUTPUT, QUANTILES
 
@@ -131,7 +132,15 @@ def _traced(model: Forecaster) -> bytes:
     }
     for name, value in metadata.items():
         graph.metadata_props.add(key=f"tsdistill.{name}", value=value)
-    return graph.SerializeToString(deterministic=True)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    try:
+        check_onnx(content)
+    except FormatError as error:
+        raise UnsupportedError(
+            f"the graph of a {type(model).__name__} must be one that the runtime accepts, but {error}. Change its "
+            "forward pass."
+        ) from None
+    return content
 
 
 def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[float, ...]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tsdistill.formats import check_onnx
+
 MOVES = frozenset(
     {
         *("Cast", "Concat", "Constant", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
@@ -33,6 +35,9 @@ def float_operators(graph: bytes) -> dict[str, int]:
     Args:
         graph: An ONNX file.
 
+    Raises:
+        ArtifactError: It is not one that may be run.
+
     Example:
         >>> from tsdistill.exporting import export
         >>> from tsdistill.models import SeasonalNaiveConfig
@@ -40,14 +45,12 @@ def float_operators(graph: bytes) -> dict[str, int]:
         >>> float_operators(export(SeasonalNaiveConfig(period=24).build(toy_signature())).onnx)
         {'Add': 2, 'Div': 1, 'Mul': 1, 'Sub': 2}
     """
-    import onnx
-
-    nodes = onnx.load_from_string(graph).graph.node
-    restored = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    nodes = check_onnx(graph).nodes
+    restored = {name for node in nodes if node.operator == "DequantizeLinear" for name in node.outputs}
     # A bias may stay in float or come as 32-bit integers; the first two inputs are what is multiplied.
     counts = Counter(
-        node.op_type
+        node.operator
         for node in nodes
-        if node.op_type not in MOVES | INTEGERS and not (node.input and restored.issuperset(node.input[:2]))
+        if node.operator not in MOVES | INTEGERS and not (node.inputs and restored.issuperset(node.inputs[:2]))
     )
     return dict(sorted(counts.items()))

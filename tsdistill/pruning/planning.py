@@ -13,6 +13,7 @@ from tsdistill.data.task import Task
 from tsdistill.errors import UnsupportedError, check_type
 from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
+from tsdistill.models.finite import refuse_not_finite
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.ranking import UnitRanking, groups_of, notes_of
 from tsdistill.pruning.rebuilding import rebuild
@@ -118,6 +119,7 @@ def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = N
     """
     refuse_deployed(forecaster, "prune")
     refuse_foreign(forecaster)
+    refuse_not_finite(forecaster, "prune")
     pruning = Pruning() if pruning is None else pruning
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     check_type("pruning", pruning, Pruning, "Pass td.Pruning(ratio=...)")

@@ -10,6 +10,7 @@ from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, check_type, must
 from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
+from tsdistill.models.finite import refuse_not_finite
 from tsdistill.pruning.evidence import Evidence
 from tsdistill.pruning.ranking import UnitRanking, groups_of
 from tsdistill.pruning.rebuilding import rebuild
@@ -110,6 +111,7 @@ def pruning_sensitivity(
     """
     refuse_deployed(forecaster, "prune")
     refuse_foreign(forecaster)
+    refuse_not_finite(forecaster, "prune")
     pruning = Pruning() if pruning is None else pruning
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     check_type("pruning", pruning, Pruning, "Pass td.Pruning(ratio=...)")

@@ -11,6 +11,7 @@ from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, check_type, must, optional_path
 from tsdistill.exporting import Deployed, export, package_versions, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
+from tsdistill.models.finite import refuse_not_finite
 from tsdistill.models.provenance import machine, versions
 from tsdistill.quantization.base import Quantization
 from tsdistill.quantization.forms import Forms
@@ -89,6 +90,7 @@ def quantize(
     """
     refuse_deployed(forecaster, "quantize")
     refuse_foreign(forecaster)
+    refuse_not_finite(forecaster, "quantize")
     spec = Quantization() if quantization is None else quantization
     check_type("quantization", spec, Quantization, "Pass td.Quantization(method=...)")
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")

@@ -9,6 +9,7 @@ from tsdistill.data.task import Task
 from tsdistill.errors import UnsupportedError, check_type
 from tsdistill.exporting import export, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
+from tsdistill.models.finite import refuse_not_finite
 from tsdistill.quantization.base import WORST, Quantization
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import Judge, accuracy_refusals
@@ -111,6 +112,7 @@ def quantization_sensitivity(
     """
     refuse_deployed(forecaster, "quantize")
     refuse_foreign(forecaster)
+    refuse_not_finite(forecaster, "quantize")
     spec = Quantization() if quantization is None else quantization
     check_type("quantization", spec, Quantization, "Pass td.Quantization(method=...)")
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")

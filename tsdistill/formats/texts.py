@@ -1,0 +1,77 @@
+"""JSON, read strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from tsdistill.formats.errors import FormatError
+
+MAX_DIGITS = 1000
+
+
+def parse_json(text: bytes | str, *, constants: bool = False) -> dict[str, Any]:
+    """Strict JSON object: no NaN, no repeated keys, no text that cannot be written, no endless numbers.
+
+    Args:
+        text: The file's content.
+        constants: Whether NaN, Infinity and -Infinity are let through, as Python writes them.
+
+    Raises:
+        FormatError: The text is anything else; also a ValueError.
+    """
+    values = parse_json_value(text, constants=constants)
+    if not isinstance(values, dict):
+        raise FormatError(f"it must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
+def parse_json_value(text: bytes | str, *, constants: bool = False) -> Any:
+    """The same of any JSON value."""
+    hooks: dict[str, Any] = {"parse_int": _whole, "object_pairs_hook": _no_repeats}
+    if not constants:
+        hooks |= {"parse_constant": _no_constant, "parse_float": _number}
+    try:
+        values = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, **hooks)
+        json.dumps(values, ensure_ascii=False).encode("utf-8")  # halves of surrogate pairs cannot
+    except FormatError:
+        raise
+    except RecursionError:
+        raise FormatError("it is nested too deeply") from None
+    except UnicodeError:
+        raise FormatError("it holds bytes that are not UTF-8") from None
+    except ValueError as error:
+        raise FormatError(f"it is not JSON: {error}") from None
+    return values
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in values if names.count(name) > 1)
+        raise FormatError(f"the key {name[:80]!r} stands in it twice")
+    return values
+
+
+def _no_constant(name: str) -> None:
+    raise FormatError(f"it holds {name}, which is not JSON")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise FormatError(f"it holds a whole number of {len(digits)} digits, more than the {MAX_DIGITS} allowed")
+    return int(digits)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise FormatError(f"it holds {text[:80]}, which no float can hold")
+    return number
+
+
+def is_count(value: object, least: int = 0) -> bool:
+    """Whether this is a whole number of at least `least` (True and False are not numbers)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
