@@ -7,6 +7,7 @@ works for someone who has never read this page.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,35 @@ MOST_LISTED = 50
 
 LONGEST_SHOWN = 400
 """Letters of any other value that an error shows."""
+
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+"""What acts on a terminal instead of being seen in it: control characters (escape codes, line breaks), marks that turn
+the direction of writing, separators, signs without width, halves of characters. The joiners that Persian and Indian
+scripts are written with are none of these."""
+
+_LISTED = re.compile(r"\d+ problems in [^\n]*:\n")
+"""How a message begins that has several lines; see `listed`."""
+
+
+def printable(text: object) -> str:
+    r"""A text in one line as a terminal or a log may show it: what would act is written as Python writes it.
+
+    Use it wherever a message repeats a name that comes from a file, a table or a person. The message of every
+    `TsdistillError` has been through it.
+
+    Example:
+        >>> print(printable("load\x1b[31m\nerror: none"))
+        load\x1b[31m\nerror: none
+    """
+    return _UNSEEN.sub(lambda sign: sign.group().encode("unicode_escape").decode(), str(text))
+
+
+def printable_lines(text: object) -> str:
+    """`printable` for a text whose line breaks are its own, such as a table."""
+    return "\n".join(printable(line) for line in str(text).split("\n"))
 
 
 class Problem(NamedTuple):
@@ -45,7 +75,10 @@ class Problem(NamedTuple):
 
 
 class TsdistillError(Exception):
-    """Base of every error raised on purpose by tsdistill."""
+    """Base of every error raised on purpose by tsdistill; its message can be printed, whatever names are in it."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_message(text) if isinstance(text, str) else text for text in args))
 
 
 class ConfigError(TsdistillError, ValueError):
@@ -168,10 +201,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(names)}."
 
 
+def _message(text: str) -> str:
+    """A message in one line, but for one that lists problems: a line for each of them."""
+    return "\n  - ".join(map(printable, text.split("\n  - "))) if _LISTED.search(text) else printable(text)
+
+
 def listed(problems: list[str], what: str) -> str:
     """One message for all problems of one object."""
     if len(problems) == 1:
-        return problems[0]
+        return _message(problems[0])
     left = len(problems) - MOST_LISTED
-    lines = [*problems[:MOST_LISTED], *([f"and {left} more"] if left > 0 else [])]
-    return f"{len(problems)} problems in {what}:\n" + "\n".join(f"  - {line}" for line in lines)
+    lines = [*map(_message, problems[:MOST_LISTED]), *([f"and {left} more"] if left > 0 else [])]
+    return f"{len(problems)} problems in {printable(what)}:\n" + "\n".join(f"  - {line}" for line in lines)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
+from tsdistill.errors import printable
+
 
 class Bar(Protocol):
     """Progress that a loop reports."""
@@ -42,14 +44,14 @@ def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=n_steps, status="")
+        task = progress.add_task(printable(title), total=n_steps, status="")
 
         class Shown:
             def at(self, step: int) -> None:
@@ -59,6 +61,6 @@ def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar
                 progress.update(task, advance=1)
 
             def note(self, text: str) -> None:
-                progress.update(task, status=text)
+                progress.update(task, status=printable(text))
 
         yield Shown()

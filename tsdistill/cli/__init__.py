@@ -15,6 +15,7 @@ import typer
 
 from tsdistill import __version__
 from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, serving
+from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
     ConfigError,
@@ -24,6 +25,7 @@ from tsdistill.errors import (
     ShapeError,
     TsdistillError,
     UnsupportedError,
+    printable,
 )
 
 EXIT_CODES: dict[type[TsdistillError], int] = {
@@ -36,12 +38,12 @@ EXIT_CODES: dict[type[TsdistillError], int] = {
     DivergenceError: 7,
 }
 """What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption
-(Ctrl-C), 143 a request to terminate (SIGTERM)."""
+(Ctrl-C), 141 output that nobody reads to its end, 143 a request to terminate (SIGTERM)."""
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
-    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 130 interrupted, 143 "
-    "terminated, 1 a fault of tsdistill itself."
+    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 130 interrupted, 141 "
+    "output closed, 143 terminated, 1 a fault of tsdistill itself."
 )
 
 app = typer.Typer(
@@ -110,6 +112,16 @@ for _command in (
 
 def main() -> None:
     """Run the command line; every error becomes one paragraph and an exit code."""
+    try:
+        with guarded():
+            _run()
+    except PipeClosed:
+        sys.exit(PIPE_CLOSED)
+    except OSError as error:
+        _fail(f"{error.strerror or error}: standard output.", 5)
+
+
+def _run() -> None:
     # SIGTERM unwinds like Ctrl-C, so that locks are released and half-written files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     interrupted = "Interrupted. Start the same command again to continue."
@@ -130,23 +142,20 @@ def main() -> None:
             typer.echo(error.format_message())  # type: ignore[attr-defined]
             sys.exit(2)
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the option parser
-            _fail(f"{error.format_message().rstrip('.')}. Try --help.", 2)
+            _fail(printable(f"{error.format_message().rstrip('.')}. Try --help."), 2)
         if type(error).__name__ == "Abort":
             _fail(interrupted, 130)
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
         if isinstance(error, OSError):
-            _fail(f"{error.strerror or error}: {error.filename or 'the disk or network'}.", 5)
+            _fail(printable(f"{error.strerror or error}: {error.filename or 'the disk or network'}."), 5)
         if os.environ.get("TSDISTILL_TRACEBACK"):
             raise
         _fail(
-            f"tsdistill itself failed ({type(error).__name__}: {error}). Set TSDISTILL_TRACEBACK=1 to see where, and "
-            "report it.",
+            printable(f"tsdistill itself failed ({type(error).__name__}: {error}).")
+            + " Set TSDISTILL_TRACEBACK=1 to see where, and report it.",
             1,
         )
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {message}", err=True)
+    show(f"error: {message}", err=True)
     sys.exit(code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tsdistill.cli.options import Json
+from tsdistill.cli.streams import add, console, new_table, show
 
 NO_ENERGY = "This machine does not count energy (no readable RAPL counter), so joules are not shown."
 
@@ -57,23 +57,17 @@ def bench(
         has_energy = any(row["joules_per_window"] is not None for row in rows)
         typer.echo(json.dumps({"rows": rows, "threads": 1, "energy": "RAPL" if has_energy else None}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table("", "runtime", "batch", "p50 ms", "p95 ms", "p99 ms", "windows/s", "J/window", box=None)
+    shown = new_table("", "runtime", "batch", "p50 ms", "p95 ms", "p99 ms", "windows/s", "J/window")
     for row in rows:
         used = row["joules_per_window"]
         times = (f"{row[key]:.3f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
         speed = f"{row['windows_per_second']:,.0f}"
-        shown.add_row(
-            row["name"], row["runtime"], str(row["batch"]), *times, speed, "-" if used is None else f"{used:.3g}"
-        )
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(shown)
-    typer.echo()
-    shown = Table("", "bytes", "peak memory, MB", "MACs of one forecast", box=None)
+        add(shown, (row["name"], row["runtime"], row["batch"], *times, speed, "-" if used is None else f"{used:.3g}"))
+    console(wide=True).print(shown)
+    show()
+    shown = new_table("", "bytes", "peak memory, MB", "MACs of one forecast")
     for name, cost in costs.items():
-        shown.add_row(name, f"{cost['size_bytes']:,}", f"{cost['peak_bytes'] / 1e6:.0f}", f"{cost['macs']:,}")
-    console.print(shown)
+        add(shown, (name, f"{cost['size_bytes']:,}", f"{cost['peak_bytes'] / 1e6:.0f}", f"{cost['macs']:,}"))
+    console(wide=True).print(shown)
     if all(row["joules_per_window"] is None for row in rows):
-        typer.echo(f"\n{NO_ENERGY}")
+        show(f"\n{NO_ENERGY}")

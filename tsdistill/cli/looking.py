@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from tsdistill.cli.options import Json
+from tsdistill.cli.streams import add, console, new_table, show
+from tsdistill.errors import printable
 
 
 def datasets(as_json: Json = False) -> None:
@@ -21,16 +22,14 @@ def datasets(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([entry.to_dict() for entry in entries]))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "what it is", "rows", "channels", "step", "licence", box=None)
+    table = new_table("name", "what it is", "rows", "channels", "step", "licence")
     for entry in entries:
-        table.add_row(
-            entry.name, entry.title, str(entry.n_rows), str(entry.n_channels), entry.frequency or "-", entry.licence
+        add(
+            table,
+            (entry.name, entry.title, entry.n_rows, entry.n_channels, entry.frequency or "-", entry.licence),
         )
-    Console().print(table)
-    typer.echo(
+    console().print(table)
+    show(
         "\nFiles are looked for in the folder TSDISTILL_DATA names, then downloaded where there is an official address."
     )
 
@@ -47,9 +46,6 @@ def history(
 
       tsdistill history demo/stages/teacher --html history.html
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from tsdistill.report import plot_history, read_history
     from tsdistill.report.history import best, headline, table
 
@@ -61,13 +57,13 @@ def history(
         typer.echo(json.dumps({"title": title, "best_epoch": records[place]["epoch"], "history": records}))
         return
     columns = table(records)
-    shown = Table("", *columns, box=None)
+    shown = new_table("", *columns)
     for number, cells in enumerate(zip(*columns.values(), strict=True)):
-        shown.add_row("*" if number == place else "", *cells)
-    typer.echo(f"{title}: {headline(records)}\n")
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+        add(shown, ("*" if number == place else "", *cells))
+    show(f"{printable(title)}: {headline(records)}\n")
+    console(wide=True).print(shown)
     if html is not None:
-        typer.echo(f"\nPage  {html}")
+        show(f"\nPage  {printable(html)}")
 
 
 def cache(
@@ -113,21 +109,18 @@ def cache(
         gone = cleaned["removed"]
         left = cleaned["n_leftovers"]
         also = f" and {left} leftover{'s' * (left != 1)} of killed runs" if left else ""
-        typer.echo(f"Removed {_entries(len(gone))}{also}, {words.size(cleaned['freed_bytes'])}.")
+        show(f"Removed {_entries(len(gone))}{also}, {words.size(cleaned['freed_bytes'])}.")
         for busy in cleaned["in_use"]:
-            typer.echo(f"Left alone, in use: {busy['teacher']}-{busy['windows']}")
-    typer.echo(f"{folder}: {_entries(len(entries))}, {words.size(size)}")
+            show(printable(f"Left alone, in use: {busy['teacher']}-{busy['windows']}"))
+    show(f"{printable(folder)}: {_entries(len(entries))}, {words.size(size)}")
     if not entries:
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("teacher", "windows", "parts", "size", "last used", box=None)
+    table = new_table("teacher", "windows", "parts", "size", "last used")
     for entry in entries:
         used = entry.last_used.astimezone().strftime("%Y-%m-%d %H:%M")
-        table.add_row(entry.teacher, entry.windows, " ".join(entry.parts), words.size(entry.size_bytes), used)
-    typer.echo()
-    Console().print(table)
+        add(table, (entry.teacher, entry.windows, " ".join(entry.parts), words.size(entry.size_bytes), used))
+    show()
+    console().print(table)
 
 
 def _entries(n_entries: int) -> str:

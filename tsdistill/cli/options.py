@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tsdistill.cli.streams import show
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
 
@@ -25,4 +27,4 @@ def say(quiet: bool) -> Any:
     """Lines about stages on standard error, in a terminal only: a scheduled job keeps log.jsonl instead."""
     if quiet or not sys.stderr.isatty():
         return None
-    return lambda line: typer.echo(line, err=True)
+    return lambda line: show(line, err=True)

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tsdistill.cli.streams import show
+from tsdistill.errors import printable
+
 
 def prune(
     artifact: Annotated[Path, typer.Argument(help="Folder of a saved trainable model.")],
@@ -93,7 +96,7 @@ def prune(
     task = chosen.task.build(chosen.data.load())
     if plan:
         cut_plan = plan_pruning(model, task, spec)
-        typer.echo(json.dumps(cut_plan.to_dict()) if as_json else str(cut_plan))
+        show(json.dumps(cut_plan.to_dict()) if as_json else cut_plan)
         return
     if sensitivity:
         _show_curves(model, task, spec, f"{artifact.resolve().name}: sensitivity", html, as_json=as_json)
@@ -115,12 +118,13 @@ def prune(
     lines.append(("weights", f"{metrics['n_parameters_before']:,} -> {metrics['n_parameters']:,}"))
     lines.append(("validation MSE", f"{errors['before']:.4f} -> {errors['after']:.4f}"))
     lines += [(name, f"{value:g}") for name, value in metrics.get("reached", {}).items()]
+    lines = [(printable(name), printable(value)) for name, value in lines]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        typer.echo(f"{name:{width}}  {value}")
+        show(f"{name:{width}}  {value}")
     for note in metrics.get("notes", []):
-        typer.echo(note)
-    typer.echo(f"\nArtifact  {out}")
+        show(printable(note))
+    show(f"\nArtifact  {printable(out)}")
 
 
 def _show_curves(model: Any, task: Any, spec: Any, title: str, html: Path | None, *, as_json: bool) -> None:
@@ -129,9 +133,9 @@ def _show_curves(model: Any, task: Any, spec: Any, title: str, html: Path | None
 
     curves = pruning_sensitivity(model, task, spec)
     page = None if html is None else plot_sensitivity(curves, html, title=title)
-    typer.echo(json.dumps(curves.to_dict()) if as_json else str(curves))
+    show(json.dumps(curves.to_dict()) if as_json else curves)
     if page is not None and not as_json:
-        typer.echo(f"\nPage  {page}")
+        show(f"\nPage  {printable(page)}")
 
 
 def _spec(base: Any, asked: dict[str, Any], epochs: int | None) -> Any:

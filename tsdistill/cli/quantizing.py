@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from tsdistill.cli.options import Json, Quiet
+from tsdistill.cli.streams import show
+from tsdistill.errors import printable
 
 
 def quantize(
@@ -85,7 +87,7 @@ def quantize(
         "isolate": True if isolate else None,
     }
     if former_force:
-        typer.echo("--take-it is called --force now. The old name works until version 0.3.", err=True)
+        show("--take-it is called --force now. The old name works until version 0.3.", err=True)
     spec = (chosen.quantization or Auto()).replace(
         **{name: value for name, value in asked.items() if value is not None}
     )
@@ -96,7 +98,7 @@ def quantize(
     task = chosen.task.build(chosen.data.load())
     if sensitivity:
         costs = quantization_sensitivity(model, task, spec)
-        typer.echo(json.dumps(costs.to_dict()) if as_json else str(costs))
+        show(json.dumps(costs.to_dict()) if as_json else costs)
         return
     training_teacher: Any = load(teacher) if teacher is not None else None
     deployed = deploy(model, task, spec, teacher=training_teacher, progress=False if quiet else None)
@@ -104,5 +106,5 @@ def quantize(
     if as_json:
         typer.echo(json.dumps({"artifact": str(out), "precision": deployed.precision, **deployed.lineage[-1].metrics}))
         return
-    typer.echo(candidate_table(deployed))
-    typer.echo(f"\n{deployed.precision}, {deployed.size_bytes:,} bytes\nArtifact  {out}")
+    show(candidate_table(deployed))
+    show(f"\n{deployed.precision}, {deployed.size_bytes:,} bytes\nArtifact  {printable(out)}")

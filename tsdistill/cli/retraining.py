@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from tsdistill.cli.options import Json, Quiet, Set, say
+from tsdistill.cli.streams import show
 
 
 def retrain(
@@ -37,7 +38,7 @@ def retrain(
     verdict = run_job(
         Job.from_file(job).assigned(assign or ()), as_of=as_of, progress=None if not quiet else False, say=say(quiet)
     )
-    typer.echo(json.dumps(verdict.to_dict()) if as_json else str(verdict))
+    show(json.dumps(verdict.to_dict()) if as_json else verdict)
     if exit_code and verdict.decision != "promoted":
         sys.exit(3)
 
@@ -54,4 +55,4 @@ def rollback(
     from tsdistill.retrain import rollback as roll_back
 
     verdict = roll_back(store)
-    typer.echo(json.dumps(verdict.to_dict()) if as_json else str(verdict))
+    show(json.dumps(verdict.to_dict()) if as_json else verdict)

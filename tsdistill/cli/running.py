@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from tsdistill.cli.options import Json, Quiet, Set, say
+from tsdistill.cli.streams import show
+from tsdistill.errors import printable
 
 
 def run(
@@ -45,11 +47,12 @@ def run(
     if as_json:
         typer.echo(json.dumps({"artifact": str(result.artifact), **result.report.to_dict()}))
         return
-    typer.echo(str(result.report))
+    show(result.report)
     if forms := candidate_table(result.deployed):
-        typer.echo(f"\nForms that could be deployed, on validation data\n{forms}")
-    typer.echo(f"\nReport    {result.folder / 'report.html'}\nArtifact  {result.artifact}")
-    typer.echo(f"Forecast  tsdistill predict {result.artifact} FILE.csv")
+        show(f"\nForms that could be deployed, on validation data\n{forms}")
+    artifact = printable(result.artifact)
+    show(f"\nReport    {printable(result.folder / 'report.html')}\nArtifact  {artifact}")
+    show(f"Forecast  tsdistill predict {artifact} FILE.csv")
 
 
 def search(
@@ -106,6 +109,8 @@ def search(
         numbers = {"study": result.study.study_name, "recipe": str(result.path), **result.counts, "best": best}
         typer.echo(json.dumps(numbers))
         return
-    typer.echo(f"{result.study.study_name}: {result.counts['n_finished']} trials, {result.counts['n_failed']} failed\n")
-    typer.echo(table(best))
-    typer.echo(f"\nRecipe  {result.path}\nRun     tsdistill run {result.path} --out {out / 'best'}")
+    title = printable(result.study.study_name)
+    show(f"{title}: {result.counts['n_finished']} trials, {result.counts['n_failed']} failed\n")
+    show(table(best))
+    path = printable(result.path)
+    show(f"\nRecipe  {path}\nRun     tsdistill run {path} --out {printable(out / 'best')}")

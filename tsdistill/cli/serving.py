@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from tsdistill.cli.options import Json
+from tsdistill.cli.streams import show
+from tsdistill.errors import printable, printable_lines
 
 
 def predict(
@@ -55,7 +58,9 @@ def predict(
         typer.echo(forecast.to_json(orient="records", date_format="iso"))
         return
     if out is None:
-        typer.echo(forecast.to_csv(index=False), nl=False)
+        table_text = forecast.to_csv(index=False)
+        # Other programs get the names as they are; a person in a terminal gets them visible.
+        sys.stdout.write(printable_lines(table_text) if sys.stdout.isatty() else table_text)
         return
     from tsdistill.files import write_atomic
 
@@ -80,7 +85,7 @@ def verify(
         return
     for name, value in checks.items():
         text = ", ".join(f"{n} {op}" for op, n in value.items()) if isinstance(value, dict) else value
-        typer.echo(f"{name:24} {text}")
+        show(f"{printable(name):24} {printable(text)}")
 
 
 def _load(artifact: Path) -> Any:

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tsdistill.errors import DataError
+from tsdistill.errors import DataError, printable
 from tsdistill.files import AtomicWriter
 
 CHUNK = 1 << 16
@@ -67,7 +67,7 @@ def _bar(name: str, size: int | None, progress: bool) -> Iterator[Callable[[int]
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=size)
+        task = bar.add_task(printable(name), total=size)
         yield lambda n_bytes: bar.advance(task, n_bytes)

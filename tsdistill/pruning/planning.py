@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsdistill.data.task import Task
-from tsdistill.errors import UnsupportedError, check_type
+from tsdistill.errors import UnsupportedError, check_type, printable
 from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.models.finite import refuse_not_finite
@@ -79,7 +79,9 @@ class Plan:
         lines: list[tuple[str, ...]] = [("group", "units", "kept", "parameters", "MACs", "bytes")]
         for row in self.rows:
             saved = (row.parameters_saved, row.macs_saved, row.bytes_saved)
-            lines.append((row.group, str(row.n_units), str(row.n_kept), *(f"-{number:,}" for number in saved)))
+            lines.append(
+                (printable(row.group), str(row.n_units), str(row.n_kept), *(f"-{number:,}" for number in saved))
+            )
         before, after = self.n_parameters
         macs_before, macs_after = self.macs
         total = (before - after, macs_before - macs_after, WEIGHT_BYTES * (before - after))
@@ -90,7 +92,7 @@ class Plan:
             for cells in (list(zip(line, widths, strict=True)) for line in lines)
         ]
         rows.append(f"{before:,} -> {after:,} weights, {macs_before:,} -> {macs_after:,} multiplications a forecast")
-        return "\n".join([*rows, *self.notes])
+        return "\n".join([*rows, *map(printable, self.notes)])
 
 
 def plan_pruning(forecaster: Forecaster, task: Task, pruning: Pruning | None = None) -> Plan:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tsdistill.data.task import Task
-from tsdistill.errors import ConfigError, check_type, must
+from tsdistill.errors import ConfigError, check_type, must, printable
 from tsdistill.exporting import refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.models.finite import refuse_not_finite
@@ -73,9 +73,10 @@ class PruningSensitivity:
         return {"data": traces, "layout": layout}
 
     def __str__(self) -> str:
-        width = max(len("group"), *(len(name) for name in self.errors))
+        names = [printable(name) for name in self.errors]
+        width = max(len("group"), *map(len, names))
         lines = ["  ".join(["group".ljust(width), *(f"{ratio:>6.0%}" for ratio in self.ratios)])]
-        for name, curve in self.errors.items():
+        for name, curve in zip(names, self.errors.values(), strict=True):
             lines.append("  ".join([name.ljust(width), *(f"{error:6.3f}" for error in curve)]))
         return "\n".join([*lines, f"validation {self.measure} without a cut: {self.error:.4f}"])
 

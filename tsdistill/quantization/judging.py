@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tsdistill.data.task import Task
+from tsdistill.errors import printable
 from tsdistill.evaluation import measure_latency
 from tsdistill.evaluation.scores import Scores, score
 from tsdistill.exporting import Deployed, parity_windows
@@ -225,6 +226,7 @@ def table(rows: list[dict[str, Any]], chosen: str) -> str:
         lines.append([row["name"], f"{row['mse']:.4f}", *changes, n_bytes, *times, verdict])
         if row.get("float_layers"):
             lines.append([f"  in float: {', '.join(row['float_layers'])}", *[""] * (len(header) - 1)])
+    lines = [[printable(cell) for cell in line] for line in lines]
     plain = [line for line in lines if not line[0].startswith("  ")]
     widths = [max(len(line[place]) for line in plain) for place in range(len(header) - 1)]
     shown = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from tsdistill.data.task import Task
-from tsdistill.errors import UnsupportedError, check_type
+from tsdistill.errors import UnsupportedError, check_type, printable
 from tsdistill.exporting import export, refuse_deployed, refuse_foreign
 from tsdistill.models.base import Forecaster
 from tsdistill.models.finite import refuse_not_finite
@@ -68,12 +68,13 @@ class QuantizationSensitivity:
         return pd.DataFrame(self.to_dict()["layers"], columns=[item.name for item in fields(LayerSensitivity)])
 
     def __str__(self) -> str:
-        width = max(len("layer"), *(len(row.layer) for row in self.layers))
+        names = [printable(row.layer) for row in self.layers]
+        width = max(len("layer"), *map(len, names))
         lines = [f"{'layer':{width}}  operator   weights     MSE   worst"]
-        for row in self.layers:
+        for name, row in zip(names, self.layers, strict=True):
             lines.append(
-                f"{row.layer:{width}}  {row.operator:8} {row.n_weights:>9,} {row.increase:+7.2%} "
-                f"{row.worst_increase:+7.2%} {row.worst}"
+                f"{name:{width}}  {row.operator:8} {row.n_weights:>9,} {row.increase:+7.2%} "
+                f"{row.worst_increase:+7.2%} {printable(row.worst)}"
             )
         return "\n".join([*lines, f"validation MSE in float32: {self.mse:.4f}; {self.method}, one layer at a time"])
 

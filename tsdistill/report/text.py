@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tsdistill.errors import printable
 from tsdistill.report.records import Measurements, Row
 from tsdistill.report.verdict import verdict
 from tsdistill.report.words import chance, change, count, error, factor, milliseconds, share, size, versus
@@ -43,13 +44,13 @@ def renderables(report: Measurements, width: int = WIDEST, *, ascii_only: bool =
     """The parts of the report for rich, from top to bottom."""
     from rich.text import Text
 
-    yield Text(f"{report.panel or 'data'}: {headline(report)}", style="bold")
+    yield Text(printable(f"{report.panel or 'data'}: {headline(report)}"), style="bold")
     yield Text("")
     yield from _tables(report, accuracy(report), width, ascii_only)
     yield from _tables(report, cost(report), width, ascii_only)
     for number, paragraph in enumerate(verdict(report)):
-        yield Text(f"{paragraph}\n", style="bold" if number == 0 else "")
-    yield Text(footnote(report), style="dim")
+        yield Text(f"{printable(paragraph)}\n", style="bold" if number == 0 else "")
+    yield Text(printable(footnote(report)), style="dim")
 
 
 def headline(report: Measurements) -> str:
@@ -183,8 +184,8 @@ def _tables(
     """One table where the columns fit side by side, else as many as it takes, each with the names."""
     from rich.text import Text
 
-    names = min(max(len(row.name) for row in report.rows), max(12, width // 4))
-    used = names + max(len(row.runtime) for row in report.rows) + _GAP
+    names = min(max(len(printable(row.name)) for row in report.rows), max(12, width // 4))
+    used = names + max(len(printable(row.runtime)) for row in report.rows) + _GAP
     groups: list[list[str]] = [[]]
     left = width - used
     for heading, column in cells.items():
@@ -215,7 +216,7 @@ def _table(report: Measurements, cells: dict[str, list[str]], names: int, ascii_
         table.add_column(heading, justify="right", no_wrap=True)
     for place, row in enumerate(report.rows):
         numbers = (Text(column[place]) for column in cells.values())
-        table.add_row(Text(row.name), Text(row.runtime), *numbers, style=_style(row, report))
+        table.add_row(Text(printable(row.name)), Text(printable(row.runtime)), *numbers, style=_style(row, report))
     return table
 
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from tsdistill.errors import must
+from tsdistill.errors import must, printable
 from tsdistill.evaluation import SIGNIFICANT, LossComparison
 from tsdistill.spec import Spec
 
@@ -123,7 +123,7 @@ class Verdict(Spec):
 
     def __str__(self) -> str:
         when = f" (as of {self.as_of})" if self.as_of else ""
-        return " ".join(f"{self.decision}{when}: {' '.join((self.reason, *self.notes))}".split())
+        return printable(" ".join(f"{self.decision}{when}: {' '.join((self.reason, *self.notes))}".split()))
 
 
 class Ruling(NamedTuple):

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
+from tsdistill.errors import printable
+
 WIDEST = 100
 """Columns the table takes at most, however wide the terminal is."""
 
@@ -15,6 +17,7 @@ def table(rows: Sequence[dict[str, Any]], *, width: int | None = None) -> str:
     """The rows of `leaders` as text that fits the terminal; parts that were not searched have no column."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = list(dict.fromkeys(name for row in rows for name in row["params"]))
     others = [name for name in drawn if not _is_of_student(name)]
@@ -30,9 +33,11 @@ def table(rows: Sequence[dict[str, Any]], *, width: int | None = None) -> str:
     columns = [column for column in columns if column[2]]
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name, _, _ in columns:
-        shown.add_column(name, justify="left" if name in ("student", "form") else "right", overflow="fold")
+        shown.add_column(
+            Text(printable(name)), justify="left" if name in ("student", "form") else "right", overflow="fold"
+        )
     for row in rows:
-        shown.add_row(*(cell(row) for _, cell, _ in columns))
+        shown.add_row(*(Text(printable(cell(row))) for _, cell, _ in columns))
     file = io.StringIO()
     width = width or min(shutil.get_terminal_size(fallback=(WIDEST, 24)).columns, WIDEST)
     Console(file=file, width=width, color_system=None, force_terminal=False).print(shown)
