@@ -51,7 +51,7 @@ def test_what_acts_is_made_visible_and_what_is_read_stays(text: object, shown: s
 
 
 def test_every_error_can_be_printed() -> None:
-    kinds = [ConfigError, *TsdistillError.__subclasses__()]
+    kinds: list[Any] = [ConfigError, *TsdistillError.__subclasses__()]
     for kind in kinds:
         for message in (
             f"Column `{EVIL}` is unknown. {nearest(EVIL, [EVIL + 'x'])}",
@@ -219,9 +219,10 @@ def test_reports_plans_and_verdicts_show_names_safely() -> None:
     from tsdistill.quantization.judging import table
     from tsdistill.retrain.gate import Verdict
 
-    row = PlanRow(*(EVIL if field == "group" else 1 for field in PlanRow.__dataclass_fields__))
+    values: list[Any] = [EVIL if field == "group" else 1 for field in PlanRow.__dataclass_fields__]
+    row = PlanRow(*values)
     plan = Plan(rows=(row,), kept={}, ratio=0.5, n_parameters=(2, 1), macs=(2, 1), notes=(EVIL,))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": EVIL, "refused": [EVIL]},
         {
             "name": "float32",
