@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.typed import instance_of
 from tsdistill.cli import main
 from tsdistill.errors import ConfigError
 from tsdistill.losses import FeatureLoss, OutputLoss, TemporalLoss, WeightSchedule
@@ -64,8 +65,8 @@ def test_fields_are_put_in_place_and_derived_ones_follow() -> None:
     plain = RECIPE.replace_at({"student.model": MLPConfig(width=8)})
     assert plain.replace_at({"student.model.width": 4}).student.model == MLPConfig(width=4)  # with its own hidden
     tst = RECIPE.replace_at({"student.model": PatchTSTConfig(patch=8)})
-    assert tst.replace_at({"student.model.patch": 12}).student.model.stride == 6  # type: ignore[attr-defined]
-    assert tst.replace_at({"student.model.overlap": False}).student.model.stride == 8  # type: ignore[attr-defined]
+    for address, value, stride in (("student.model.patch", 12, 6), ("student.model.overlap", False, 8)):
+        assert instance_of(PatchTSTConfig, tst.replace_at({address: value}).student.model).stride == stride
 
 
 def test_another_kind_keeps_what_a_model_is_and_not_how_large_it_is() -> None:
@@ -104,8 +105,9 @@ def test_members_of_an_ensemble_have_addresses() -> None:
     members = (TeacherSpec(), SavedTeacherSpec(path="a"))
     recipe = RECIPE.replace(teacher=EnsembleTeacherSpec(members=members))
     recipe = recipe.replace_at({"teacher.members[0].model.width": 8, "teacher.members.saved.path": "b"})
-    assert recipe.teacher.members[0].model == PatchTSTConfig(width=8)  # type: ignore[attr-defined]
-    assert recipe.teacher.members[1].path == "b"  # type: ignore[attr-defined]
+    first, second = instance_of(EnsembleTeacherSpec, recipe.teacher).members
+    assert instance_of(TeacherSpec, first).model == PatchTSTConfig(width=8)
+    assert instance_of(SavedTeacherSpec, second).path == "b"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.test_cli import shell
 from tsdistill import cli, files
-from tsdistill.data import Task
+from tsdistill.data import Batch, Task
 from tsdistill.errors import ArtifactError, ConfigError
 from tsdistill.models import Forecaster, MLPConfig
 from tsdistill.teachers import CachedTeacher, cached, clean, keeping
@@ -77,7 +78,7 @@ def test_a_digest_in_another_style_names_files_all_the_same(tmp_path: Path, task
     class Own:
         digest = "../my teacher, version 2"
 
-        def forecast(self, batch):  # type: ignore[no-untyped-def]
+        def forecast(self, batch: Batch) -> torch.Tensor:
             return teacher.forecast(batch)
 
     CachedTeacher(Own(), tmp_path / "inside").outputs(task.validation)
@@ -99,7 +100,7 @@ def test_a_digest_in_another_style_names_files_all_the_same(tmp_path: Path, task
     ],
     ids=lambda value: str(value).replace("datetime.", "") if isinstance(value, dict) else str(len(value)),
 )
-def test_the_longest_unused_goes_first(tmp_path: Path, limits: dict, left: list[int]) -> None:  # type: ignore[type-arg]
+def test_the_longest_unused_goes_first(tmp_path: Path, limits: dict[str, Any], left: list[int]) -> None:
     for number, days in ((2, 2.5), (1, 7), (3, 0.5)):
         lay(tmp_path, number, days=days)
     done = clean(tmp_path, **limits)
@@ -190,7 +191,7 @@ def test_a_part_that_is_being_written_is_named_after_its_entry(
     seen: list[str] = []
     forecast = type(teacher).forecast
 
-    def asked(self: Forecaster, batch):  # type: ignore[no-untyped-def]
+    def asked(self: Forecaster, batch: Batch) -> torch.Tensor:
         seen.extend(path.name for path in tmp_path.glob("*.part"))
         return forecast(self, batch)
 
@@ -252,7 +253,7 @@ def test_the_shell_shows_a_table_that_fits_and_one_object(tmp_path: Path) -> Non
     ],
     ids=["bytes", "days", "both"],
 )
-def test_limits_that_make_no_sense_are_refused(tmp_path: Path, limits: dict, words: str) -> None:  # type: ignore[type-arg]
+def test_limits_that_make_no_sense_are_refused(tmp_path: Path, limits: dict[str, Any], words: str) -> None:
     lay(tmp_path, 1)
     with pytest.raises(ConfigError, match=words):
         clean(tmp_path, **limits)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.frames import hours
+from tests.typed import known
 from tsdistill import clock
 from tsdistill.data import Covariates, Item, Panel, Signature, Split, Task, Windows
 from tsdistill.data.split import PARTS
@@ -125,7 +126,7 @@ def test_batches_carry_the_rows_of_their_windows(rows: tuple[int, ...]) -> None:
         place = 0
         for item, borders in zip(origin.items, made.borders, strict=True):
             begin = {"train": 0, "validation": borders.train - CONTEXT, "test": borders.validation - CONTEXT}[part]
-            calendar = clock.features(item.ds.to_numpy(), KNOWN.calendar, KNOWN.holidays)  # type: ignore[union-attr]
+            calendar = clock.features(known(item.ds).to_numpy(), KNOWN.calendar, KNOWN.holidays)
             ahead = np.concatenate([calendar, item.values[:, [5, 1]]], axis=1)
             ahead = (ahead - signature.future_mean) / signature.future_scale
             behind = (item.values[:, [3, 4]] - signature.past_mean) / signature.past_scale

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tsdistill.artifacts import load, save
-from tsdistill.data import Task
+from tsdistill.data import Batch, Task
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, OrderError, ShapeError, UnsupportedError
 from tsdistill.exporting import export
@@ -56,7 +56,7 @@ def test_a_linear_student_is_solved_on_the_blended_targets(task: Task, teacher: 
     config = LinearConfig(penalties=(1e-3,))
     student = distill(teacher, config, task, losses=[OutputLoss(alpha=0.3)], control=False)
 
-    def blend(batch):  # type: ignore[no-untyped-def]
+    def blend(batch: Batch) -> torch.Tensor:
         return 0.7 * batch.target + 0.3 * teacher.forecast(batch)
 
     statistics = Statistics.of(task.train, blend)

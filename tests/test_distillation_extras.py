@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,8 +83,8 @@ def test_a_hint_is_the_same_in_parts(
 
 
 def test_a_projector_is_trained_and_resumed(task: Task, teacher: Forecaster, tmp_path: Path) -> None:
-    options = {"losses": [OutputLoss(), FeatureLoss()], "control": False}
-    whole = distill(teacher, STUDENT, task, training=QUICK.replace(epochs=3), **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"losses": [OutputLoss(), FeatureLoss()], "control": False}
+    whole = distill(teacher, STUDENT, task, training=QUICK.replace(epochs=3), **options)
     objective = TeacherObjective([OutputLoss(), FeatureLoss()], CachedTeacher(teacher))
     student = STUDENT.build(task.signature)
     objective.bind(student, task.train)

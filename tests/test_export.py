@@ -31,6 +31,7 @@ from tests.deployables import (
     int8,
     task,
 )
+from tests.typed import known
 from tsdistill.data.panel import Panel
 from tsdistill.data.task import Signature, Task
 from tsdistill.errors import ArtifactError, OrderError, ShapeError
@@ -133,7 +134,7 @@ def test_operators_left_in_float_are_listed() -> None:
     assert full["LSTM"] == 2
     assert not {"LSTM", "MatMul", "Gemm"} & set(small)
     assert small["Sqrt"] == full["Sqrt"] == 1
-    assert exported("lstm").manifest().deployment.float_operators == full  # type: ignore[union-attr]
+    assert known(exported("lstm").manifest().deployment).float_operators == full
 
 
 def test_an_operator_between_restored_integers_counts_as_integer() -> None:

@@ -46,45 +46,43 @@ BINNED_CONFIG = LSTM_CONFIG.replace(head=BinnedHead(n_bins=13))
 TST_CONFIG = PatchTSTConfig(depth=1, width=6, heads=2, patch=7)
 
 
-def peeks_at_its_batch(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
+def peeks_at_its_batch(self: Any, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)
     return replace(inside, forecast=inside.forecast + context.mean())
 
 
-def swaps_axes(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
+def swaps_axes(self: Any, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)
     return replace(inside, forecast=inside.forecast.transpose(1, 2))
 
 
-def forward_differs(self: Forecaster, context: Tensor, *covariates: Tensor | None) -> Tensor:
-    return LSTM.activations(self, context, *covariates).forecast + 0.01  # type: ignore[arg-type]
+def forward_differs(self: Any, context: Tensor, *covariates: Tensor | None) -> Tensor:
+    return LSTM.activations(self, context, *covariates).forecast + 0.01
 
 
 def reads_the_start(self: Forecaster, context: Tensor) -> Tensor:
     return context[:, : self.context].transpose(1, 2)
 
 
-def crosses(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
+def crosses(self: Any, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)
     assert inside.distribution is not None
     return replace(inside, distribution=inside.distribution.flip(-1))
 
 
-def says_the_lowest(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
+def says_the_lowest(self: Any, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)
     assert inside.distribution is not None
     return replace(inside, forecast=inside.distribution[..., 0])
 
 
-def says_no_mean(self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
-    inside = LSTM.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
+def says_no_mean(self: Any, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = LSTM.activations(self, context, *covariates, **options)
     return replace(inside, forecast=inside.forecast + 0.01)
 
 
-def unnormalised_attention(
-    self: Forecaster, context: Tensor, *covariates: Tensor | None, **options: Any
-) -> Activations:
-    inside = PatchTST.activations(self, context, *covariates, **options)  # type: ignore[arg-type]
+def unnormalised_attention(self: Any, context: Tensor, *covariates: Tensor | None, **options: Any) -> Activations:
+    inside = PatchTST.activations(self, context, *covariates, **options)
     return replace(
         inside, attention=None if inside.attention is None else tuple(2 * weights for weights in inside.attention)
     )
@@ -94,18 +92,18 @@ MLP_CONFIG = MLPConfig(width=5, depth=1)
 BOTH = ("future", "past")
 
 
-def ignores_the_past(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
-    return MLP.activations(self, context, future, torch.zeros_like(past), **options)  # type: ignore[arg-type]
+def ignores_the_past(self: Any, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
+    return MLP.activations(self, context, future, torch.zeros_like(past), **options)
 
 
-def ignores_the_horizon(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
+def ignores_the_horizon(self: Any, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
     known = torch.cat([future[:, : -self.horizon], torch.zeros_like(future[:, -self.horizon :])], dim=1)
-    return MLP.activations(self, context, known, past, **options)  # type: ignore[arg-type]
+    return MLP.activations(self, context, known, past, **options)
 
 
-def averages_covariates(self: Forecaster, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
+def averages_covariates(self: Any, context: Tensor, future: Tensor, past: Tensor, **options: Any) -> Activations:
     shared = future.mean(dim=0, keepdim=True).expand_as(future)
-    return MLP.activations(self, context, shared, past, **options)  # type: ignore[arg-type]
+    return MLP.activations(self, context, shared, past, **options)
 
 
 def reads_old_covariates(self: Forecaster, future: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,23 +135,23 @@ def test_a_broken_forecaster_is_found(model: Forecaster, words: str) -> None:
 def forgets(parameter: str) -> Callable[[Forecaster], tuple[WidthGroup, ...]]:
     """Width groups of an LSTM that leave one parameter out."""
 
-    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+    def width_groups(self: Any) -> tuple[WidthGroup, ...]:
         return tuple(
             replace(
                 group,
                 incoming=tuple(part for part in group.incoming if parameter not in part.parameter),
                 outgoing=tuple(part for part in group.outgoing if parameter not in part.parameter),
             )
-            for group in LSTM.width_groups(self)  # type: ignore[arg-type]
+            for group in LSTM.width_groups(self)
         )
 
     return width_groups
 
 
-def without_gates(self: Forecaster) -> tuple[WidthGroup, ...]:
+def without_gates(self: Any) -> tuple[WidthGroup, ...]:
     return tuple(
         replace(group, incoming=tuple(replace(part, repeat=1) for part in group.incoming))
-        for group in LSTM.width_groups(self)  # type: ignore[arg-type]
+        for group in LSTM.width_groups(self)
     )
 
 
@@ -170,10 +168,10 @@ def prune_often(model: Forecaster) -> None:
 
 
 def test_a_residual_width_that_misses_a_norm_is_found() -> None:
-    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+    def width_groups(self: Any) -> tuple[WidthGroup, ...]:
         return tuple(
             replace(group, incoming=tuple(part for part in group.incoming if "attention_norm" not in part.parameter))
-            for group in PatchTST.width_groups(self)  # type: ignore[arg-type]
+            for group in PatchTST.width_groups(self)
         )
 
     with pytest.raises(RuntimeError, match="attention_norm"):
@@ -181,10 +179,10 @@ def test_a_residual_width_that_misses_a_norm_is_found() -> None:
 
 
 def test_layers_that_are_not_silent_without_their_writers_are_found() -> None:
-    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
+    def width_groups(self: Any) -> tuple[WidthGroup, ...]:
         return tuple(
             replace(group, outgoing=group.outgoing[:1]) if group.kind == "layers" else group
-            for group in MLP.width_groups(self)  # type: ignore[arg-type]
+            for group in MLP.width_groups(self)
         )
 
     with pytest.raises(ContractError, match="removing silent units"):
@@ -203,16 +201,16 @@ def test_recurrent_layers_that_change_places_are_found(monkeypatch: pytest.Monke
 
 
 def test_recurrent_layers_that_do_not_fit_are_found() -> None:
-    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
-        return tuple(replace(group, pinned=(), minimum=1) for group in LSTM.width_groups(self))  # type: ignore[arg-type]
+    def width_groups(self: Any) -> tuple[WidthGroup, ...]:
+        return tuple(replace(group, pinned=(), minimum=1) for group in LSTM.width_groups(self))
 
     with pytest.raises(RuntimeError, match="size mismatch"):
         prune_often(broken(LSTM, LSTM_CONFIG.replace(embedding=3), width_groups=width_groups))
 
 
 def test_a_context_cut_off_at_the_wrong_end_is_found() -> None:
-    def width_groups(self: Forecaster) -> tuple[WidthGroup, ...]:
-        groups = list(MLP.width_groups(self))  # type: ignore[arg-type]
+    def width_groups(self: Any) -> tuple[WidthGroup, ...]:
+        groups = list(MLP.width_groups(self))
         groups[-1] = replace(groups[-1], steps=2, size=groups[-1].size // 2)
         return tuple(groups)
 

@@ -54,7 +54,7 @@ def test_a_metric_equals_its_plain_oracle(name: str) -> None:
 @pytest.mark.parametrize("batch_size", [1, 5, 11])
 def test_totals_of_batches_add_up_to_the_total_of_all(name: str, batch_size: int) -> None:
     parts = [METRICS[name](slice(first, first + batch_size)) for first in range(0, WINDOWS, batch_size)]
-    assert sum(parts).mean == pytest.approx(METRICS[name](WHOLE).mean, rel=1e-12)  # type: ignore[union-attr]
+    assert sum(parts[1:], parts[0]).mean == pytest.approx(METRICS[name](WHOLE).mean, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -107,7 +107,7 @@ def test_a_series_that_never_moved_is_left_out_of_mase() -> None:
 def test_mase_takes_a_scale_per_window() -> None:
     scale = np.arange(1.0, WINDOWS + 1)[:, None] * np.ones(CHANNELS)
     parts = [mase(FORECAST[[row]], TARGET[[row]], scale[row]) for row in range(WINDOWS)]
-    assert mase(FORECAST, TARGET, scale).mean == pytest.approx(sum(parts).mean)  # type: ignore[union-attr]
+    assert mase(FORECAST, TARGET, scale).mean == pytest.approx(sum(parts[1:], parts[0]).mean)
 
 
 def test_a_series_as_short_as_its_period_has_no_scale() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -174,9 +176,9 @@ def test_one_channel_is_enough(config: ModelConfig) -> None:
         (lambda: MLPConfig(hidden=0), ["hidden", "above 0"]),
     ],
 )  # fmt: skip
-def test_impossible_configs_are_refused(make: object, words: list[str]) -> None:
+def test_impossible_configs_are_refused(make: Callable[[], object], words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        make()  # type: ignore[operator]
+        make()
     assert [word for word in words if word not in str(caught.value)] == []
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import tsdistill as td
+from tests.typed import instance_of
 from tsdistill.data.task import Batch, Signature
 from tsdistill.losses import BoundLoss, Example, Loss
 from tsdistill.models import Activations, Forecaster, ModelConfig, WidthGroup
@@ -27,7 +28,7 @@ QUICK = td.Training(max_steps=3, batch_size=32, precision="float32")
 class Tiny(Forecaster):
     def __init__(self, config: ModelConfig, signature: Signature) -> None:
         super().__init__(config, signature)
-        units = config.units  # type: ignore[attr-defined]
+        units = instance_of(TinyConfig, config).units
         self.first, self.last = nn.Linear(signature.context, units), nn.Linear(units, signature.horizon)
 
     def activations(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.frames import ROWS, berlin, changed, hours, long, wide
+from tests.typed import known
 from tsdistill.data import Item, Panel, Split
 from tsdistill.errors import DataError, ShapeError
 
@@ -164,7 +165,7 @@ def test_a_wide_frame_is_one_item_with_every_column_a_channel() -> None:
     assert panel.split == Split.rows(30, 10, 13)
     assert panel.notes == {}
     np.testing.assert_array_equal(panel.items[0].values, df[["a", "b", "c"]].to_numpy())
-    pd.testing.assert_index_equal(panel.items[0].ds, pd.DatetimeIndex(df["ds"]), check_names=False)  # type: ignore[arg-type]
+    pd.testing.assert_index_equal(known(panel.items[0].ds), pd.DatetimeIndex(df["ds"]), check_names=False)
 
 
 def test_targets_choose_and_order_channels() -> None:

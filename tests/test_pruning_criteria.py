@@ -11,10 +11,11 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from tests.test_pruning_groups import shaken
+from tests.typed import instance_of, known
 from tsdistill.data import Task
 from tsdistill.errors import UnsupportedError
 from tsdistill.models import Forecaster, LSTMConfig, MLPConfig, ModelConfig, PatchTSTConfig, TCNConfig, WidthGroup
-from tsdistill.models.mlp import MLP
+from tsdistill.models.mlp import MLP, ResidualBlock
 from tsdistill.pruning import CRITERIA, Evidence, Pruning, plan_pruning, prune, rebuild
 from tsdistill.testing import toy_task
 
@@ -40,12 +41,12 @@ def group_of(model: Forecaster, name: str) -> WidthGroup:
 def inner(model: Forecaster, evidence: Evidence) -> np.ndarray:
     """What the hidden units of an MLP's first block hand on, (row, unit), layer by layer."""
     assert isinstance(model, MLP)
-    block, rows = model.blocks[0], []
+    block, rows = instance_of(ResidualBlock, model.blocks[0]), []
     with torch.no_grad():
         for batch in evidence.train.batches(1):
             x, _, _ = model.norm(batch.context.transpose(1, 2))
-            state = model.embed(x) + model.channel.weight  # type: ignore[union-attr]
-            rows.append(functional.gelu(block.expand(block.norm(state)))[0])  # type: ignore[operator]
+            state = model.embed(x) + known(model.channel).weight
+            rows.append(functional.gelu(block.expand(block.norm(state)))[0])
     return torch.cat(rows).double().numpy()
 
 
@@ -175,7 +176,7 @@ def test_a_global_ranking_counts_and_leaves_everyone_something(task: Task) -> No
 def test_every_criterion_prunes(name: str, task: Task) -> None:
     spec = Pruning(criterion=name, ranking="global", recovery=None)
     smaller = prune(shaken(NET), task, spec)
-    assert sum(smaller.config.hidden) == 9  # type: ignore[attr-defined]
+    assert sum(instance_of(MLPConfig, smaller.config).hidden) == 9
     assert Pruning.from_toml(spec.to_toml()) == spec
 
 

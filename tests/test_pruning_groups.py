@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.typed import instance_of
 from tsdistill.data.task import Signature
 from tsdistill.errors import ConfigError, UnsupportedError
 from tsdistill.models import (
@@ -20,6 +21,7 @@ from tsdistill.models import (
     TCNConfig,
     TSMixerConfig,
 )
+from tsdistill.models.lstm import LSTM
 from tsdistill.pruning import Pruning, prune, rebuild
 from tsdistill.testing import check_forecaster, check_pruning, toy_batch, toy_signature, toy_task
 
@@ -76,19 +78,19 @@ LAYERS = LSTMConfig(widths=(7, 7, 5, 5), embedding=7, patch=11)
 
 
 def test_a_recurrent_layer_goes_and_the_next_reads_what_it_read() -> None:
-    model = shaken(LAYERS.replace(channel_embedding=False, shortcut=False))
+    model = instance_of(LSTM, shaken(LAYERS.replace(channel_embedding=False, shortcut=False)))
     smaller = rebuild(model, {"layers": [1, 2], "layer2.units": [0, 2, 3, 6], "layer3.units": [1, 4]})
     assert smaller.config.to_dict() | {"widths": [4, 2], "embedding": 7} == smaller.config.to_dict()
     before, after = model.state_dict(), smaller.state_dict()
     gates = before["layers.2.weight_ih_l0"].unflatten(0, (4, 5))[:, [1, 4]][:, :, [0, 2, 3, 6]].flatten(0, 1)
     assert torch.equal(after["layers.1.weight_ih_l0"], gates)
     # By hand: the same layers one after the other, without the first and the last.
-    x, centre, spread = model.norm(toy_batch().context.transpose(1, 2))  # type: ignore[operator]
-    rows = model.embed(model.patches(x)).flatten(0, 1)  # type: ignore[operator]
+    x, centre, spread = model.norm(toy_batch().context.transpose(1, 2))
+    rows = model.embed(model.patches(x)).flatten(0, 1)
     whole = rebuild(model, {"layers": [1, 2]})
     for depth in (1, 2):
-        rows = model.layers[depth](rows)[0]  # type: ignore[operator, index]
-    raw = model.last(rows[:, -1]).unflatten(0, (-1, 3))  # type: ignore[operator]
+        rows = model.layers[depth](rows)[0]
+    raw = model.last(rows[:, -1]).unflatten(0, (-1, 3))
     assert torch.allclose(whole(toy_batch().context), (raw * spread + centre).transpose(1, 2), atol=1e-6)
 
 

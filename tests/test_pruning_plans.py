@@ -150,8 +150,8 @@ def test_curves_are_errors_of_cut_models(task: Task) -> None:
 
 
 def test_a_page_of_curves_is_whole_and_needs_no_network(tmp_path: Path) -> None:
-    errors = {"<b>one</b>": (0.502, 0.5051, 0.504), "two": (0.503, 0.6, 40.0)}
-    sensitivity = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")  # type: ignore[arg-type]
+    errors: dict[str, tuple[float, ...]] = {"<b>one</b>": (0.502, 0.5051, 0.504), "two": (0.503, 0.6, 40.0)}
+    sensitivity = PruningSensitivity(0.5, (0.25, 0.5, 0.75), errors, "pinball")
     page = plot_sensitivity(sensitivity, tmp_path / "new" / "page.html", title="<i>mine</i>").read_text()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.test_pruning_groups import shaken
+from tests.typed import known
 from tsdistill.data import Task
 from tsdistill.models import (
     Forecaster,
@@ -68,8 +69,8 @@ def with_twins(model: Forecaster, one: int, other: int) -> None:
         for part in group.incoming:
             source, goal = (part.positions(torch.tensor([unit]), group.size).flatten() for unit in (one, other))
             with torch.no_grad():
-                tensor = parameters[part.parameter]
-                tensor.index_copy_(part.axis, goal, tensor.index_select(part.axis, source))  # type: ignore[arg-type]
+                tensor, axis = parameters[part.parameter], known(part.axis)
+                tensor.index_copy_(axis, goal, tensor.index_select(axis, source))
 
 
 @pytest.mark.parametrize("config", MODELS, ids=lambda config: config.kind)

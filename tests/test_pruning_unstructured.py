@@ -61,7 +61,7 @@ def test_recovery_keeps_the_zeros(n_rounds: int, task: Task) -> None:
 def test_without_the_masks_recovery_would_fill_them(task: Task) -> None:
     model = shaken(MLPConfig(width=5, depth=1), task.signature)
     smaller = prune(model, task, PLAIN)
-    masks = masks_of(model, 0.3, "local")  # type: ignore[arg-type]
+    masks = masks_of(model, 0.3, locally=True)
     for hold in (True, False):
         trained = prune(model, task, PLAIN)
         if hold:

@@ -63,7 +63,7 @@ def shaken(config: ModelConfig, size: float = 0.3) -> Forecaster:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += size * torch.randn(parameter.shape, generator=generator)  # type: ignore[misc]
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return model.eval()
 
 
@@ -170,7 +170,7 @@ def test_the_gradient_reaches_every_weight_through_the_rounding(kind: str) -> No
     )
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))  # type: ignore[misc]
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     form = Static(weight_bits=8) if kind == "tcn" else Dynamic(weight_bits=8)
     batch = toy_batch()
     gradients = []

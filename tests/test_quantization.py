@@ -29,12 +29,13 @@ from tests.deployables import (
     quantized,
     task,
 )
+from tests.typed import instance_of
 from tsdistill.data.panel import Panel
 from tsdistill.data.task import Task
 from tsdistill.errors import ArtifactError, ConfigError, OrderError, UnsupportedError
 from tsdistill.evaluation import evaluate
 from tsdistill.exporting import Deployed, export
-from tsdistill.models import LSTMConfig
+from tsdistill.models import LSTMConfig, PatchTSTConfig
 from tsdistill.quantization import Auto, Quantization, candidate_table, choice, layers, quantize
 from tsdistill.quantization.dynamic import dynamic_graph
 from tsdistill.quantization.forms import Forms
@@ -62,7 +63,7 @@ def test_every_lstm_and_linear_layer_becomes_int8(kind: str) -> None:
 
 def test_attention_itself_stays_in_float() -> None:
     # Queries times keys and weights times values: products of two activations, twice per block.
-    assert operators(int8("patchtst").onnx)["MatMul"] == 2 * CONFIGS["patchtst"].depth  # type: ignore[attr-defined]
+    assert operators(int8("patchtst").onnx)["MatMul"] == 2 * instance_of(PatchTSTConfig, CONFIGS["patchtst"]).depth
 
 
 @pytest.mark.parametrize("kind", WEIGHTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from tests.typed import known
 from tsdistill.errors import ConfigError
 from tsdistill.quantization.affine import Grid, affine_grid, dynamic_grid, symmetric_grid, weight_grid
-from tsdistill.quantization.observers import observe
+from tsdistill.quantization.observers import Observer, observe
 
 BITS = (4, 7, 8)
 
@@ -25,7 +27,7 @@ def normal(*shape: int, seed: int = 0, mean: float = 0.0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) + mean
 
 
-def run(nodes: list[Any], feeds: dict[str, np.ndarray], outputs: dict[str, int]) -> list[np.ndarray]:
+def run(nodes: list[Any], feeds: dict[str, np.ndarray], outputs: Mapping[str, int]) -> list[np.ndarray]:
     """What ONNX Runtime gives for a graph of a few operators."""
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -41,11 +43,11 @@ def run(nodes: list[Any], feeds: dict[str, np.ndarray], outputs: dict[str, int])
 def kernels(x: Tensor, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """QuantizeLinear and DequantizeLinear with the numbers of an 8-bit grid."""
     kind, dtype = (TensorProto.INT8, np.int8) if grid.low < 0 else (TensorProto.UINT8, np.uint8)
-    along = {} if grid.axis is None else {"axis": grid.axis}
+    along: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
     feeds = {"x": x.numpy(), "scale": grid.scale.numpy(), "zero": grid.zero_point.numpy().astype(dtype)}
     nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], **along),  # type: ignore[arg-type]
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], **along),  # type: ignore[arg-type]
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], **along),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], **along),
     ]
     q, y = run(nodes, feeds, {"q": kind, "y": TensorProto.FLOAT})
     return q, y
@@ -89,7 +91,7 @@ def test_dynamic_scales_equal_those_of_onnx_runtime(mean: float, spread: float) 
     x = normal(5, 11) * spread + mean
     node = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"])
     kinds = {"q": TensorProto.UINT8, "scale": TensorProto.FLOAT, "zero": TensorProto.UINT8}
-    q, scale, zero = run([node], {"x": x.numpy()}, kinds)  # type: ignore[arg-type]
+    q, scale, zero = run([node], {"x": x.numpy()}, kinds)
     grid = dynamic_grid(x)
     assert (float(grid.scale), float(grid.zero_point)) == (float(scale), float(zero))
     np.testing.assert_array_equal(grid.quantize(x).numpy(), q)
@@ -106,8 +108,9 @@ def test_fake_quantization_and_its_gradient_equal_those_of_torch() -> None:
     (rounded * pull).sum().backward()
     (expected * pull).sum().backward()
     assert torch.equal(rounded, expected)
-    assert torch.equal(x.grad, reference.grad)  # type: ignore[arg-type]
-    assert 0 < int((x.grad == 0).sum()) < 997  # type: ignore[union-attr]
+    gradient = known(x.grad)
+    assert torch.equal(gradient, known(reference.grad))
+    assert 0 < int((gradient == 0).sum()) < 997
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -171,10 +174,10 @@ def test_seven_bits_add_up_in_sixteen() -> None:
 def test_no_gradient_reaches_the_scale() -> None:
     x = normal(3, 5).requires_grad_()
     weight_grid(x, bits=4, axis=0).fake_quantize(x).sum().backward()
-    assert torch.equal(x.grad, torch.ones(3, 5))  # type: ignore[arg-type]
+    assert torch.equal(known(x.grad), torch.ones(3, 5))
 
 
-OBSERVERS = ("min-max", "percentile", "entropy", "mse")
+OBSERVERS: tuple[Observer, ...] = ("min-max", "percentile", "entropy", "mse")
 
 
 def squared(grid: Grid, x: Tensor) -> float:
@@ -184,7 +187,7 @@ def squared(grid: Grid, x: Tensor) -> float:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_a_few_far_values_widen_the_grid_of_min_max_only(symmetric: bool) -> None:
     x = torch.cat([normal(50_000), torch.tensor([300.0])])
-    reach = {observer: float(observe(x, observer, symmetric=symmetric).scale) for observer in OBSERVERS}  # type: ignore[arg-type]
+    reach = {observer: float(observe(x, observer, symmetric=symmetric).scale) for observer in OBSERVERS}
     assert reach["percentile"] < reach["min-max"] / 10
     assert reach["entropy"] < reach["min-max"] / 10
     assert reach["mse"] < reach["min-max"]
@@ -193,7 +196,7 @@ def test_a_few_far_values_widen_the_grid_of_min_max_only(symmetric: bool) -> Non
 @pytest.mark.parametrize("bits", BITS)
 def test_the_mse_observer_makes_the_smallest_error(bits: int) -> None:
     x = normal(20_000, seed=7) ** 3
-    errors = {observer: squared(observe(x, observer, bits=bits, symmetric=True), x) for observer in OBSERVERS}  # type: ignore[arg-type]
+    errors = {observer: squared(observe(x, observer, bits=bits, symmetric=True), x) for observer in OBSERVERS}
     assert errors["mse"] <= min(errors.values()) * 1.001
     assert errors["mse"] < errors["min-max"]
 
@@ -218,8 +221,8 @@ def test_the_entropy_observer_keeps_an_even_spread_whole() -> None:
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)
-def test_nothing_but_zeros_is_on_every_grid(observer: str) -> None:
-    grid = observe(torch.zeros(7), observer)  # type: ignore[arg-type]
+def test_nothing_but_zeros_is_on_every_grid(observer: Observer) -> None:
+    grid = observe(torch.zeros(7), observer)
     assert torch.equal(grid.fake_quantize(torch.zeros(7)), torch.zeros(7))
     assert math.isfinite(float(grid.scale))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -53,8 +54,8 @@ def one_layer(operator: str, weight: np.ndarray, *shape: int) -> bytes:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *dims])
         for name, dims in (("context", shape), ("forecast", (*shape[:-1], *sizes) if operator == "MatMul" else sizes))
     ]
-    attributes = {"transB": 1} if operator == "Gemm" else {}
-    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **attributes)  # type: ignore[arg-type]
+    attributes: dict[str, Any] = {"transB": 1} if operator == "Gemm" else {}
+    node = helper.make_node(operator, ["context", "w"], ["forecast"], name="layer", **attributes)
     graph = helper.make_graph([node], "g", ports[:1], ports[1:], [numpy_helper.from_array(weight, "w")])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return model.SerializeToString()

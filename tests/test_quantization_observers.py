@@ -233,8 +233,8 @@ def windows(kind: str) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def ranges(kind: str, calibration: str) -> dict[str, tuple[Tensor, Tensor]]:
-    observed = ranges_of(exported(kind).onnx, windows(kind), calibration)  # type: ignore[arg-type]
+def ranges(kind: str, calibration: observers.Observer) -> dict[str, tuple[Tensor, Tensor]]:
+    observed = ranges_of(exported(kind).onnx, windows(kind), calibration)
     ends = {
         name: [torch.tensor(float(np.ravel(end)[0])) for end in entry.range_value] for name, entry in observed.items()
     }

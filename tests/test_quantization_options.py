@@ -121,7 +121,7 @@ def made(option: str) -> tuple[Forecaster, Deployed]:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)  # type: ignore[misc]
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
     return model.eval(), export(model, matrix.task_of(config.kind))
 
 

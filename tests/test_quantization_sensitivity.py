@@ -51,7 +51,7 @@ def test_the_costliest_layer_comes_first() -> None:
     # Weights of very different sizes under one scale: the small ones are rounded away.
     model = deployables.fresh("mlp")
     with torch.no_grad():
-        model.get_submodule("shortcut").weight[0, 0] = 300.0  # type: ignore[operator]
+        model.get_parameter("shortcut.weight")[0, 0] = 300.0
     table = quantization_sensitivity(model, task(), FORCED.replace(per_channel=False))
     assert table.layers[0].layer == "shortcut"
     assert table.layers[0].worst_increase > 5 * table.layers[1].worst_increase

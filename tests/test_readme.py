@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +14,17 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)  # noqa: S102 - our own README
     assert len(blocks) >= 2
     assert (tmp_path / "report.html").exists()
-    assert 0 <= names["table"].row("sure").coverage <= 1  # type: ignore[attr-defined]
-    assert names["tomorrow"].shape == (24, 1 + 17 * 3)  # type: ignore[attr-defined]
-    assert names["table"].row("theta").n_windows == 5  # type: ignore[attr-defined]
-    assert names["forecast"].shape == (1, 24, 18)  # type: ignore[attr-defined]
-    assert [trial.state.name for trial in names["study"].trials] == ["COMPLETE"] * 2  # type: ignore[attr-defined]
-    assert names["best"].teacher.model == names["teacher"].config  # type: ignore[attr-defined]
+    assert 0 <= names["table"].row("sure").coverage <= 1
+    assert names["tomorrow"].shape == (24, 1 + 17 * 3)
+    assert names["table"].row("theta").n_windows == 5
+    assert names["forecast"].shape == (1, 24, 18)
+    assert [trial.state.name for trial in names["study"].trials] == ["COMPLETE"] * 2
+    assert names["best"].teacher.model == names["teacher"].config
 
 
 def test_the_recipe_and_the_job_of_the_readme_are_ones() -> None:

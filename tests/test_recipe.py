@@ -12,9 +12,10 @@ import pytest
 from filelock import FileLock
 
 import tsdistill as td
+from tests.typed import instance_of
 from tsdistill.errors import ConfigError, DataError, OrderError
 from tsdistill.models import Forecaster, LSTMConfig, PatchTSTConfig
-from tsdistill.quantization import Quantization
+from tsdistill.quantization import QAT, Quantization
 from tsdistill.recipe import (
     Recipe,
     Run,
@@ -110,7 +111,7 @@ def test_a_recipe_names_covariates_scaler_and_short_items(tmp_path: Path) -> Non
 
 def test_a_seed_reaches_every_training() -> None:
     recipe = default_recipe().with_seed(7)
-    seeds = [recipe.teacher.training.seed, recipe.student.training.seed]  # type: ignore[attr-defined]
+    seeds = [instance_of(TeacherSpec, recipe.teacher).training.seed, recipe.student.training.seed]
     assert recipe.pruning is not None
     assert recipe.pruning.recovery is not None
     assert [*seeds, recipe.pruning.recovery.seed] == [7, 7, 7]
@@ -129,8 +130,7 @@ def test_a_recipe_trains_for_the_quantized_form_with_its_teacher(tmp_path: Path)
     assert again["int8"].digest == models["int8"].digest
     assert events(workspace.folder)[-1]["kept"] is True
     seeded = recipe.with_seed(7).quantization
-    assert seeded is not None
-    assert seeded.training.seed == 7  # type: ignore[attr-defined]
+    assert instance_of(QAT, seeded).training.seed == 7
 
 
 def test_a_run_leaves_models_report_and_artifact(finished: Run) -> None:
@@ -301,7 +301,12 @@ def test_a_recipe_asks_for_baselines(finished: Run, tmp_path: Path, monkeypatch:
     from tsdistill.recipe import pipeline
 
     folder, asked = Path(shutil.copytree(finished.folder, tmp_path / "copy")), []
-    monkeypatch.setattr(pipeline, "compare", lambda *_, baselines, **__: (asked.append(baselines), finished.report)[1])  # type: ignore[func-returns-value]
+
+    def compared(*_: Any, baselines: tuple[str, ...], **__: Any) -> td.Report:
+        asked.append(baselines)
+        return finished.report
+
+    monkeypatch.setattr(pipeline, "compare", compared)
     again = finished.recipe.replace(baselines=("theta",))
     for _ in range(2):
         run_recipe(again, folder)

@@ -18,6 +18,7 @@ import pytest
 
 import tsdistill as td
 from tests import retraining
+from tests.typed import instance_of
 from tsdistill import exporting
 from tsdistill.cli import main
 from tsdistill.errors import ArtifactError, ConfigError, DataError, OrderError, ShapeError
@@ -273,8 +274,9 @@ def test_a_saved_forecaster_of_other_rows_is_rescaled(data: Path) -> None:
     for task, kind in ((task_of(data / "fresh.csv"), Forecaster), (early, RescaledTeacher)):
         td.save(td.train(td.LinearConfig(), task), data / "old")
         assert isinstance(teacher_of(data, '[teacher]\nkind = "saved"\npath = "old"'), kind)
+    old = instance_of(Forecaster, td.load(data / "old"))
     with pytest.raises(ShapeError, match="RescaledTeacher"):
-        td.distill(td.load(data / "old"), td.LinearConfig(), task_of(data / "fresh.csv"), control=False)  # type: ignore[arg-type]
+        td.distill(old, td.LinearConfig(), task_of(data / "fresh.csv"), control=False)
     td.save(td.export(td.train(td.LinearConfig(), early), early), data / "deployed")
     with pytest.raises(OrderError, match="holds a deployed one"):
         teacher_of(data, '[teacher]\nkind = "saved"\npath = "deployed"')

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from tests.typed import known
 from tsdistill import exporting
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.task import Task
@@ -95,8 +96,8 @@ def test_ratios_refer_to_the_torch_row_of_the_reference(report: Report) -> None:
     base = report.rows[0]
     assert (base.mse_ratio, base.size_ratio, base.speedup, base.p_value) == (1.0, 1.0, 1.0, None)
     for row in report.rows:
-        assert row.mse_ratio == pytest.approx(row.mse / base.mse)  # type: ignore[operator]
-        assert row.size_ratio == pytest.approx(row.size_bytes / base.size_bytes)  # type: ignore[operator]
+        assert row.mse_ratio == pytest.approx(known(row.mse) / known(base.mse))
+        assert row.size_ratio == pytest.approx(known(row.size_bytes) / known(base.size_bytes))
         assert row.latency_p50_ms is not None
         assert base.latency_p50_ms is not None
         assert row.speedup == pytest.approx(base.latency_p50_ms / row.latency_p50_ms)
@@ -184,7 +185,7 @@ def test_examples_are_real_windows_in_raw_units(report: Report, task: Task, mode
         first = cut.validation + example.window
         assert example.target == pytest.approx(values[first : first + 7, number], rel=1e-4, abs=1e-4)
         assert example.context == pytest.approx(values[first - 29 : first, number], rel=1e-4, abs=1e-4)
-        assert example.start == str(task.panel.items[0].ds[first])  # type: ignore[index]
+        assert example.start == str(known(task.panel.items[0].ds)[first])
         forecast = models["teacher"].predict(values[first - 29 : first])[:, number]
         assert example.forecasts["teacher (torch fp32)"] == pytest.approx(forecast, rel=1e-3, abs=1e-3)
         assert set(example.forecasts) == {row.title for row in report.rows}

@@ -17,7 +17,7 @@ from tsdistill.errors import DataError, ShapeError, UnsupportedError
 from tsdistill.models import Forecaster
 from tsdistill.report.figures import figures
 from tsdistill.report.page import render
-from tsdistill.teachers import ForecastTable, RescaledTeacher, forecast_frame, from_function
+from tsdistill.teachers import ForecastTable, RescaledTeacher, Teacher, forecast_frame, from_function
 from tsdistill.testing import toy_panel, toy_task
 
 SPLIT = td.Split.fractions(0.6, 0.2, 0.2)
@@ -52,7 +52,8 @@ def ridge(task: Task) -> Forecaster:
 @pytest.fixture(scope="module")
 def wrapped(task: Task, ridge: Forecaster) -> Any:
     """A module as another library would have it."""
-    return td.wrap(ridge.map, task, input_axes=("batch", "channel", "time"), output_axes=("batch", "channel", "time"))  # type: ignore[arg-type]
+    axes = ("batch", "channel", "time")
+    return td.wrap(ridge.get_submodule("map"), task, input_axes=axes, output_axes=axes)
 
 
 class Constant:
@@ -65,8 +66,11 @@ class Constant:
 
 
 def test_a_foreign_teacher_is_scored_like_a_forecaster_and_has_no_cost(task: Task, ridge: Forecaster) -> None:
-    models = {"teacher": from_function(lambda series, n_steps: series[-24:][:n_steps], task), "student": ridge}
-    report = td.compare(models, task, n_latency_runs=7)  # type: ignore[arg-type]
+    models: dict[str, Forecaster | Teacher] = {
+        "teacher": from_function(lambda series, n_steps: series[-24:][:n_steps], task),
+        "student": ridge,
+    }
+    report = td.compare(models, task, n_latency_runs=7)
     teacher, student = report.row("teacher"), report.row("student")
     assert (teacher.runtime, teacher.role, teacher.kind) == ("foreign", "reference", "RefittedTeacher")
     naive = td.models.SeasonalNaiveConfig(period=24).build(task.signature)
@@ -119,12 +123,12 @@ def test_a_teacher_that_cannot_be_asked_is_an_empty_row_that_says_why(task: Task
 def test_what_only_teaching_does_to_a_teacher_is_left_out(task: Task, ridge: Forecaster, wrapped: Any) -> None:
     other = Task(task.panel, context=47, horizon=11, split=td.Split.rows(151, 101, 67))
     foreign = td.train(td.LinearConfig(), other)
-    models = {
+    models: dict[str, Forecaster | Teacher] = {
         "trusted": td.teachers.TrustedTeacher(wrapped, task),
         "rescaled": RescaledTeacher(foreign, task),
         "student": ridge,
     }
-    report = td.compare(models, task, latency=False)  # type: ignore[arg-type]
+    report = td.compare(models, task, latency=False)
     assert report.row("trusted").mse == pytest.approx(td.evaluate(wrapped, task, part="test")["mse"], rel=1e-4)
     assert "without the trust" in str(report.row("trusted").remark)
     assert report.row("rescaled").runtime == "onnx fp32"

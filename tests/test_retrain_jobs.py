@@ -25,6 +25,7 @@ from tests.retraining import (
     served_digest,
     without_controls,
 )
+from tests.typed import instance_of
 from tsdistill import cli
 from tsdistill.data import Panel
 from tsdistill.errors import ArtifactError, ConfigError, DataError
@@ -280,5 +281,6 @@ def test_the_guides_job_files_and_commands_are_real(tmp_path: Path) -> None:
 
 def typer_commands() -> dict[str, Any]:
     import typer.main
+    from typer.core import TyperGroup
 
-    return dict(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    return dict(instance_of(TyperGroup, typer.main.get_command(cli.app)).commands)

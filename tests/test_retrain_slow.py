@@ -49,7 +49,7 @@ SWAPS = """
 """
 
 
-def start(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
+def start(script: str, *arguments: str | Path | int) -> subprocess.Popen[str]:
     """A process that has imported everything, or has promoted its first model."""
     code = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), *map(str, arguments)]
     process = subprocess.Popen(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -83,11 +83,11 @@ def test_kill_minus_9_at_any_moment_leaves_what_is_served_whole(tmp_path: Path) 
     current = tmp_path / "store" / "current"
     n_served = 0
     for n_jobs in (0, 0, 1, 1, 1):
-        killed(start(JOBS, path, 24), place.uniform(0.1, 4.0), n_jobs=n_jobs)  # type: ignore[arg-type]
+        killed(start(JOBS, path, 24), place.uniform(0.1, 4.0), n_jobs=n_jobs)
         if current.exists():
             n_served += 1
             assert runtime.verify(current)["n_windows"] > 0
-    finished = start(JOBS, path, 3)  # type: ignore[arg-type]
+    finished = start(JOBS, path, 3)
     out, err = finished.communicate()
     assert (finished.returncode, err) == (0, "")
     assert set(out.split()) <= {"promoted", "kept"}
@@ -148,7 +148,7 @@ def limited(path: Path, limit: int | None) -> subprocess.CompletedProcess[str]:
 def test_a_full_disk_leaves_what_is_served_whole(tmp_path: Path) -> None:
     """The disk refuses a recipe, then a table of forecasts, then the history's line after the links were swapped."""
     path, store = write_job(tmp_path), tmp_path / "store"
-    before = start(JOBS, path, 1)  # type: ignore[arg-type]
+    before = start(JOBS, path, 1)
     assert before.communicate()[0].split() == ["promoted"]
     served, history = os.readlink(store / ".live/current"), store / "history.jsonl"
     for limit in (400, 3000):

@@ -91,7 +91,8 @@ def test_shapes_in_and_out(shelf: Path) -> None:
     predictor = load(shelf / "patchtst")
     x = contexts(5)
     forecast = predictor.predict(x)
-    assert (forecast.shape, forecast.dtype) == ((5, HORIZON, 3), np.float32)  # type: ignore[comparison-overlap]
+    assert forecast.shape == (5, HORIZON, 3)
+    assert forecast.dtype == np.float32
     np.testing.assert_allclose(predictor.predict(x[2]), forecast[2], rtol=1e-5, atol=1e-5)
     assert predictor.predict(x[:0]).shape == (0, HORIZON, 3)
     longer = np.concatenate([np.full((5, 11, 3), np.nan, np.float32), x], axis=1)

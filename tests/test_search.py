@@ -16,6 +16,7 @@ import pytest
 from optuna.trial import FixedTrial
 
 import tsdistill as td
+from tests.typed import instance_of, known
 from tsdistill.cli import main
 from tsdistill.errors import TsdistillError
 from tsdistill.recipe import Recipe, Source, StudentSpec, TaskSpec, TeacherSpec, default_recipe
@@ -107,7 +108,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     for width, ratio in ((3, 0.5), (17, 0.0)):
         study.enqueue_trial({**ANY, "student.model.width": width, "pruning.ratio": ratio})
     optimize(study, SMALL, teacher, task, n_trials=2, recipe=recipe, max_size_bytes=budget, progress=False)
-    return Searched(recipe, task, teacher, study, budget, folder)  # type: ignore[arg-type]
+    return Searched(recipe, task, instance_of(td.Forecaster, teacher), study, budget, folder)
 
 
 def test_a_trial_keeps_its_recipe_its_size_and_its_budget(searched: Searched) -> None:
@@ -115,7 +116,8 @@ def test_a_trial_keeps_its_recipe_its_size_and_its_budget(searched: Searched) ->
     for trial in (small, large):
         assert {"recipe", "size_bytes", "n_parameters", "precision", "seconds"} <= trial.user_attrs.keys()
         assert trial.constraints == {"size_bytes": trial.user_attrs["size_bytes"] - searched.budget}
-        assert Recipe.from_json(trial.user_attrs["recipe"]).student.model.width == trial.params["student.model.width"]  # type: ignore[attr-defined]
+        model = instance_of(td.MLPConfig, Recipe.from_json(trial.user_attrs["recipe"]).student.model)
+        assert model.width == trial.params["student.model.width"]
     assert small.constraints["size_bytes"] <= 0 < large.constraints["size_bytes"]
     assert small.user_attrs["n_parameters"] < large.user_attrs["n_parameters"]
 
@@ -160,8 +162,8 @@ def test_a_fixed_trial_replays_to_the_same_recipe_and_value_whatever_the_test_pa
 
 def test_the_best_recipe_keeps_a_budget_and_says_what_the_smallest_takes(searched: Searched) -> None:
     small, large = searched.study.trials
-    better = min((small, large), key=lambda trial: trial.value)  # type: ignore[arg-type, return-value]
-    assert best_recipe(searched.study).student.model.width == 3  # type: ignore[attr-defined]
+    better = min((small, large), key=lambda trial: known(trial.value))
+    assert instance_of(td.MLPConfig, best_recipe(searched.study).student.model).width == 3
     assert best_recipe(searched.study, max_size_bytes=10**6) == Recipe.from_json(better.user_attrs["recipe"])
     with pytest.raises(td.errors.UnsupportedError) as caught:
         best_recipe(searched.study, max_size_bytes=5_000)
@@ -250,7 +252,7 @@ def test_a_recipe_is_found_for_a_panel_of_the_catalogue() -> None:
     recipe = objective(space, config.build(task.signature), task).recipe
     assert recipe.data == Source(dataset="nyc-weather")
     assert recipe.task == TaskSpec(context=48, horizon=12)
-    assert recipe.teacher.model == config  # type: ignore[attr-defined]
+    assert instance_of(TeacherSpec, recipe.teacher).model == config
 
 
 # ------------------------------------------------------------------------------------------------------- whole searches

@@ -9,10 +9,11 @@ import pytest
 from optuna.trial import FixedTrial
 
 import tsdistill as td
+from tests.typed import instance_of, known
 from tsdistill.data import Covariates
 from tsdistill.errors import ConfigError
 from tsdistill.losses import LOSSES, OutputLoss, TemporalLoss
-from tsdistill.models import MODELS, LinearConfig, LSTMConfig, MLPConfig, QuantileHead
+from tsdistill.models import MODELS, LinearConfig, LSTMConfig, MLPConfig, QuantileHead, TCNConfig
 from tsdistill.pruning import Pruning
 from tsdistill.recipe import Recipe, TaskSpec, default_recipe
 from tsdistill.search import LSTMSpace, MLPSpace, PatchTSTSpace, Range, Space, create_study
@@ -206,14 +207,15 @@ def test_a_field_that_the_drawn_kind_does_not_have_is_not_drawn() -> None:
     assert names["linear"] == set()
     assert proposed["linear"].student.losses == (OutputLoss(),)
     assert proposed["linear"].pruning is None
-    assert proposed["tcn"].student.model.hidden == (2 * proposed["tcn"].student.model.width,) * 3  # type: ignore[attr-defined]
+    model = instance_of(TCNConfig, proposed["tcn"].student.model)
+    assert model.hidden == (2 * model.width,) * 3
 
 
 def test_whole_numbers_and_fractions_are_drawn_as_the_field_asks() -> None:
     space = Space(vary={"student.model.width": Range(8, 64), "student.losses.output.alpha": Range(0, 1)})
     trial = create_study("toy", seed=3).ask()
     proposed = space.propose(trial, base(model=MLPConfig()))
-    assert isinstance(proposed.student.model.width, int)  # type: ignore[attr-defined]
+    assert isinstance(instance_of(MLPConfig, proposed.student.model).width, int)
     alpha = trial.params["student.losses.output.alpha"]
     assert isinstance(alpha, float)
     assert 0 < alpha < 1
@@ -280,7 +282,7 @@ def test_a_space_of_version_0_1_still_works_with_a_warning() -> None:
     assert (model.patch, model.stride, model.width) == (12, 12, 16)
     written = "alpha = 0.5\n[[students]]\nkind = 'mlp'\nwidth = [8, 16]\n"
     with pytest.warns(DeprecationWarning, match=r"0\.3"):
-        assert Space.from_toml(written).vary[KIND] == ("mlp",)  # type: ignore[index]
+        assert known(Space.from_toml(written).vary)[KIND] == ("mlp",)
 
 
 @pytest.mark.filterwarnings("ignore:Spaces name addresses now:DeprecationWarning")

@@ -9,6 +9,7 @@ import torch
 
 from tests.test_contracts import CONFIGS, name
 from tests.test_pruning_groups import shaken
+from tests.typed import instance_of
 from tsdistill.data import Task
 from tsdistill.distillation import distill
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError
@@ -138,9 +139,11 @@ def test_a_student_of_a_shorter_context_is_distilled_with_a_control_as_short(tas
 
 
 def test_what_is_no_size_is_the_students_own() -> None:
-    assert shrink(shaken(TST), TST.replace(width=5, dropout=0.3)).config.dropout == 0.3  # type: ignore[attr-defined]
+    student = shrink(shaken(TST), TST.replace(width=5, dropout=0.3))
+    assert instance_of(PatchTSTConfig, student.config).dropout == 0.3
     tcn = shaken(TCNConfig(width=7, depth=3, hidden=5, patch=5))
-    assert shrink(tcn, TCNConfig(width=5, depth=2, hidden=3, patch=5)).config.dilations == (1, 4)  # type: ignore[attr-defined]
+    student = shrink(tcn, TCNConfig(width=5, depth=2, hidden=3, patch=5))
+    assert instance_of(TCNConfig, student.config).dilations == (1, 4)
 
 
 def wrong_dilations() -> Forecaster:

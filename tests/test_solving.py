@@ -14,6 +14,7 @@ import torch
 from sklearn.linear_model import Ridge
 
 import tsdistill as td
+from tests.typed import known
 from tsdistill.data.panel import Item, Panel
 from tsdistill.data.task import Batch, Windows
 from tsdistill.errors import ArtifactError, ConfigError, DivergenceError, OrderError, ShapeError, UnsupportedError
@@ -48,6 +49,11 @@ def rows(windows: Windows, forecast: Any = None) -> tuple[np.ndarray, np.ndarray
     x, y = (part.permute(2, 0, 1).double() for part in (batch.context, forecast(batch) if forecast else batch.target))
     centre = x.mean(-1, keepdim=True)
     return (x - centre).numpy(), (y - centre).numpy()
+
+
+def weight_of(model: td.Forecaster) -> torch.Tensor:
+    """What a solved model multiplies with."""
+    return model.get_parameter("map.weight")
 
 
 def brute(task: td.Task, forecast: Any, channels: list[int]) -> tuple[np.ndarray, dict[tuple[float, float], float]]:
@@ -102,10 +108,17 @@ def test_every_channel_has_the_share_that_it_deserves(task: td.Task) -> None:
 @pytest.mark.parametrize("individual", [False, True])
 def test_a_control_comes_from_the_same_pass(task: td.Task, individual: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     config, teacher = td.LinearConfig(individual=individual), td.train(td.LinearConfig(penalties=(1e-1,)), task)
-    plain, passes, of = td.train(config, task), [], Statistics.of.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(Statistics, "of", classmethod(lambda *a, **k: passes.append(1) or of(*a, **k)))  # type: ignore[func-returns-value]
+    plain = td.train(config, task)
+    n_passes, summed = 0, Statistics.of
+
+    def counted(*arguments: Any, **options: Any) -> Statistics:
+        nonlocal n_passes
+        n_passes += 1
+        return summed(*arguments, **options)
+
+    monkeypatch.setattr(Statistics, "of", counted)
     student = td.distill(teacher, config, task, losses=[td.OutputLoss(alpha=0.3)])
-    assert len(passes) == 2  # training and validation windows, once each
+    assert n_passes == 2  # training and validation windows, once each
     assert student.control is not None
     assert student.control.digest == plain.digest
     assert student.control.lineage[-1].metrics == plain.lineage[-1].metrics
@@ -132,7 +145,7 @@ def test_a_share_chosen_is_the_share_given(task: td.Task) -> None:
         chosen.lineage[-1].spec["losses"] == "MSE(student, alpha * teacher + (1 - alpha) * truth; alpha by validation)"
     )
     given = td.distill(Wise(), td.LinearConfig(), task, losses=[td.OutputLoss(alpha=alpha)], control=False)
-    assert torch.allclose(given.map.weight, chosen.map.weight, atol=1e-6)  # type: ignore[arg-type, union-attr]
+    assert torch.allclose(weight_of(given), weight_of(chosen), atol=1e-6)
 
 
 class Right:
@@ -147,7 +160,7 @@ class Right:
 def test_a_teacher_that_adds_nothing_gets_no_share(task: td.Task) -> None:
     learnt = Statistics.of(task.train, Right().forecast)
     judged = Statistics.of(task.validation)
-    assert torch.allclose(learnt.taught, learnt.cross, rtol=1e-9, atol=1e-9)  # type: ignore[arg-type]
+    assert torch.allclose(known(learnt.taught), learnt.cross, rtol=1e-9, atol=1e-9)
     chosen = choose(learnt, judged, PENALTIES, ALPHAS)
     assert chosen.alpha == 0
     assert torch.allclose(chosen.errors, chosen.errors[:1].expand_as(chosen.errors), rtol=1e-9)
@@ -243,11 +256,11 @@ def test_parts_are_solved_as_if_they_were_one(scaler: Any, individual: bool) -> 
     assert solved.metrics["validation_mse"] == pytest.approx(distilled.metrics["validation_mse"], rel=1e-3)
     assert (solved.verb, solved.spec["teacher"], solved.metrics["n_parts"]) == ("solve", teacher.digest, 3)
     # What a teacher says is kept in half precision by `distill`, and not at all by `solve`.
-    assert torch.allclose(student.map.weight, wanted.map.weight, atol=5e-3)  # type: ignore[arg-type, union-attr]
+    assert torch.allclose(weight_of(student), weight_of(wanted), atol=5e-3)
     assert student.control is not None
     alone = td.solve(config, parts(scaler=scaler))
     assert student.control.digest == alone.digest
-    assert torch.allclose(alone.map.weight, td.train(config, one).map.weight, atol=1e-5)  # type: ignore[arg-type, union-attr]
+    assert torch.allclose(weight_of(alone), weight_of(td.train(config, one)), atol=1e-5)
     comparison = solved.metrics["against_control"]
     assert comparison["relative"] < 1e-12
     assert comparison["control_validation_mse"] == alone.lineage[-1].metrics["validation_mse"]
@@ -305,9 +318,14 @@ def test_a_checkpoint_of_other_sums_is_refused(tmp_path: Path) -> None:
     first, *_ = parts()
     with pytest.raises(ArtifactError, match="2 of 3 parts that are not among `tasks`"):
         td.solve(td.LinearConfig(), [first], checkpoint=path)
-    for change in ({"config": td.LinearConfig(individual=True)}, {"teacher": Wise()}, {"tasks": parts(scaler=None)}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"config": td.LinearConfig(individual=True)},
+        {"teacher": Wise()},
+        {"tasks": parts(scaler=None)},
+    )
+    for change in changes:
         with pytest.raises(ArtifactError, match="belongs to another run"):
-            td.solve(**{"config": td.LinearConfig(), "tasks": parts(), "checkpoint": path, **change})  # type: ignore[arg-type]
+            td.solve(**{"config": td.LinearConfig(), "tasks": parts(), "checkpoint": path, **change})
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="cannot be read"):
         td.solve(td.LinearConfig(), parts(), checkpoint=path)

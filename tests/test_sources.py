@@ -6,12 +6,14 @@ import gzip
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import sqlalchemy as sa
 
 from tests.frames import ROWS, hours, long, wide
+from tests.typed import known
 from tsdistill.data import Panel, read_csv, read_parquet, read_sql
 from tsdistill.errors import DataError, UnsupportedError
 
@@ -30,7 +32,7 @@ def test_csv_identifiers_keep_their_zeros() -> None:
     assert [item.unique_id for item in read_csv(io.StringIO(text)).items] == ["001", "1"]
 
 
-CSV_REFUSED = {
+CSV_REFUSED: dict[str, tuple[bytes | None, dict[str, Any], list[str]]] = {
     "no file": (None, {}, ["Cannot read", "missing.csv"]),
     "empty": (b"", {}, ["empty"]),
     "another encoding": ("ds,Gr\xfc\xdfe\n2024-01-01,1\n".encode("latin-1"), {}, ["as utf-8", "latin-1"]),
@@ -50,7 +52,7 @@ def test_csv_files_that_cannot_be_used_are_refused(case: str, tmp_path: Path) ->
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError) as caught:
-        read_csv(path, **options)  # type: ignore[arg-type]
+        read_csv(path, **options)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
 
 
@@ -161,4 +163,4 @@ def test_postgres_gives_numerics_and_zones(postgres_url: str) -> None:
         connection.execute(sa.text(fill + "generate_series(0, 52) AS n"))
     panel = read_sql(postgres_url, "SELECT * FROM hourly ORDER BY ds")
     assert (panel.n_rows, panel.frequency, panel.items[0].values[-1, 0]) == (53, "h", 52.0)
-    assert panel.items[0].ds[0] == pd.Timestamp("2024-01-01", tz="UTC")  # type: ignore[index]
+    assert known(panel.items[0].ds)[0] == pd.Timestamp("2024-01-01", tz="UTC")

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,12 @@ def outcome(read: Callable[[], object]) -> str:
     return "read"
 
 
+def become(other: dict[str, Any], values: dict[str, Any]) -> None:
+    """Put others in the place of values."""
+    values.clear()
+    values.update(other)
+
+
 def replaced(folder: Path, place: Path) -> Iterator[tuple[tuple[Any, ...], Any, Path]]:
     """The artifact with one value of its manifest replaced after the other, signed anew each time."""
     twin = Path(shutil.copytree(folder, place / "twin"))
@@ -80,7 +87,7 @@ def replaced(folder: Path, place: Path) -> Iterator[tuple[tuple[Any, ...], Any, 
         for odd in ODD:
             changed = copy.deepcopy(original)
             put(changed, path, odd)
-            rewrite(twin, lambda values, changed=changed: (values.clear(), values.update(changed)))  # type: ignore[misc]
+            rewrite(twin, partial(become, changed))
             yield path, odd, twin
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tsdistill as td
+from tests.typed import instance_of
 from tsdistill.data import Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.teachers import RescaledTeacher, check_teacher
@@ -123,8 +124,10 @@ def test_forecasters_inside_of_teachers_are_copied_to_a_device_and_stay_where_th
     moved = at(ensemble, there)
     assert isinstance(moved, td.teachers.TeacherEnsemble)
     assert isinstance(moved.teachers[0], RescaledTeacher)
-    assert [moved.teachers[0].forecaster.device, moved.teachers[1].device] == [there, there]  # type: ignore[attr-defined]
-    assert [teacher.device, ensemble.teachers[1].device] == [torch.device("cpu")] * 2  # type: ignore[attr-defined]
+    for member in (moved.teachers[0].forecaster, moved.teachers[1]):
+        assert instance_of(td.Forecaster, member).device == there
+    for member in (teacher, ensemble.teachers[1]):
+        assert instance_of(td.Forecaster, member).device == torch.device("cpu")
     assert at(teacher, None) is at(teacher, torch.device("cpu")) is teacher
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import tsdistill as td
+from tests.typed import known
 from tsdistill.data.panel import Item
 from tsdistill.errors import ConfigError, DataError, ShapeError, TsdistillError, UnsupportedError
 from tsdistill.models import Forecaster, LinearConfig
@@ -54,9 +56,9 @@ def all_of(windows: td.data.Windows) -> td.data.Batch:
 @pytest.mark.parametrize("scaler", ["standard", "item", None])
 @pytest.mark.parametrize("zone", ["Europe/Berlin", None])
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_forecasts_come_back_from_a_table(n_channels: int, zone: str | None, scaler: str | None) -> None:
+def test_forecasts_come_back_from_a_table(n_channels: int, zone: str | None, scaler: Any) -> None:
     panel = panel_of(n_channels=n_channels, zone=zone)
-    task = td.Task(panel, context=19, horizon=5, split=SPLIT, scaler=scaler)  # type: ignore[arg-type]
+    task = td.Task(panel, context=19, horizon=5, split=SPLIT, scaler=scaler)
     model = train(LinearConfig(), task)
     frame = forecast_frame(model, task, ("train", "validation")).sample(frac=1, random_state=3)
     table = ForecastTable.from_frame(frame, task)
@@ -73,10 +75,11 @@ def test_forecasts_come_back_from_a_table(n_channels: int, zone: str | None, sca
 def test_a_row_is_what_it_says(task: td.Task, ridge: Forecaster, frame: pd.DataFrame) -> None:
     """A slow plain oracle: one window looked up by hand."""
     item, end = task.panel.items[1], 43
+    stamps = known(item.ds)
     context = item.values[end - 18 : end + 1]
     raw = np.asarray(ridge.predict(context[None]))[0, :, 0]
-    rows = frame[(frame["unique_id"] == "i1") & (frame["cutoff"] == item.ds[end])]  # type: ignore[index]
-    assert rows["ds"].tolist() == item.ds[end + 1 : end + 6].tolist()  # type: ignore[index]
+    rows = frame[(frame["unique_id"] == "i1") & (frame["cutoff"] == stamps[end])]
+    assert rows["ds"].tolist() == stamps[end + 1 : end + 6].tolist()
     np.testing.assert_allclose(rows["forecast"], raw, rtol=1e-5)
 
 

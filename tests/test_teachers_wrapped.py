@@ -189,6 +189,8 @@ def test_a_hook_that_stays_would_be_found() -> None:
 
 def test_the_digest_follows_weights_buffers_settings_and_calling(task: td.Task) -> None:
     class Scaled(nn.Module):
+        shift: Tensor
+
         def __init__(self, gain: float = 1.0) -> None:
             super().__init__()
             self.gain = gain
@@ -202,14 +204,15 @@ def test_the_digest_follows_weights_buffers_settings_and_calling(task: td.Task) 
         torch.manual_seed(1)
         return Scaled(gain)
 
-    teacher = td.wrap(built(), task)
+    module = built()
+    teacher = td.wrap(module, task)
     digests = [teacher.digest, td.wrap(built(), task).digest]
     assert digests[0] == digests[1]
     digests = [*digests[:1], td.wrap(built(2.0), task).digest, td.wrap(built(), task, units="raw").digest]
     with torch.no_grad():
-        teacher.module.shift += 1  # type: ignore[assignment, operator]
+        module.shift += 1
         digests.append(teacher.digest)
-        teacher.module.map.weight[0, 0] += 1e-6  # type: ignore[index, operator, union-attr]
+        module.map.weight[0, 0] += 1e-6
         digests.append(teacher.digest)
     assert len(set(digests)) == len(digests)
 

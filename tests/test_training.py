@@ -27,6 +27,7 @@ from tsdistill.training import loop as loop_module
 from tsdistill.training.checkpoint import read_progress
 from tsdistill.training.history import beside, read
 from tsdistill.training.ranks import Ranks
+from tsdistill.training.steps import epoch
 
 QUICK = Training(epochs=3, batch_size=37, learning_rate=5e-3, precision="float32", patience=None)
 CONFIG = LSTMConfig(widths=(5,), patch=11)
@@ -61,7 +62,6 @@ def test_a_stopped_run_continues_to_the_same_weights(
 ) -> None:
     config, checkpoint = PatchTSTConfig(depth=1, width=6, heads=2, patch=11), tmp_path / "run.safetensors"
     whole = train(config, task, QUICK)
-    epoch = loop_module.epoch  # type: ignore[attr-defined]
     n_epochs = 0
 
     def stops_in_the_second(*arguments: Any, **named: Any) -> Any:

@@ -13,7 +13,7 @@ from tsdistill.errors import ArtifactError
 from tsdistill.models import MLPConfig
 from tsdistill.testing import toy_task
 from tsdistill.training import Training, train
-from tsdistill.training import loop as loop_module
+from tsdistill.training import checkpoint as state
 from tsdistill.training.history import append, beside, cut, read
 
 CONFIG = MLPConfig(width=5, depth=1)
@@ -44,7 +44,7 @@ class StopError(Exception):
 
 def test_a_resumed_run_repeats_no_line(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, n_writes = tmp_path / "run.safetensors", 0
-    write = loop_module.state.write  # type: ignore[attr-defined]
+    write = state.write
 
     def stops_before_the_second(*arguments: Any) -> None:
         nonlocal n_writes
@@ -53,7 +53,7 @@ def test_a_resumed_run_repeats_no_line(task: Task, tmp_path: Path, monkeypatch: 
             raise StopError
         write(*arguments)
 
-    monkeypatch.setattr(loop_module.state, "write", stops_before_the_second)  # type: ignore[attr-defined]
+    monkeypatch.setattr(state, "write", stops_before_the_second)
     with pytest.raises(StopError):
         train(CONFIG, task, QUICK, checkpoint=checkpoint)
     assert [record["epoch"] for record in read(beside(checkpoint))] == [1, 2]
