@@ -27,7 +27,7 @@ def read_table(
     df: pd.DataFrame,
     time: str | None,
     id: str | None,
-    target: Hashable | Sequence[Hashable] | None,
+    target: Hashable | Iterable[Hashable] | None,
     filled: bool,
     problems: list[str],
 ) -> Table:
@@ -91,12 +91,13 @@ def _identifiers(column: pd.Series | pd.Index, id: str, problems: list[str]) -> 
     return names, code
 
 
-def _wanted(target: Hashable | Sequence[Hashable] | None, df: pd.DataFrame) -> list[str] | None:
+def _wanted(target: Hashable | Iterable[Hashable] | None, df: pd.DataFrame) -> list[str] | None:
     """Value columns that were asked for, by their text; a label that is no text, or a tuple, names one column."""
     if target is None:
         return None
-    one = isinstance(target, str) or not isinstance(target, Iterable) or (isinstance(target, tuple) and target in df)
-    return [text_of(target)] if one else [text_of(name) for name in target]  # type: ignore[union-attr]
+    if isinstance(target, str) or not isinstance(target, Iterable) or (isinstance(target, tuple) and target in df):
+        return [text_of(target)]
+    return [text_of(name) for name in target]
 
 
 def _targets(

@@ -64,22 +64,23 @@ def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems
     except ValueError as error:
         problems.append(frequency_problem(frequency, error))
         return Timing(None, {})
-    if grid is None or grid.regular(rows.ds, rows.inside):
-        return Timing(grid, {}, note)
-    positions: dict[int, np.ndarray] = {}
-    gaps = []
+    if grid is None:
+        return Timing(None, {}, note)
+    position, on_grid = grid.positions(rows.ds, rows.bounds)
+    steps = np.diff(position)
+    code = rows.code
+    off = np.unique(code[~on_grid])
+    crowded = np.setdiff1d(code[1:][rows.inside & (steps < 1)], off)
+    gappy = np.setdiff1d(code[1:][rows.inside & (steps > 1)], [*off, *crowded])
     irregular = []
-    for number, name in enumerate(rows.names):
-        ds = rows.ds[rows.of(number)]
-        position, on_grid = grid.positions(ds)
-        steps = np.diff(position)
-        if not on_grid.all():
-            irregular.append(_irregular(name, ds, on_grid, grid.frequency))
-        elif (steps > 1).any():
-            positions[number] = position
-            gaps.append(_gap(name, ds, steps))
-        elif (steps < 1).any():
+    for number in np.union1d(off, crowded).tolist():
+        ds, name, here = rows.ds[rows.of(number)], rows.names[number], on_grid[rows.of(number)]
+        if here.all():
             irregular.append(f"{of_item(name)}several stamps fall on one step of {grid.frequency!r}")
+        else:
+            irregular.append(_irregular(name, ds, here, grid.frequency))
+    positions = {number: position[rows.of(number)] for number in gappy.tolist()}
+    gaps = [_gap(rows.names[number], rows.ds[rows.of(number)], np.diff(places)) for number, places in positions.items()]
     if irregular:
         inferred = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
         hint = (
