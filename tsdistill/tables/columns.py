@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from tsdistill.errors import must, nearest
 from tsdistill.tables.roles import TIME, Layout, Place, text_of
-from tsdistill.tables.rows import SHOWN, Rows, rows_of, several
+from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, rows_of, several
 from tsdistill.tables.stamps import parse
+
+Places = Callable[[np.ndarray], str]
+"""Words where some rows of a frame are."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def read_table(
     reserved = {text_of(place.name) for place in (stamped, identified) if place is not None and place.level is None}
     chosen = _targets(wanted, layout.positions, reserved, identified is not None, problems)
     part = df.iloc[:, [layout.positions[name] for name in chosen]]
-    values = numbers_of(part, chosen, identified is None, filled, stamps, problems)
+    advice = TRAINED if identified is None else replace(TRAINED, names=None)
+    values = numbers_of(part, chosen, filled, at_stamps(stamps), problems, advice)
     order = np.argsort(code, kind="stable")
     if not (order[1:] > order[:-1]).all():
         values = values[order]
@@ -123,18 +127,21 @@ def _targets(
 def numbers_of(
     part: pd.DataFrame,
     names: Sequence[str],
-    wide: bool,
     filled: bool,
-    stamps: pd.DatetimeIndex | None,
+    places: Places,
     problems: list[str],
+    advice: Advice = TRAINED,
 ) -> np.ndarray:
-    """Values of a frame's columns, called `names`, (row, channel) in C order, with NaN where there is none."""
+    """Values of a frame's columns, called `names`, (row, channel) in C order, with NaN where there is none.
+
+    `places` words where rows are.
+    """
     if all(isinstance(kind, np.dtype) and kind.kind in "iufb" for kind in part.dtypes):
         values = np.array(part.to_numpy(dtype=np.float64), order="C", copy=True)
     else:
         values = np.empty(part.shape)
         for position, name in enumerate(names):
-            values[:, position] = _column(part.iloc[:, position], name, wide, problems)
+            values[:, position] = _column(part.iloc[:, position], name, places, problems, advice)
     # One pass over everything; columns are looked at one by one only if something is wrong.
     if np.isfinite(values).all():
         return values
@@ -142,27 +149,26 @@ def numbers_of(
         infinite = np.flatnonzero(np.isinf(values[:, position]))
         if len(infinite):
             problems.append(
-                f"Column `{column}` holds {several(len(infinite), 'infinite value')} in {_places(infinite, stamps)}. "
-                "Replace them with numbers, or with NaN and pass fill=."
+                f"Column `{column}` holds {several(len(infinite), 'infinite value')} in {places(infinite)}. "
+                f"{advice.infinite}"
             )
         missing = np.flatnonzero(np.isnan(values[:, position]) & part.iloc[:, position].isna().to_numpy())
         if len(missing) and not filled:
             problems.append(
                 f"Column `{column}` has {several(len(missing), 'missing value')} (NaN) of {len(part):,}, in "
-                f"{_places(missing, stamps)}. "
-                'Pass fill="interpolate", "forward" or "zero", or leave the column out with target=.'
+                f"{places(missing)}. {advice.missing}"
             )
     return values
 
 
-def _column(column: pd.Series, name: str, wide: bool, problems: list[str]) -> np.ndarray:
+def _column(column: pd.Series, name: str, places: Places, problems: list[str], advice: Advice) -> np.ndarray:
     """One column as float64; what is no number is a problem and reads as NaN."""
     kind = column.dtype
     if pd.api.types.is_datetime64_any_dtype(kind) or pd.api.types.is_timedelta64_dtype(kind):
-        problems.append(f"Column `{name}` holds times, not numbers. Leave it out with target=, or name it with time=.")
+        problems.append(f"Column `{name}` holds times, not numbers. {advice.times}")
         return np.zeros(len(column))
     if pd.api.types.is_complex_dtype(kind):
-        problems.append(f"Column `{name}` holds complex numbers. Take their parts or leave it out with target=.")
+        problems.append(f"Column `{name}` holds complex numbers. Take their parts. {advice.other}")
         return np.zeros(len(column))
     numbers = pd.to_numeric(column.astype(object) if isinstance(kind, pd.CategoricalDtype) else column, errors="coerce")
     values = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
@@ -171,16 +177,21 @@ def _column(column: pd.Series, name: str, wide: bool, problems: list[str]) -> np
         return values
     examples = ", ".join(repr(str(value)) for value in column.iloc[wrong].unique()[:SHOWN])
     if len(wrong) == int(column.notna().sum()):
-        series = f"If it names the series, pass id={name!r}; otherwise leave" if wide else "Leave"
-        problems.append(f"Column `{name}` holds text and no numbers ({examples}). {series} it out with target=.")
+        remedy = advice.other if advice.names is None else advice.names.format(name=name)
+        problems.append(f"Column `{name}` holds text and no numbers ({examples}). {remedy}")
     else:
         problems.append(
             f"Column `{name}` holds {several(len(wrong), 'value')} that cannot be read as numbers ({examples}) in "
-            f"{rows_of(wrong)}. Replace them with numbers, or with NaN and pass fill=."
+            f"{places(wrong)}. {advice.infinite}"
         )
     return values
 
 
-def _places(rows: np.ndarray, stamps: pd.DatetimeIndex | None) -> str:
-    first = "" if stamps is None or pd.isna(stamps[rows[0]]) else f", first at {stamps[rows[0]]}"
-    return rows_of(rows) + first
+def at_stamps(stamps: pd.DatetimeIndex | None) -> Places:
+    """Words where rows of a frame are, with the first one's stamp."""
+
+    def places(rows: np.ndarray) -> str:
+        first = "" if stamps is None or pd.isna(stamps[rows[0]]) else f", first at {stamps[rows[0]]}"
+        return rows_of(rows) + first
+
+    return places

@@ -13,6 +13,31 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
+class Advice:
+    """What messages recommend: the arguments of whoever reads the frame."""
+
+    gaps: str = 'Pass fill="interpolate", "forward" or "zero" to insert the rows, or give them.'
+    missing: str = 'Pass fill="interpolate", "forward" or "zero", or leave the column out with target=.'
+    infinite: str = "Replace them with numbers, or with NaN and pass fill=."
+    times: str = "Leave it out with target=, or name it with time=."
+    other: str = "Leave it out with target=."
+    names: str | None = "If it names the series, pass id={name!r}; otherwise leave it out with target=."
+    repeated: str = "Keep one row per item and stamp; if the rows belong to several series, name their column with id=."
+
+
+TRAINED = Advice()
+SERVED = Advice(
+    gaps="Give the rows, or fill them: td.Panel.from_frame(..., fill=...).to_frame().",
+    missing="Replace them with numbers, for example by frame.interpolate().",
+    infinite="Replace them with numbers.",
+    times="Give the numbers that the model was trained on.",
+    other="Give the numbers that the model was trained on.",
+    names=None,
+    repeated="Keep one row per item and stamp; name the items in a column called `unique_id`.",
+)
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows of all items one below the other, each item's in one run.
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tsdistill.tables.daylight import unfold
 from tsdistill.tables.frequency import StepGrid, inferred_grid, named_grid
-from tsdistill.tables.rows import SHOWN, Rows, capped, of_item, rows_of, several, shown_stamps
+from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, capped, of_item, rows_of, several, shown_stamps
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,33 @@ def parse(column: pd.Series | pd.Index, time: str, problems: list[str]) -> pd.Da
     return stamps if stamps.unit == "ns" else stamps.as_unit("us")
 
 
-def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems: list[str]) -> Timing:
-    """Check order, uniqueness and regularity of all items' stamps; gaps are a problem unless they will be filled."""
+def examine(
+    rows: Rows,
+    time: str,
+    frequency: str | None,
+    filled: bool,
+    problems: list[str],
+    *,
+    anchored: bool | None = None,
+    advice: Advice = TRAINED,
+) -> Timing:
+    """Check order, uniqueness and regularity of all items' stamps; gaps are a problem unless they will be filled.
+
+    `anchored` is that of `named_grid`.
+    """
     rows, undated = _dated(rows)
     rows, problem, note = unfold(rows, time, filled)
     problems += [problem] if problem else []
-    rows = _in_order(rows, time, problems)
+    rows = in_order(rows, time, problems, advice)
     if undated:
         return Timing(None, {})
     assert rows.ds is not None
     try:
-        grid = named_grid(frequency, rows.ds) if frequency is not None else inferred_grid(rows.ds, rows.inside)
+        grid = (
+            named_grid(frequency, rows.ds, anchored=anchored)
+            if frequency is not None
+            else inferred_grid(rows.ds, rows.inside)
+        )
     except ValueError as error:
         problems.append(frequency_problem(frequency, error))
         return Timing(None, {})
@@ -83,15 +99,16 @@ def examine(rows: Rows, time: str, frequency: str | None, filled: bool, problems
     gaps = [_gap(rows.names[number], rows.ds[rows.of(number)], np.diff(places)) for number, places in positions.items()]
     if irregular:
         inferred = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
-        hint = (
-            f"leave out frequency= (most steps are {inferred.frequency!r})"
-            if inferred
-            else "name the step by frequency="
-        )
-        problems += capped(irregular, "items with irregular steps", f"Resample first, or {hint}.")
+        steps = f" (most steps are {inferred.frequency!r})" if inferred else ""
+        if advice is TRAINED:
+            remedy = (
+                f"Resample first, or {f'leave out frequency={steps}' if inferred else 'name the step by frequency='}."
+            )
+        else:
+            remedy = f"Resample to the steps that the model was trained on{steps}."
+        problems += capped(irregular, "items with irregular steps", remedy)
     if gaps and not filled:
-        remedy = 'Pass fill="interpolate", "forward" or "zero" to insert the rows, or give them.'
-        problems += capped(gaps, "items with gaps", remedy)
+        problems += capped(gaps, "items with gaps", advice.gaps)
     return Timing(grid, positions, note)
 
 
@@ -144,7 +161,7 @@ def _dated(rows: Rows) -> tuple[Rows, bool]:
     return replace(rows, ds=rows.ds[dated], row=rows.row[dated], bounds=bounds), True
 
 
-def _in_order(rows: Rows, time: str, problems: list[str]) -> Rows:
+def in_order(rows: Rows, time: str, problems: list[str], advice: Advice = TRAINED) -> Rows:
     """Report rows out of order and stamps that are repeated; go on without them."""
     ds = rows.ds
     assert ds is not None
@@ -168,8 +185,7 @@ def _in_order(rows: Rows, time: str, problems: list[str]) -> Rows:
         places = rows_of(np.sort(rows.row[order][repeated]))
         problems.append(
             f"`{time}` holds {several(repeated.sum(), 'stamp')} more than once{where}: "
-            f"{shown_stamps(ordered[repeated].unique())} in {places}. Keep one row per item and stamp; if the rows "
-            "belong to several series, name their column with id=."
+            f"{shown_stamps(ordered[repeated].unique())} in {places}. {advice.repeated}"
         )
     bounds = np.concatenate([[0], np.cumsum(~repeated)])[rows.bounds]
     return replace(rows, ds=ordered[~repeated], row=rows.row[order][~repeated], bounds=bounds)
