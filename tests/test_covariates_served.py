@@ -171,7 +171,7 @@ WRONG: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "a gap in the plan": (
         lambda m: m.predict(history(), planned().replace(31.0, np.nan)),
         DataError,
-        ["`future`", "finite", "price (1)"],
+        ["`future`", "column `price` has 1 missing value"],
     ),
     "past column gone": (
         lambda m: m.predict(history().drop(columns="wind"), planned()),

@@ -21,6 +21,9 @@ from tsdistill.artifacts import save
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "packages" / "tsdistill-runtime"
+TABLES = {path.relative_to(ROOT / "tsdistill").as_posix() for path in (ROOT / "tsdistill" / "tables").glob("*.py")}
+"""What reads frames, for training and for serving."""
+
 NAMES = ("tsdistill_runtime", "tsdistill")
 
 
@@ -59,14 +62,16 @@ def imported(folder: Path) -> set[str]:
 def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleType, tmp_path: Path) -> None:
     hook.assemble(tmp_path, "7.11")
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+
     modules = {"clock.py", "errors.py", "manifest.py", "runtime.py"}
-    inputs = {"inputs/__init__.py", "inputs/arrays.py", "inputs/frames.py"}
+    inputs = {f"inputs/{name}.py" for name in ("__init__", "arrays", "frames", "history", "planned")}
     files = ("errors", "finite", "graphs", "operators", "protobuf", "regular", "shapes", "sizes", "texts", "weights")
     formats = {"formats/__init__.py", *(f"formats/{name}.py" for name in files)}
-    assert names == modules | inputs | formats | {"__init__.py", "py.typed"}
+    assert names == modules | inputs | formats | TABLES | {"__init__.py", "py.typed"}
     assert imported(tmp_path) == {"tsdistill_runtime", "numpy", "onnxruntime", "pandas"}
     with_pandas = [path.name for path in tmp_path.rglob("*.py") if "\nimport pandas" in path.read_text("utf-8")]
-    assert with_pandas == ["frames.py"]
+    assert {name for name in with_pandas if f"inputs/{name}" in names} == {"frames.py", "history.py", "planned.py"}
+    assert {name for name in with_pandas if f"inputs/{name}" not in names} < {place.split("/")[1] for place in TABLES}
 
 
 def test_it_forecasts_alone_what_torch_does(hook: ModuleType, tmp_path: Path) -> None:

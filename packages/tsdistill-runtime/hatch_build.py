@@ -32,6 +32,8 @@ def modules() -> dict[str, Path]:
     pending = ["runtime"]
     while pending:
         name = pending.pop().replace(".", "/")
+        if "/" in name:
+            pending.append(name.rpartition("/")[0])
         for place in (f"{name}.py", f"{name}/__init__.py"):
             if (SOURCE / place).is_file() and place not in paths:
                 paths[place] = SOURCE / place
