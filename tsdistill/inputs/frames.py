@@ -102,7 +102,7 @@ def _as_frame(
     levels: tuple[float, ...],
     rolling: int | None,
 ) -> pd.DataFrame:
-    """Forecasts (cutoff, horizon, channel), `counts` of each item, with stamps and identifiers as the frame has them."""
+    """Forecasts (cutoff, horizon, channel), `counts` of each item, with the stamps and identifiers of the frame."""
     horizon = signature.horizon
     columns = list(signature.channels)
     if levels:
@@ -169,7 +169,7 @@ def _typed(stamps: pd.Index, history: History) -> pd.Index:
     kind: Any = history.time.cells.dtype
     if isinstance(kind, pd.PeriodDtype):
         return stamps.to_period(kind.freq)
-    unit = getattr(kind, "unit", None) or (np.datetime_data(kind)[0] if getattr(kind, "kind", "") == "M" else None)
+    unit = np.datetime_data(kind)[0] if isinstance(kind, np.dtype) and kind.kind == "M" else getattr(kind, "unit", None)
     if unit in ("s", "ms") and (stamps.as_unit(unit) == stamps).all():
         return stamps.as_unit(unit)
     return stamps
