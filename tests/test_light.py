@@ -62,7 +62,6 @@ def imported(folder: Path) -> set[str]:
 def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleType, tmp_path: Path) -> None:
     hook.assemble(tmp_path, "7.11")
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-
     modules = {"clock.py", "errors.py", "manifest.py", "runtime.py"}
     inputs = {f"inputs/{name}.py" for name in ("__init__", "arrays", "frames", "history", "planned")}
     files = ("errors", "finite", "graphs", "operators", "protobuf", "regular", "shapes", "sizes", "texts", "weights")

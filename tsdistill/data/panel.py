@@ -210,7 +210,7 @@ class Panel:
             keys[ID] = pd.Series(np.repeat(names, lengths), dtype="str")
         stamps = [item.ds for item in self.items if item.ds is not None]
         if stamps:
-            keys[TIME] = stamps[0].append(stamps[1:]) if len(stamps) > 1 else stamps[0]  # type: ignore[arg-type]
+            keys[TIME] = stamps[0].append(stamps[1:]) if len(stamps) > 1 else stamps[0]
         levels = [pd.Index(key, name=name) for name, key in keys.items() if name in self.channels]
         for position, (name, key) in enumerate((n, k) for n, k in keys.items() if n not in self.channels):
             frame.insert(position, name, key)

@@ -168,8 +168,10 @@ def _typed(stamps: pd.Index, history: History) -> pd.Index:
         return stamps
     kind: Any = history.time.cells.dtype
     if isinstance(kind, pd.PeriodDtype):
-        return stamps.to_period(kind.freq)
-    unit = np.datetime_data(kind)[0] if isinstance(kind, np.dtype) and kind.kind == "M" else getattr(kind, "unit", None)
+        return stamps.to_period(kind.freq.freqstr)
+    unit: Any = (
+        np.datetime_data(kind)[0] if isinstance(kind, np.dtype) and kind.kind == "M" else getattr(kind, "unit", None)
+    )
     if unit in ("s", "ms") and (stamps.as_unit(unit) == stamps).all():
         return stamps.as_unit(unit)
     return stamps

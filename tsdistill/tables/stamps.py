@@ -99,13 +99,13 @@ def examine(
     gaps = [_gap(rows.names[number], rows.ds[rows.of(number)], np.diff(places)) for number, places in positions.items()]
     if irregular:
         inferred = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
-        steps = f" (most steps are {inferred.frequency!r})" if inferred else ""
+        most = f" (most steps are {inferred.frequency!r})" if inferred else ""
         if advice is TRAINED:
             remedy = (
-                f"Resample first, or {f'leave out frequency={steps}' if inferred else 'name the step by frequency='}."
+                f"Resample first, or {f'leave out frequency={most}' if inferred else 'name the step by frequency='}."
             )
         else:
-            remedy = f"Resample to the steps that the model was trained on{steps}."
+            remedy = f"Resample to the steps that the model was trained on{most}."
         problems += capped(irregular, "items with irregular steps", remedy)
     if gaps and not filled:
         problems += capped(gaps, "items with gaps", advice.gaps)
