@@ -36,7 +36,8 @@ class AveragedLinearConfig(ModelConfig):
 
     Use it in place of `LinearConfig` where the task has a long context: no single context has to be chosen, which one
     validation part cannot do reliably, and the penalty rests on several stretches of time. It costs a few solutions per
-    context. Give the task the longest context that its shortest series bears.
+    context. Give the task the longest context that its shortest series bears. Not for short series: even the shortest
+    of the contexts should hold several seasons.
 
     Args:
         contexts: Steps of each ridge; by default a quarter, .35, .5, .7 and the whole of the task's context.
