@@ -62,12 +62,12 @@ def imported(folder: Path) -> set[str]:
 def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleType, tmp_path: Path) -> None:
     hook.assemble(tmp_path, "7.11")
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    modules = {"clock.py", "errors.py", "manifest.py", "runtime.py"}
+    modules = {"clock.py", "errors.py", "manifest.py", "runtime.py", "signatures.py"}
     inputs = {f"inputs/{name}.py" for name in ("__init__", "arrays", "frames", "history", "planned")}
     files = ("errors", "finite", "graphs", "operators", "protobuf", "regular", "shapes", "sizes", "texts", "weights")
     formats = {"formats/__init__.py", *(f"formats/{name}.py" for name in files)}
     assert names == modules | inputs | formats | TABLES | {"__init__.py", "py.typed"}
-    assert imported(tmp_path) == {"tsdistill_runtime", "numpy", "onnxruntime", "pandas"}
+    assert imported(tmp_path) == {"tsdistill_runtime", "numpy", "onnxruntime", "pandas", "cryptography"}
     with_pandas = [path.name for path in tmp_path.rglob("*.py") if "\nimport pandas" in path.read_text("utf-8")]
     assert {name for name in with_pandas if f"inputs/{name}" in names} == {"frames.py", "history.py", "planned.py"}
     assert {name for name in with_pandas if f"inputs/{name}" not in names} < {place.split("/")[1] for place in TABLES}

@@ -157,7 +157,8 @@ def test_threads_must_be_a_count(shelf: Path, threads: Any) -> None:
 
 
 def test_threads_are_one_unless_more_are_asked_for(shelf: Path) -> None:
-    for arguments, n_threads in (({}, 1), ({"threads": 1}, 1), ({"threads": 2}, 2)):
+    cases: list[tuple[dict[str, Any], int]] = [({}, 1), ({"threads": 1}, 1), ({"threads": 2}, 2)]
+    for arguments, n_threads in cases:
         options = load(shelf / "linear", **arguments).session.get_session_options()
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (n_threads, 1)
     assert exported("linear").predictor.session.get_session_options().intra_op_num_threads == 1

@@ -20,11 +20,12 @@ from tsdistill import runtime
 from tsdistill.data.task import Signature
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed, nearest
 from tsdistill.exporting import Deployed
-from tsdistill.files import flush_folder, write_new
+from tsdistill.files import flush_folder, write_atomic, write_new
 from tsdistill.formats import parse_json
 from tsdistill.manifest import Manifest
 from tsdistill.models import MODELS, Forecaster
 from tsdistill.models.base import levels_of
+from tsdistill.signatures import checker, signature_of
 from tsdistill.spec import LineageStep
 
 try:
@@ -85,7 +86,7 @@ def save(model: Forecaster | Deployed, folder: str | Path, *, metrics: Mapping[s
     return Path(folder)
 
 
-def load(folder: str | Path) -> Forecaster | Deployed:
+def load(folder: str | Path, *, public_key: str | Path | bytes | None = None) -> Forecaster | Deployed:
     """Read an artifact back, every digest checked.
 
     A trainable forecaster is built from its config and then filled with its weights; nothing that is read is executed.
@@ -93,6 +94,8 @@ def load(folder: str | Path) -> Forecaster | Deployed:
 
     Args:
         folder: The artifact.
+        public_key: Path of an Ed25519 key in PEM, or the PEM as bytes: only an artifact that its owner has signed is
+            loaded. Needs the extra `sign`.
 
     Returns:
         The forecaster as it was saved, in evaluation mode, or the deployed forecaster; its `control` is None.
@@ -109,7 +112,7 @@ def load(folder: str | Path) -> Forecaster | Deployed:
         >>> load(save(deployed, "models/naive")).precision
         'fp32'
     """
-    manifest, contents = manifests.read(folder)
+    manifest, contents = manifests.read(folder, check=checker(public_key))
     kind = manifest.config.get(MODELS.tag)
     if kind not in MODELS:
         raise ArtifactError(
@@ -152,7 +155,7 @@ def load(folder: str | Path) -> Forecaster | Deployed:
     return deployed
 
 
-def verify(folder: str | Path) -> dict[str, Any]:
+def verify(folder: str | Path, *, public_key: str | Path | bytes | None = None) -> dict[str, Any]:
     """Check an artifact from end to end on this machine: digests, and forecasts where it has golden ones.
 
     For a deployed artifact this is `tsdistill.runtime.verify`, which needs no torch: its golden windows are forecast
@@ -160,6 +163,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
     Args:
         folder: The artifact.
+        public_key: As in `load`.
 
     Returns:
         `kind`, `n_files` and `unlisted` (names in the folder that the manifest does not list); for a deployed artifact
@@ -176,15 +180,47 @@ def verify(folder: str | Path) -> dict[str, Any]:
         >>> verify(save(deployed, "models/naive"))["max_difference"]
         0.0
     """
-    manifest, contents = manifests.read(folder)
+    manifest, contents = manifests.read(folder, check=checker(public_key))
     if manifest.deployment is not None:
-        return {"kind": manifest.kind, **runtime.verify(folder)}
-    load(folder)
+        return {"kind": manifest.kind, **runtime.verify(folder, public_key=public_key)}
+    load(folder, public_key=public_key)
     return {
         "kind": manifest.kind,
         "n_files": len(contents) + 1,
         "unlisted": manifests.unlisted(folder, manifest),
     }
+
+
+def sign(folder: str | Path, private_key: str | Path | bytes) -> Path:
+    """Sign an artifact, so that others can tell where it comes from; an older signature is replaced.
+
+    Use it where a model is released, with a key that stays there. Every digest is checked first, so nothing damaged is
+    signed. Saving the model again removes the signature; `tsdistill.signatures.verify_signature` checks it.
+
+    Args:
+        folder: The artifact.
+        private_key: Path of an Ed25519 key in PEM, or the PEM itself as bytes. The password of an encrypted one stands
+            in the environment variable TSDISTILL_KEY_PASSWORD.
+
+    Returns:
+        The file with the signature.
+
+    Raises:
+        ArtifactError: The artifact is damaged, or the signature cannot be written.
+        ConfigError: There is no such key, or it is none of this kind.
+        UnsupportedError: cryptography is not installed.
+
+    Example:
+        >>> sign("models/etth1", "private.pem")                         # doctest: +SKIP
+        >>> load("models/etth1", public_key="public.pem")               # doctest: +SKIP
+    """
+    path = Path(folder) / manifests.SIGNATURE
+    signature = signature_of(folder, private_key)
+    try:
+        write_atomic(path, signature)
+    except OSError as error:
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}. Check permissions.") from error
+    return path
 
 
 def size_bytes(model: Forecaster | Deployed) -> int:
@@ -263,7 +299,9 @@ def _refuse_foreign(target: Path) -> None:
         return
     try:
         values = parse_json((target / manifests.NAME).read_bytes())
-        listed_names = set(values["files"]) | {manifests.NAME} if values["kind"] in manifests.KINDS else set()
+        listed_names = (
+            set(values["files"]) | {manifests.NAME, manifests.SIGNATURE} if values["kind"] in manifests.KINDS else set()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         listed_names = set()
     if others := sorted(names - listed_names):

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 """Version of the written form of artifacts; a reader refuses a newer one."""
 
 NAME = "manifest.json"
+SIGNATURE = "manifest.sig"
+"""A signature of the manifest, if there is one; see `tsdistill.signatures`."""
 WEIGHTS = "weights.safetensors"
 MODEL = "model.onnx"
 GOLDEN = "golden.safetensors"
@@ -35,6 +37,9 @@ MAX_CHANNELS = 2**20
 MAX_STEPS = 2**24
 ATTEMPTS = 20
 """How often a folder is read again because another one replaced it while it was read."""
+
+Check = Callable[[bytes, bytes | None], None]
+"""Looks at the bytes of a manifest and of its signature, if it has one; a ValueError says what is wrong."""
 
 _COVARIATES = ("calendar", "holidays", "future", "past")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -107,7 +112,9 @@ def entry(content: bytes) -> File:
     return File(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifest, dict[str, bytes]]:
+def read(
+    folder: str | Path, *, optional: Collection[str] = (), check: Check | None = None
+) -> tuple[Manifest, dict[str, bytes]]:
     """Read an artifact folder whole: its manifest and the verified content of every file.
 
     A folder that is replaced by a newer artifact while it is read is read again, so that a reader sees the
@@ -116,6 +123,7 @@ def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifes
     Args:
         folder: The artifact.
         optional: Files that may be absent; present ones are checked like the others.
+        check: Asked about the manifest before anything else is believed; see `tsdistill.signatures.checker`.
 
     Returns:
         The manifest, and per file name its content.
@@ -129,7 +137,7 @@ def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifes
         problems: list[str] = []
         place = _present(folder)
         with _opened(place) as handle:
-            manifest = _manifest(place, handle, problems)
+            manifest = _manifest(place, handle, problems, check)
             contents = _contents(place, handle, manifest, optional, problems) if manifest is not None else {}
             if manifest is not None and not problems:
                 return manifest, contents
@@ -140,7 +148,7 @@ def read(folder: str | Path, *, optional: Collection[str] = ()) -> tuple[Manifes
 
 def unlisted(folder: str | Path, manifest: Manifest) -> list[str]:
     """Names in the folder that the manifest does not list; no loader reads them."""
-    return sorted(set(os.listdir(folder)) - set(manifest.files) - {NAME})
+    return sorted(set(os.listdir(folder)) - set(manifest.files) - {NAME, SIGNATURE})
 
 
 def aside(folder: Path) -> Path:
@@ -177,13 +185,17 @@ def _is_the_same(folder: Path, handle: int | None) -> bool:
     return handle is not None and os.path.samestat(status, os.fstat(handle))
 
 
-def _manifest(folder: Path, handle: int | None, problems: list[str]) -> Manifest | None:
+def _manifest(folder: Path, handle: int | None, problems: list[str], check: Check | None) -> Manifest | None:
     """The checked manifest, or None with what is wrong appended."""
     if not folder.is_dir():
         problems.append(f"{folder} must be an artifact folder, but there is no such folder. Check the path.")
         return None
     try:
-        values = parse_json(read_inside(folder, NAME, MAX_BYTES, handle))
+        content = read_inside(folder, NAME, MAX_BYTES, handle)
+        if check is not None and (refusal := _refused(folder, handle, content, check)):
+            problems.append(refusal)
+            return None
+        values = parse_json(content)
     except (OSError, ValueError) as error:
         problems.append(f"{NAME} cannot be read: {error}. Save the model again.")
         return None
@@ -205,6 +217,16 @@ def _manifest(folder: Path, handle: int | None, problems: list[str]) -> Manifest
     if values.get("deployment") is not None:
         values["deployment"] = Deployment(**values["deployment"])
     return Manifest(**values)
+
+
+def _refused(folder: Path, handle: int | None, content: bytes, check: Check) -> str | None:
+    """Why a manifest is not signed as it is asked to be."""
+    try:
+        is_signed = os.path.lexists(folder / SIGNATURE)
+        check(content, read_inside(folder, SIGNATURE, MAX_BYTES, handle) if is_signed else None)
+    except (OSError, ValueError) as error:
+        return f"{NAME} is not to be trusted: {error}. Get the artifact from whoever signs it, or sign it yourself."
+    return None
 
 
 def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
@@ -296,7 +318,7 @@ def _check_files(files: Mapping[str, Any], required: list[str], problems: list[s
         problems.append(f"{NAME} must list at most {MAX_FILES} files, got {len(files)}. Save the model again.")
         return
     for name, listing in files.items():
-        if not _PLAIN_NAME.fullmatch(name) or name == NAME:
+        if not _PLAIN_NAME.fullmatch(name) or name in (NAME, SIGNATURE):
             problems.append(f"file names must be plain names inside the folder, got {name!r}. Nothing outside is read.")
         is_whole = isinstance(listing, dict) and listing.keys() == {"sha256", "size_bytes"}
         is_sound = is_whole and isinstance(listing["sha256"], str) and _SHA256.fullmatch(listing["sha256"])

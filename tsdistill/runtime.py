@@ -187,7 +187,7 @@ def refuse_quantiles(levels: tuple[float, ...]) -> None:
         )
 
 
-def load(folder: str | Path, *, threads: int = 1) -> Predictor:
+def load(folder: str | Path, *, threads: int = 1, public_key: str | Path | bytes | None = None) -> Predictor:
     """Load a deployed artifact for prediction.
 
     Use it where forecasts are served; the machine needs neither torch nor pandas. Trainable artifacts are loaded with
@@ -196,13 +196,16 @@ def load(folder: str | Path, *, threads: int = 1) -> Predictor:
     Args:
         folder: The artifact, as written by `tsdistill.save`. The golden windows in it may be absent here.
         threads: Threads that one prediction may use.
+        public_key: Path of an Ed25519 key in PEM, or the PEM as bytes: only an artifact that its owner has signed
+            (`tsdistill sign`) is loaded. Needs cryptography.
 
     Returns:
         A thread-safe predictor.
 
     Raises:
         ArtifactError: The artifact is missing, damaged, tampered with, of a newer schema or not deployed.
-        ConfigError: `threads` is below 1.
+        ConfigError: `threads` is below 1, or `public_key` is no key.
+        UnsupportedError: `public_key` is given and cryptography is not installed.
 
     Example:
         >>> import tsdistill as td
@@ -212,11 +215,11 @@ def load(folder: str | Path, *, threads: int = 1) -> Predictor:
         >>> load(folder).predict(np.zeros((5, 47, 3))).shape
         (5, 11, 3)
     """
-    manifest, contents = manifests.read(folder, optional=(manifests.GOLDEN,))
+    manifest, contents = manifests.read(folder, optional=(manifests.GOLDEN,), check=_checker(public_key))
     return _predictor(folder, manifest, contents, threads)
 
 
-def verify(folder: str | Path) -> dict[str, Any]:
+def verify(folder: str | Path, *, public_key: str | Path | bytes | None = None) -> dict[str, Any]:
     """Check every digest of a deployed artifact and replay its golden windows on this machine.
 
     The difference to the stored forecasts, and quantiles where there are some, is measured as in `difference`. fp32
@@ -225,6 +228,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
     Args:
         folder: The artifact.
+        public_key: As in `load`.
 
     Returns:
         `precision`, `n_windows`, `max_difference`, `tolerance`, `float_operators` (what computes in floating point, and
@@ -233,7 +237,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     Raises:
         ArtifactError: A digest or a forecast does not agree, or the artifact cannot be read.
     """
-    manifest, contents = manifests.read(folder)
+    manifest, contents = manifests.read(folder, check=_checker(public_key))
     predictor = _predictor(folder, manifest, contents, 1)
     parity = manifest.deployment.parity if manifest.deployment else {}
     unit = np.asarray(parity.get("unit", manifest.signature["scale"]), dtype=np.float64)
@@ -319,6 +323,15 @@ def _session(model: bytes, threads: int) -> Any:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _checker(public_key: str | Path | bytes | None) -> manifests.Check | None:
+    """What checks a signature, loaded only where one is demanded."""
+    if public_key is None:
+        return None
+    from tsdistill.signatures import checker
+
+    return checker(public_key)
 
 
 def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes], threads: int) -> Predictor:

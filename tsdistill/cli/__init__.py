@@ -101,6 +101,7 @@ for _command in (
     looking.history,
     looking.cache,
     serving.verify,
+    serving.sign,
     benching.bench,
     retraining.retrain,
     retraining.rollback,

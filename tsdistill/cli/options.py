@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,11 @@ from tsdistill.cli.streams import show
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Only what was signed by the owner of this public key (Ed25519, in PEM)."),
+]
 
 Set = Annotated[
     list[str] | None,

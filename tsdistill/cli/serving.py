@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tsdistill.cli.options import Json
+from tsdistill.cli.options import Json, PublicKey
 from tsdistill.cli.streams import show
 from tsdistill.errors import printable, printable_lines
 
@@ -28,6 +28,7 @@ def predict(
         int | None,
         typer.Option(min=1, metavar="N", help="Forecast from every N-th step of the file, not only its end."),
     ] = None,
+    key: PublicKey = None,
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of standard output.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +44,7 @@ def predict(
     """
     from tsdistill.data import read_csv, read_parquet
 
-    model = _load(artifact)
+    model = _load(artifact, key)
     known = model.signature.covariates
     planned = list(known.future) if known is not None else []
 
@@ -69,17 +70,29 @@ def predict(
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    key: PublicKey = None,
     as_json: Json = False,
 ) -> None:
-    """Check every digest of an artifact and replay its golden windows on this machine."""
+    """Check every digest of an artifact and replay its golden windows on this machine.
+
+    Digests say that an artifact is whole. With --key it must also be signed by the owner of that key.
+
+    Examples:
+      tsdistill verify demo/artifact
+      tsdistill verify demo/artifact --key public.pem
+    """
     from tsdistill import manifest, runtime
 
     if manifest.read(artifact)[0].deployment is not None:
-        checks = runtime.verify(artifact)
+        checks = runtime.verify(artifact, public_key=key)
     else:
         from tsdistill.artifacts import verify as verify_trainable
 
-        checks = verify_trainable(artifact)
+        checks = verify_trainable(artifact, public_key=key)
+    if key is not None:
+        from tsdistill.signatures import verify_signature
+
+        checks["signed_by"] = verify_signature(artifact, key)
     if as_json:
         typer.echo(json.dumps(checks))
         return
@@ -88,12 +101,34 @@ def verify(
         show(f"{printable(name):24} {printable(text)}")
 
 
-def _load(artifact: Path) -> Any:
+def sign(
+    artifact: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Your private key: Ed25519, in PEM.")],
+    as_json: Json = False,
+) -> None:
+    """Sign an artifact, so that others can tell where it comes from.
+
+    Make a pair of keys once with openssl, keep the private one where models are released, and give the public one to
+    everybody. The password of an encrypted key stands in the environment variable TSDISTILL_KEY_PASSWORD.
+
+    Examples:
+      openssl genpkey -algorithm ed25519 -out private.pem
+      openssl pkey -in private.pem -pubout -out public.pem
+      tsdistill sign demo/artifact --key private.pem
+      tsdistill verify demo/artifact --key public.pem
+    """
+    from tsdistill.artifacts import sign as sign_artifact
+
+    path = sign_artifact(artifact, key)
+    show(json.dumps({"signature": str(path)}) if as_json else f"Signature  {printable(path)}")
+
+
+def _load(artifact: Path, key: Path | None) -> Any:
     """A deployed model through the runtime, without torch; a trainable one through td.load."""
     from tsdistill import manifest, runtime
 
     if manifest.read(artifact)[0].deployment is not None:
-        return runtime.load(artifact)
+        return runtime.load(artifact, public_key=key)
     from tsdistill.artifacts import load
 
-    return load(artifact)
+    return load(artifact, public_key=key)

@@ -51,6 +51,9 @@ class Job(Spec):
         keep_runs: Run folders kept in the store; older ones are removed. Served models are kept apart from them.
         seed: Draw everything from this seed instead of the recipe's.
         report: Also write `report.html` of the candidate on the judging windows into the run's folder.
+        public_key: A PEM file: only what the owner of this key has signed is promoted, compared with, rolled back to;
+            the store keeps the key and demands it.
+        private_key: A PEM file that a promoted model is signed with.
 
     Raises:
         ConfigError: a field breaks its rule; every problem is listed.
@@ -70,6 +73,8 @@ class Job(Spec):
     keep_runs: Count = 5
     seed: Seed | None = None
     report: bool = True
+    public_key: str | None = None
+    private_key: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -121,7 +126,8 @@ class Job(Spec):
         if data.path is not None:
             data = data.replace(path=str(beside / data.path))
         recipe = job.recipe.moved(lambda path: str(beside / path))
-        return job.replace(store=str(beside / job.store), data=data, recipe=recipe)
+        keys = {name: str(beside / path) for name in ("public_key", "private_key") if (path := getattr(job, name))}
+        return job.replace(store=str(beside / job.store), data=data, recipe=recipe, **keys)
 
     def assigned(self, texts: Sequence[str]) -> Self:
         """The job with what `ADDRESS=VALUE` texts put in place: of its own fields, else of its recipe's.

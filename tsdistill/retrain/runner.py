@@ -22,7 +22,8 @@ from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_t
 from tsdistill.retrain.gate import Verdict
 from tsdistill.retrain.job import Cut, Job
 from tsdistill.retrain.judging import Served, judge
-from tsdistill.retrain.store import Store, now
+from tsdistill.retrain.store import Store, UnsignedError, now
+from tsdistill.signatures import check_private_key
 from tsdistill.spec import digest_of
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run_job(
 
     Raises:
         DataError: the data cannot be reached or used.
-        ConfigError: a part of the recipe does not fit the data.
+        ConfigError: a part of the recipe does not fit the data, or a key is none.
         UnsupportedError: the recipe has a step that its models cannot take.
         OrderError: another job holds the store.
         DivergenceError: training met an infinite or NaN loss.
@@ -72,7 +73,9 @@ def run_job(
         >>> print(td.retrain.run_job(job, as_of="2013-12-01"))          # doctest: +SKIP
     """
     began = time.perf_counter()
-    store = Store(job.store, create=True)
+    if job.private_key is not None:
+        check_private_key(job.private_key)  # before hours of training
+    store = Store(job.store, create=True, public_key=job.public_key)
     with _disk_errors(store), store.locked():
         run = _RetrainRun(job, store, began, progress, say)
         try:
@@ -181,12 +184,26 @@ class _RetrainRun:
         details = {"seen_until": cut.seen_until, "judged_until": cut.as_of, "job": self.job.digest, "run": self.run}
         metrics = {"judged_mse": verdict.scores["candidate"].mse, "retrain": details}
         name = f"{_compact(cut.as_of)}-{candidate.digest}"
-        promoted = self.store.promote(candidate, name, over=served.folder, metrics=metrics, verdict=verdict)
+        try:
+            promoted = self.store.promote(
+                candidate,
+                name,
+                over=served.folder,
+                metrics=metrics,
+                verdict=verdict,
+                private_key=self.job.private_key,
+            )
+            reason = (
+                "What is served was changed by hand while this job ran, so its candidate was judged against another."
+            )
+        except UnsignedError as error:
+            promoted = None
+            reason = (
+                f"The candidate is not signed as the store demands. Give the job the private_key that belongs to its "
+                f"public_key. {error}"
+            )
         if promoted is not None:
             return promoted
-        reason = (
-            "What is served was changed by hand while this job ran, so its candidate was judged against another model."
-        )
         verdict = verdict.replace(decision="kept", reason=reason, current=self.store.served())
         self.store.record(verdict)
         return verdict

@@ -23,17 +23,24 @@ from pathlib import Path
 from typing import Any
 
 from tsdistill import manifest as manifests
-from tsdistill.artifacts import load, save
+from tsdistill.artifacts import load, save, sign
 from tsdistill.errors import ArtifactError, OrderError
 from tsdistill.exporting import Deployed
 from tsdistill.files import PARTIAL, Busy, append_line, flush_folder, lock, replace_link, write_atomic
+from tsdistill.formats import parse_json, read_regular
 from tsdistill.retrain.gate import Verdict
+from tsdistill.signatures import pem, verify_signature
 from tsdistill.spec import SCHEMA_VERSION
 
 MARK = "store.json"
+MAX_MARK_BYTES = 2**16
 GENERATIONS_KEPT = 3
 """A reader that followed `.live` a moment ago can still read what it leads to."""
 SWAP_SECONDS = 30.0
+
+
+class UnsignedError(ArtifactError):
+    """A model is not signed by the owner of the key that its store demands."""
 
 
 class Store:
@@ -44,6 +51,8 @@ class Store:
     Args:
         folder: The store.
         create: Make it if it is not there; otherwise a missing store is an error.
+        public_key: What is served must be signed by the owner of this key; the store keeps it, and demands it from then
+            on. None demands what the store demanded before.
 
     Attributes:
         folder: The store.
@@ -59,11 +68,15 @@ class Store:
         (False, ())
     """
 
-    def __init__(self, folder: str | Path, *, create: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, *, create: bool = False, public_key: str | Path | bytes | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.current, self.previous = self.folder / "current", self.folder / "previous"
         self.models, self.runs, self._generations = (self.folder / name for name in ("models", "runs", ".generations"))
+        self.public_key = None if public_key is None else pem(public_key).encode()
         if (self.folder / MARK).is_file():
+            self._agree_on_key()
             return
         if not create:
             raise ArtifactError(f"{folder} is no store of retrained models: it has no {MARK}. Check the path.")
@@ -75,11 +88,33 @@ class Store:
                     f"`store` must be a new folder, an empty one or a store, but {folder} holds {', '.join(others[:5])}"
                     f"{', ...' if len(others) > 5 else ''}. Name another folder."
                 )
-            write_atomic(self.folder / MARK, json.dumps({"kind": "tsdistill-store", "schema_version": SCHEMA_VERSION}))
+            write_atomic(self.folder / MARK, self._mark())
         except ArtifactError:
             raise
         except OSError as error:
             raise ArtifactError(f"Cannot make the store {folder}: {error.strerror}. Name another folder.") from None
+
+    def _mark(self) -> str:
+        """What marks a folder as a store, with the key that signs its models if signatures are demanded."""
+        key = {} if self.public_key is None else {"public_key": self.public_key.decode()}
+        return json.dumps({"kind": "tsdistill-store", "schema_version": SCHEMA_VERSION, **key})
+
+    def _agree_on_key(self) -> None:
+        """A store that demanded signatures once demands them from everybody; another key is refused."""
+        path = self.folder / MARK
+        try:
+            kept = parse_json(read_regular(path, MAX_MARK_BYTES)).get("public_key")
+            pinned = None if kept is None else pem(str(kept).encode()).encode()
+        except (OSError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}. Restore it.") from None
+        if pinned is None and self.public_key is not None:
+            write_atomic(path, self._mark())
+        elif pinned is not None and self.public_key not in (None, pinned):
+            raise ArtifactError(
+                f"`public_key` must be the key that the store {self.folder} demands, got another one. To change it, "
+                f"edit {MARK} and sign what is served anew."
+            )
+        self.public_key = pinned or self.public_key
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -96,9 +131,9 @@ class Store:
         """A model by its folder, relative to the store, and the details of its retraining.
 
         Raises:
-            ArtifactError: it is damaged.
+            ArtifactError: it is damaged, or not signed as the store demands.
         """
-        model = load(self.folder / folder)
+        model = load(self.folder / folder, public_key=self.public_key)
         if not isinstance(model, Deployed):
             raise ArtifactError(f"{self.folder / folder} holds a trainable model. Only deployed ones are served.")
         return model, dict(manifests.read(self.folder / folder)[0].metrics.get("retrain") or {})
@@ -113,7 +148,14 @@ class Store:
         return previous.split("-")[-1] if previous and verdict and verdict.decision == "rolled-back" else None
 
     def promote(
-        self, model: Deployed, name: str, *, over: str | None, metrics: Mapping[str, Any], verdict: Verdict
+        self,
+        model: Deployed,
+        name: str,
+        *,
+        over: str | None,
+        metrics: Mapping[str, Any],
+        verdict: Verdict,
+        private_key: str | None = None,
     ) -> Verdict | None:
         """Serve a model instead of `over`, which becomes `previous`, and record it.
 
@@ -125,11 +167,22 @@ class Store:
             over: What was served when it was judged, as `served()` gave it.
             metrics: Kept in the model's manifest.
             verdict: Kept with the change, so that no kill can separate them.
+            private_key: What the model is signed with.
 
         Returns:
             The verdict as it was kept, or None when nothing was done.
+
+        Raises:
+            UnsignedError: the store demands a signature, and the model has none that is good; nothing was promoted.
         """
         save(model, self.models / name, metrics=metrics)
+        if private_key is not None:
+            sign(self.models / name, private_key)
+        if self.public_key is not None:
+            try:
+                verify_signature(self.models / name, self.public_key)
+            except ArtifactError as error:
+                raise UnsignedError(str(error)) from None
         with self._swapping():
             if self.served() != over:
                 return None
