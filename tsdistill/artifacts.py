@@ -18,13 +18,14 @@ import torch
 from tsdistill import manifest as manifests
 from tsdistill import runtime
 from tsdistill.data.task import Signature
-from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed, nearest
+from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed, nearest, shown
 from tsdistill.exporting import Deployed
 from tsdistill.files import flush_folder, write_atomic, write_new
-from tsdistill.formats import parse_json
+from tsdistill.formats import parse_json, read_inside
 from tsdistill.manifest import Manifest
 from tsdistill.models import MODELS, Forecaster
 from tsdistill.models.base import levels_of
+from tsdistill.models.finite import described, not_finite
 from tsdistill.signatures import checker, signature_of
 from tsdistill.spec import LineageStep
 
@@ -116,8 +117,8 @@ def load(folder: str | Path, *, public_key: str | Path | bytes | None = None) ->
     kind = manifest.config.get(MODELS.tag)
     if kind not in MODELS:
         raise ArtifactError(
-            f"{folder} holds a model of kind {kind!r}, which is not registered in this process: another version of "
-            "tsdistill wrote it, or the module that registers it (td.models.register) has to be imported first. "
+            f"{folder} holds a model of kind {shown(kind)}, which is not registered in this process: another version "
+            "of tsdistill wrote it, or the module that registers it (td.models.register) has to be imported first. "
             f"{nearest(str(kind), MODELS.kinds)}"
         )
     try:
@@ -127,14 +128,14 @@ def load(folder: str | Path, *, public_key: str | Path | bytes | None = None) ->
         if manifest.deployment is None:
             # Shapes first: a config that asks for more memory than its weights have is found before it gets any.
             with torch.device("meta"):
-                shapes = config.build(signature).state_dict()
+                skeleton = config.build(signature)
     except ConfigError as error:
         raise ArtifactError(f"{folder} was made by another version of tsdistill: {error}") from error
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch's errors for impossible sizes
-        reason = str(error).splitlines()[0]
+    except (TypeError, ValueError, OverflowError, RuntimeError, MemoryError) as error:  # torch's, for impossible sizes
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ArtifactError(f"{folder} holds no forecaster that could be built: {reason}. Save it again.") from error
     if manifest.deployment is None:
-        weights = _fitting(shapes, contents[manifests.WEIGHTS], folder)
+        weights = _fitting(skeleton, contents[manifests.WEIGHTS], folder)
         model = config.build(signature)
         model.load_state_dict(weights)
         model.lineage = lineage
@@ -269,11 +270,16 @@ def _packed(model: Forecaster | Deployed, metrics: Mapping[str, Any] | None) -> 
     return manifest, files
 
 
-def _fitting(expected: Mapping[str, torch.Tensor], content: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
+def _fitting(skeleton: Forecaster, content: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a file of weights; every one that does not fit the model is listed in one error."""
+    from safetensors import SafetensorError
     from safetensors.torch import load as unpack
 
-    weights: dict[str, torch.Tensor] = unpack(content)
+    expected = skeleton.state_dict()
+    try:
+        weights: dict[str, torch.Tensor] = unpack(content)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # stricter than the walk through its header
+        raise ArtifactError(f"{manifests.WEIGHTS} in {folder} cannot be used: {error}. Save the model again.") from None
     problems = [f"tensor {name!r} is missing" for name in expected.keys() - weights.keys()]
     problems += [f"tensor {name!r} is not the model's" for name in weights.keys() - expected.keys()]
     for name in expected.keys() & weights.keys():
@@ -285,6 +291,9 @@ def _fitting(expected: Mapping[str, torch.Tensor], content: bytes, folder: str |
             )
     if problems:
         raise ArtifactError(listed([f"{problem}." for problem in sorted(problems)], f"the weights in {folder}"))
+    counts = not_finite(weights, frozenset(name for name, _ in skeleton.named_parameters()))
+    if counts:
+        raise ArtifactError(f"The model in {folder} cannot forecast: {described(counts)}")
     return weights
 
 
@@ -298,7 +307,7 @@ def _refuse_foreign(target: Path) -> None:
     if not names:
         return
     try:
-        values = parse_json((target / manifests.NAME).read_bytes())
+        values = parse_json(read_inside(target, manifests.NAME, manifests.MAX_BYTES))
         listed_names = (
             set(values["files"]) | {manifests.NAME, manifests.SIGNATURE} if values["kind"] in manifests.KINDS else set()
         )
@@ -380,7 +389,7 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
         yield False
         return
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError:
         yield False
         return

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tsdistill.errors import ArtifactError, listed, must, nearest
+from tsdistill.errors import ArtifactError, listed, must, nearest, shown
 from tsdistill.formats import MAX_FILE_BYTES, check_onnx, is_count, parse_json, read_inside, tensors
 
 SCHEMA_VERSION = 1
@@ -207,6 +207,12 @@ def _manifest(folder: Path, handle: int | None, problems: list[str], check: Chec
         rule = f"be at most {SCHEMA_VERSION}"
         problems.append(must("schema_version", rule, version, "Update tsdistill to read what a newer one wrote"))
         return None
+    for name, entries in ((NAME, values), ("files", values.get("files"))):
+        if isinstance(entries, dict) and len(entries) > MAX_FILES:  # too many to look at one by one
+            kind = "files" if name == "files" else f"fields (such as the unknown field `{list(entries)[-1][:80]}`)"
+            problems.append(f"{NAME} must list at most {MAX_FILES} {kind}, got {len(entries)}. Save the model again.")
+    if problems:
+        return None
     claimed = values.pop("sha256", None)
     if claimed != _digest({"schema_version": version, **values}):
         problems.append(f"{NAME} does not match its own digest: it was changed after it was written.")
@@ -231,7 +237,7 @@ def _refused(folder: Path, handle: int | None, content: bytes, check: Check) -> 
 
 def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
     unknown = sorted(values.keys() - set(_FIELDS))
-    problems += [f"{NAME} has an unknown field `{name[:80]}`. {nearest(name, _FIELDS)}" for name in unknown[:MAX_FILES]]
+    problems += [f"{NAME} has an unknown field `{name[:80]}`. {nearest(name, _FIELDS)}" for name in unknown]
     if values.get("kind") not in KINDS:
         problems.append(must("kind", f"be one of {', '.join(KINDS)}", values.get("kind"), "Save the model again"))
     for name in ("config", "signature", "files", "metrics"):
@@ -246,7 +252,7 @@ def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
     if values.get("kind") == "deployed":
         _check_deployment(values.get("deployment"), problems)
     elif values.get("deployment") is not None:
-        problems.append(f"{NAME} describes a deployment, but its kind is {values.get('kind')!r}.")
+        problems.append(f"{NAME} describes a deployment, but its kind is {shown(values.get('kind'))}.")
     if isinstance(values.get("files"), dict):
         _check_files(values["files"], required, problems)
 
@@ -314,9 +320,6 @@ def _check_files(files: Mapping[str, Any], required: list[str], problems: list[s
         for name in required
         if name not in files
     ]
-    if len(files) > MAX_FILES:
-        problems.append(f"{NAME} must list at most {MAX_FILES} files, got {len(files)}. Save the model again.")
-        return
     for name, listing in files.items():
         if not _PLAIN_NAME.fullmatch(name) or name in (NAME, SIGNATURE):
             problems.append(f"file names must be plain names inside the folder, got {name!r}. Nothing outside is read.")

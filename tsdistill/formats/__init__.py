@@ -12,7 +12,7 @@ from tsdistill.formats.graphs import Graph, read_graph
 from tsdistill.formats.regular import MAX_FILE_BYTES, read_inside, read_regular
 from tsdistill.formats.sizes import check_sizes
 from tsdistill.formats.texts import is_count, parse_json, parse_json_value
-from tsdistill.formats.weights import TensorEntry, safetensors_note, tensors
+from tsdistill.formats.weights import TensorEntry, safetensors_note, tensors, tensors_of_file
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -26,6 +26,7 @@ __all__ = [
     "read_regular",
     "safetensors_note",
     "tensors",
+    "tensors_of_file",
 ]
 
 

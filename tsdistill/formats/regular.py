@@ -35,6 +35,23 @@ def read_regular(path: str | Path, limit: int = MAX_FILE_BYTES) -> bytes:
     return _content(os.open(path, _FLAGS), limit)
 
 
+def read_head(path: str | Path, n_bytes: int) -> tuple[bytes, int]:
+    """The first bytes of a regular file, and how many it has altogether.
+
+    Raises:
+        OSError: As in `read_regular`.
+    """
+    handle = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError("it is not a regular file")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(n_bytes), status.st_size
+    finally:
+        os.close(handle)
+
+
 def read_inside(folder: Path, name: str, limit: int, handle: int | None = None) -> bytes:
     """The same of a file that must lie in a folder itself: a link leads at most to another name in it.
 

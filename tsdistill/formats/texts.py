@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from tsdistill.formats.errors import FormatError
 
 MAX_DIGITS = 1000
+MAX_VALUES = 10**6
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: bytes | str, *, constants: bool = False) -> dict[str, Any]:
@@ -33,8 +37,12 @@ def parse_json_value(text: bytes | str, *, constants: bool = False) -> Any:
     if not constants:
         hooks |= {"parse_constant": _no_constant, "parse_float": _number}
     try:
-        values = json.loads(text.decode("utf-8") if isinstance(text, bytes) else text, **hooks)
-        json.dumps(values, ensure_ascii=False).encode("utf-8")  # halves of surrogate pairs cannot
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        if text.count(",") > MAX_VALUES:
+            raise FormatError(f"it holds more than {MAX_VALUES} values")
+        values = json.loads(text, **hooks)
+        if _SURROGATE.search(text):
+            json.dumps(values, ensure_ascii=False).encode("utf-8")  # halves of pairs cannot be written
     except FormatError:
         raise
     except RecursionError:

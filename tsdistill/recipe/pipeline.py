@@ -15,16 +15,19 @@ from tsdistill.errors import check_type
 from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
 from tsdistill.files import write_atomic
+from tsdistill.formats import read_regular
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import Pruning, prune
 from tsdistill.quantization import quantize
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
-from tsdistill.recipe.workspace import Model, Workspace
+from tsdistill.recipe.workspace import Model, Workspace, read_mark
 from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
 from tsdistill.training import train
+
+MAX_REPORT_BYTES = 256 * 2**20
 
 FULL_PRECISION = "fp32"
 
@@ -258,8 +261,8 @@ def make_report(
     shown = {name: _digests(model) for name, model in models.items()}
     data = [task.fingerprint, task.test.fingerprint, task.panel.name, str(task.panel.notes)]
     key = digest_of([shown, data, versions()["tsdistill"], *baselines])
-    if path.exists() and page.exists() and mark.exists() and mark.read_text().strip() == key:
-        return Report.from_json(path.read_text(encoding="utf-8"))
+    if page.exists() and read_mark(mark) == key and (report := _kept_report(path)) is not None:
+        return report
     # Gone before anything is replaced: a mark must never stand beside a report it was not made for.
     mark.unlink(missing_ok=True)
     report = compare(models, task, baselines=baselines, progress=progress)
@@ -268,6 +271,14 @@ def make_report(
     write_atomic(mark, key)
     workspace.log(stage="report")
     return report
+
+
+def _kept_report(path: Path) -> Report | None:
+    """An earlier run's report, if it is whole."""
+    try:
+        return Report.from_json(read_regular(path, MAX_REPORT_BYTES).decode("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def from_anywhere(recipe: Recipe) -> Recipe:

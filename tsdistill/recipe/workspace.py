@@ -14,10 +14,12 @@ from tsdistill.artifacts import load, save
 from tsdistill.errors import ArtifactError, OrderError
 from tsdistill.exporting import Deployed
 from tsdistill.files import Busy, append_line, lock, write_atomic
+from tsdistill.formats import read_regular
 from tsdistill.models import Forecaster, versions
 from tsdistill.spec import digest_of
 
 Model = Forecaster | Deployed
+MAX_MARK_BYTES = 1000
 
 
 class Workspace:
@@ -80,7 +82,7 @@ class Workspace:
 
     def _kept(self, name: str, key: str, home: Path, mark: Path) -> Model | None:
         """An earlier run's result, if it is whole."""
-        words = mark.read_text().split(maxsplit=1) if mark.exists() else []
+        words = read_mark(mark).split(maxsplit=1)
         if not words or words[0] != key:
             return None
         try:
@@ -101,6 +103,14 @@ class Workspace:
         """Add a line to log.jsonl."""
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **event})
         append_line(self.folder / "log.jsonl", line)
+
+
+def read_mark(path: Path) -> str:
+    """The key beside a finished stage; empty when there is none that can be read, so that the stage is made again."""
+    try:
+        return read_regular(path, MAX_MARK_BYTES).decode("utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _control(home: Path) -> Path:

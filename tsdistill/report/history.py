@@ -44,8 +44,13 @@ def read_history(path: str | Path) -> tuple[str, list[dict[str, Any]]]:
     path = Path(path)
     if path.is_dir():
         for step in reversed(manifest.read(path)[0].lineage):
-            if step.get("metrics", {}).get("history"):
-                return f"{path.resolve().name}: {step['verb']}", step["metrics"]["history"]
+            metrics = step.get("metrics")
+            records = metrics.get("history") if isinstance(metrics, dict) else None
+            if not records:
+                continue
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise ArtifactError(f"The history in {path} is no list of epochs. Save the model again.")
+            return f"{path.resolve().name}: {step.get('verb')}", records
         raise ArtifactError(f"The model in {path} was not trained by steps, so it has no history.")
     if path.suffix == ".jsonl":
         return path.name.removesuffix(".jsonl").removesuffix(".history"), files.read(path)

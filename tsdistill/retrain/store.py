@@ -24,7 +24,7 @@ from typing import Any
 
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import load, save, sign
-from tsdistill.errors import ArtifactError, OrderError
+from tsdistill.errors import ArtifactError, ConfigError, OrderError, shown
 from tsdistill.exporting import Deployed
 from tsdistill.files import PARTIAL, Busy, append_line, flush_folder, lock, replace_link, write_atomic
 from tsdistill.formats import parse_json, read_regular
@@ -36,7 +36,10 @@ MARK = "store.json"
 MAX_MARK_BYTES = 2**16
 GENERATIONS_KEPT = 3
 """A reader that followed `.live` a moment ago can still read what it leads to."""
+STAMPS = ("seen_until", "judged_until")
+"""Of a model's retraining, which its manifest keeps and later jobs read."""
 SWAP_SECONDS = 30.0
+MAX_BYTES = 256 * 2**20
 
 
 class UnsignedError(ArtifactError):
@@ -136,7 +139,14 @@ class Store:
         model = load(self.folder / folder, public_key=self.public_key)
         if not isinstance(model, Deployed):
             raise ArtifactError(f"{self.folder / folder} holds a trainable model. Only deployed ones are served.")
-        return model, dict(manifests.read(self.folder / folder)[0].metrics.get("retrain") or {})
+        details = manifests.read(self.folder / folder)[0].metrics.get("retrain") or {}
+        stamps = [details.get(name) for name in STAMPS] if isinstance(details, dict) else [0]
+        if not all(isinstance(stamp, str | None) for stamp in stamps):
+            raise ArtifactError(
+                f"{self.folder / folder} must hold the details of its retraining as text by name, got "
+                f"{shown(details)}. Retrain it."
+            )
+        return model, details
 
     def served(self) -> str | None:
         """Folder of the served model, relative to the store; None when nothing is served yet."""
@@ -229,8 +239,7 @@ class Store:
     def history(self) -> tuple[Verdict, ...]:
         """Every verdict, oldest first."""
         path = self.folder / "history.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return tuple(Verdict.from_json(line) for line in lines if line.strip())
+        return tuple(self._verdict(path, line) for line in _text(path).splitlines() if line.strip())
 
     def tidy(self, keep_runs: int) -> None:
         """Remove old runs, old generations and models not served lately; what resists is left for the next time."""
@@ -289,13 +298,20 @@ class Store:
                 shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
             verdict = self._last_swap()
             path = self.folder / "history.jsonl"
-            recorded = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            recorded = _text(path).splitlines()
             if verdict is not None and _line(verdict) not in recorded:
                 self.record(verdict)
 
     def _last_swap(self) -> Verdict | None:
         path = self.folder / ".live" / "verdict.json"
-        return Verdict.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+        text = _text(path)
+        return self._verdict(path, text) if text else None
+
+    def _verdict(self, path: Path, text: str) -> Verdict:
+        try:
+            return Verdict.from_json(text)
+        except ConfigError as error:
+            raise ArtifactError(f"{path} holds no verdict of this store: {error} Restore it from a copy.") from None
 
     def _leads_to(self, which: str, number: int | None = None) -> str | None:
         """Target of a link of the live generation, or of another one, relative to the store."""
@@ -304,6 +320,8 @@ class Store:
             return os.readlink(place / which).removeprefix("../../")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _no_link(place / which, error) from None
 
     def _loads(self, folder: str) -> bool:
         try:
@@ -317,6 +335,8 @@ class Store:
             return [int(Path(os.readlink(self.folder / ".live")).name)]
         except FileNotFoundError:
             return []
+        except (OSError, ValueError) as error:
+            raise _no_link(self.folder / ".live", error) from None
 
     def _numbers(self) -> list[int]:
         return [int(path.name) for path in _inside(self._generations) if path.name.isdigit()]
@@ -325,6 +345,20 @@ class Store:
 def now() -> str:
     """The time a verdict is written, in UTC."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+
+
+def _text(path: Path) -> str:
+    """Content of a file of the store; empty when there is none."""
+    try:
+        return read_regular(path, MAX_BYTES).decode("utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"Cannot read {path}: {error}. Restore it from a copy.") from None
+
+
+def _no_link(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"{path} must be a link of this store, got another thing ({error}). Restore it from a copy.")
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,6 +215,7 @@ def _open_journal(path: Path) -> BaseStorage:
         raise ConfigError(
             must("storage", "name a file after journal:", f"{JOURNAL}{path}", "Such as journal:study.log")
         )
+    _refuse_irregular(path)
     try:
         backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
         _mend(path)
@@ -229,6 +231,18 @@ def _open_journal(path: Path) -> BaseStorage:
             f"{path} is not a journal that can be read ({type(error).__name__}: {error}). Name another file, or "
             "restore it."
         ) from None
+
+
+def _refuse_irregular(path: Path) -> None:
+    """ArtifactError for a FIFO, a device or the like: opening one could wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ArtifactError(f"Cannot open {path}: {error.strerror}. Name another file.") from None
+    if not stat.S_ISREG(mode):
+        raise ArtifactError(f"{path} is not a regular file, so that no study can be in it. Name another file.")
 
 
 def _mend(path: Path) -> None:

@@ -20,6 +20,7 @@ from tsdistill.models.activations import Activations
 from tsdistill.progress import open_bar
 from tsdistill.teachers.base import Teacher, at, shown_by
 from tsdistill.teachers.keeping import entry_key
+from tsdistill.teachers.mapped import mapped
 
 CHUNK = 64
 """Windows that the teacher is asked about at once while a cache is filled."""
@@ -101,10 +102,9 @@ class CachedTeacher:
                     os.utime(path)  # when it was last of use, for whoever cleans up
                 # Opened under the lock, so that nobody removes it in between; once open, it stays readable. Mapped
                 # copy-on-write: torch wants writable memory, and nothing is ever written to it.
-                return {
-                    name: torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-                    for name, path in paths.items()
-                }
+                return {name: torch.from_numpy(mapped(path, len(windows))) for name, path in paths.items()}
+        except ArtifactError:
+            raise
         except OSError as error:
             free = shutil.disk_usage(folder).free if folder.exists() else 0
             raise ArtifactError(

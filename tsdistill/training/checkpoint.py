@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tsdistill.errors import ArtifactError
 from tsdistill.files import write_atomic
+from tsdistill.formats import parse_json, read_regular, safetensors_note
 from tsdistill.training.ranks import Ranks
 
 
@@ -97,7 +98,7 @@ def _groups(path: Path, content: bytes) -> dict[str, dict[str, Tensor]]:
         for full, tensor in load(content).items():
             group, name = full.split("/", 1)
             groups.setdefault(group, {})[name] = tensor
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _unreadable(path, error) from None
     return groups
 
@@ -112,7 +113,7 @@ def read_progress(path: Path) -> Progress:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -129,9 +130,8 @@ def _progress(path: Path, content: bytes) -> Progress:
 def _note(path: Path, content: bytes) -> dict[str, Any]:
     """The note in the header of a safetensors file: eight bytes that hold its length, then JSON."""
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return dict(json.loads(header["__metadata__"]["progress"]))
-    except (KeyError, TypeError, ValueError) as error:
+        return parse_json(safetensors_note(content)["progress"], constants=True)
+    except (KeyError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from tsdistill.errors import ArtifactError
 from tsdistill.files import append_line, write_atomic
+from tsdistill.formats import FormatError, is_count, parse_json, read_regular
+
+MAX_BYTES = 256 * 2**20
 
 
 def beside(checkpoint: Path) -> Path:
@@ -27,7 +30,7 @@ def append(path: Path, record: dict[str, Any]) -> None:
 def cut(path: Path, n_epochs: int) -> None:
     """Forget what goes beyond `n_epochs`: epochs that a resumed run does again, another run's, half a line."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         kept = b"".join(line for line in content.splitlines(keepends=True) if _epoch_of(line) <= n_epochs)
         if kept != content:
             write_atomic(path, kept)
@@ -44,23 +47,22 @@ def read(path: Path) -> list[dict[str, Any]]:
         ArtifactError: There is no such file, or it is no history.
     """
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = read_regular(path, MAX_BYTES).splitlines(keepends=True)
     except OSError as error:
         raise ArtifactError(f"Cannot read the history {path}: {error.strerror or error}.") from None
     whole = [line for line in lines if line.endswith(b"\n")]
     if any(_epoch_of(line) == float("inf") for line in whole):
         raise ArtifactError(f"{path} is no history of a training run: it must hold one JSON object per epoch.")
-    return [json.loads(line) for line in whole]
+    return [parse_json(line, constants=True) for line in whole]
 
 
 def _epoch_of(line: bytes) -> float:
     """The epoch of a line; infinity if it is no whole record."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        number: Any = parse_json(line, constants=True).get("epoch") if line.endswith(b"\n") else None
+    except FormatError:
         return float("inf")
-    number = record.get("epoch") if isinstance(record, dict) and line.endswith(b"\n") else None
-    return number if isinstance(number, int) else float("inf")
+    return number if is_count(number) else float("inf")
 
 
 def _unwritable(path: Path, error: OSError) -> ArtifactError:
