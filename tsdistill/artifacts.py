@@ -18,14 +18,14 @@ import torch
 from tsdistill import manifest as manifests
 from tsdistill import runtime
 from tsdistill.data.task import Signature
-from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, listed, nearest, shown
+from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, nearest, shown
 from tsdistill.exporting import Deployed
 from tsdistill.files import flush_folder, write_atomic, write_new
 from tsdistill.formats import parse_json, read_inside
 from tsdistill.manifest import Manifest
 from tsdistill.models import MODELS, Forecaster
 from tsdistill.models.base import levels_of
-from tsdistill.models.finite import described, not_finite
+from tsdistill.models.stored import fitting
 from tsdistill.signatures import checker, signature_of
 from tsdistill.spec import LineageStep
 
@@ -135,7 +135,7 @@ def load(folder: str | Path, *, public_key: str | Path | bytes | None = None) ->
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ArtifactError(f"{folder} holds no forecaster that could be built: {reason}. Save it again.") from error
     if manifest.deployment is None:
-        weights = _fitting(skeleton, contents[manifests.WEIGHTS], folder)
+        weights = fitting(skeleton, contents[manifests.WEIGHTS], folder)
         model = config.build(signature)
         model.load_state_dict(weights)
         model.lineage = lineage
@@ -268,33 +268,6 @@ def _packed(model: Forecaster | Deployed, metrics: Mapping[str, Any] | None) -> 
         metrics=dict(metrics or {}),
     )
     return manifest, files
-
-
-def _fitting(skeleton: Forecaster, content: bytes, folder: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights; every one that does not fit the model is listed in one error."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load as unpack
-
-    expected = skeleton.state_dict()
-    try:
-        weights: dict[str, torch.Tensor] = unpack(content)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # stricter than the walk through its header
-        raise ArtifactError(f"{manifests.WEIGHTS} in {folder} cannot be used: {error}. Save the model again.") from None
-    problems = [f"tensor {name!r} is missing" for name in expected.keys() - weights.keys()]
-    problems += [f"tensor {name!r} is not the model's" for name in weights.keys() - expected.keys()]
-    for name in expected.keys() & weights.keys():
-        parameter, weight = expected[name], weights[name]
-        if (parameter.shape, parameter.dtype) != (weight.shape, weight.dtype):
-            problems.append(
-                f"tensor {name!r} must be {parameter.dtype} of shape {tuple(parameter.shape)}, got {weight.dtype} of "
-                f"shape {tuple(weight.shape)}"
-            )
-    if problems:
-        raise ArtifactError(listed([f"{problem}." for problem in sorted(problems)], f"the weights in {folder}"))
-    counts = not_finite(weights, frozenset(name for name, _ in skeleton.named_parameters()))
-    if counts:
-        raise ArtifactError(f"The model in {folder} cannot forecast: {described(counts)}")
-    return weights
 
 
 def _refuse_foreign(target: Path) -> None:
