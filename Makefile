@@ -11,7 +11,7 @@ PYTEST := $(ONE_THREAD) $(RUN)python -m pytest
 BENCHMARKS := $(sort $(wildcard experiments/benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow coverage check bench docs format clean distclean
+.PHONY: help demo test test-slow coverage check bench docs sbom hashes format clean distclean
 
 help:
 	@echo "make demo       the default recipe on the bundled data; table, report and artifact in demo/"
@@ -21,6 +21,8 @@ help:
 	@echo "make check      formatting, lint, types and floors"
 	@echo "make bench      every script in experiments/benchmarks"
 	@echo "make docs       examples in README, docs and docstrings; links and glossary"
+	@echo "make sbom       what a release is made of, as CycloneDX, in dist/sbom.cdx.json"
+	@echo "make hashes     the digests of the pinned files, in constraints-hashes.txt (asks the package index)"
 	@echo "make format     put the code into shape"
 	@echo "make clean      remove what builds, tests and demo left (distclean: .venv too)"
 
@@ -55,6 +57,7 @@ check: $(INSTALLED)
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)lint-imports
+	$(RUN)python packages/hashes.py --check
 
 bench: $(INSTALLED)
 ifeq ($(BENCHMARKS),)
@@ -65,6 +68,18 @@ endif
 
 docs: $(INSTALLED)
 	$(PYTEST) README.md docs tsdistill tests/test_docs.py
+
+# ENVIRONMENT is the interpreter whose packages are listed: that of a wheel in an empty environment for a release.
+ENVIRONMENT ?= $(VENV)/bin/python
+SBOM ?= dist/sbom.cdx.json
+
+sbom: $(INSTALLED)
+	@mkdir -p $(dir $(SBOM))
+	$(RUN)cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--output-format JSON --output-file $(SBOM) $(ENVIRONMENT)
+
+hashes: $(INSTALLED)
+	$(RUN)python packages/hashes.py
 
 format: $(INSTALLED)
 	$(RUN)ruff check --fix .

@@ -21,6 +21,7 @@ from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, must
 from tsdistill.formats import FormatError, check_onnx, tensors
 from tsdistill.inputs import SignatureLike, predict_raw
 from tsdistill.manifest import Manifest
+from tsdistill.signatures import checker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,7 +216,7 @@ def load(folder: str | Path, *, threads: int = 1, public_key: str | Path | bytes
         >>> load(folder).predict(np.zeros((5, 47, 3))).shape
         (5, 11, 3)
     """
-    manifest, contents = manifests.read(folder, optional=(manifests.GOLDEN,), check=_checker(public_key))
+    manifest, contents = manifests.read(folder, optional=(manifests.GOLDEN,), check=checker(public_key))
     return _predictor(folder, manifest, contents, threads)
 
 
@@ -237,7 +238,7 @@ def verify(folder: str | Path, *, public_key: str | Path | bytes | None = None) 
     Raises:
         ArtifactError: A digest or a forecast does not agree, or the artifact cannot be read.
     """
-    manifest, contents = manifests.read(folder, check=_checker(public_key))
+    manifest, contents = manifests.read(folder, check=checker(public_key))
     predictor = _predictor(folder, manifest, contents, 1)
     parity = manifest.deployment.parity if manifest.deployment else {}
     unit = np.asarray(parity.get("unit", manifest.signature["scale"]), dtype=np.float64)
@@ -323,15 +324,6 @@ def _session(model: bytes, threads: int) -> Any:
 
 def _reason(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _checker(public_key: str | Path | bytes | None) -> manifests.Check | None:
-    """What checks a signature, loaded only where one is demanded."""
-    if public_key is None:
-        return None
-    from tsdistill.signatures import checker
-
-    return checker(public_key)
 
 
 def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes], threads: int) -> Predictor:
