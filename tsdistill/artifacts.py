@@ -123,7 +123,7 @@ def load(folder: str | Path, *, public_key: str | Path | bytes | None = None) ->
         )
     try:
         config = MODELS.read(manifest.config)
-        signature = Signature.from_dict(manifest.signature)
+        signature = Signature.from_dict(manifest.signature).with_record(manifest.reading)
         lineage = tuple(LineageStep.from_dict(step) for step in manifest.lineage)
         if manifest.deployment is None:
             # Shapes first: a config that asks for more memory than its weights have is found before it gets any.
@@ -263,6 +263,7 @@ def _packed(model: Forecaster | Deployed, metrics: Mapping[str, Any] | None) -> 
         kind="forecaster",
         config=model.config.to_dict(),
         signature=model.signature.to_dict(),
+        reading=model.signature.record,
         lineage=[step.to_dict() for step in model.lineage],
         files={name: manifests.entry(content) for name, content in files.items()},
         metrics=dict(metrics or {}),

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tsdistill.errors import ArtifactError, listed, must, nearest, shown
 from tsdistill.formats import MAX_FILE_BYTES, check_onnx, is_count, parse_json, read_inside, tensors
+from tsdistill.formats.reading import reading_problems
 
 SCHEMA_VERSION = 1
 """Version of the written form of artifacts; a reader refuses a newer one."""
@@ -84,6 +85,7 @@ class Manifest:
         files: Digest and size of every file beside the manifest.
         metrics: Numbers kept with the model, such as validation metrics.
         deployment: Present exactly when `kind` is "deployed".
+        reading: How the table was read that the model was trained on; absent in older artifacts.
     """
 
     kind: str
@@ -93,6 +95,7 @@ class Manifest:
     files: dict[str, File]
     metrics: dict[str, Any] = field(default_factory=dict)
     deployment: Deployment | None = None
+    reading: dict[str, Any] | None = None
 
     def to_bytes(self) -> bytes:
         """The file as written: JSON with a digest of its own content; numbers that are not finite become null."""
@@ -248,6 +251,8 @@ def _check_fields(values: dict[str, Any], problems: list[str]) -> None:
         problems.append(must("lineage", "be a list of JSON objects", lineage, "Save the model again"))
     if isinstance(values.get("signature"), dict):
         _check_signature(values["signature"], problems)
+    if values.get("reading") is not None:
+        problems += reading_problems(values["reading"])
     required = [WEIGHTS] if values.get("kind") == "forecaster" else [MODEL, GOLDEN]
     if values.get("kind") == "deployed":
         _check_deployment(values.get("deployment"), problems)

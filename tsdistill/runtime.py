@@ -19,6 +19,7 @@ import numpy as np
 from tsdistill import manifest as manifests
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, must
 from tsdistill.formats import FormatError, check_onnx, tensors
+from tsdistill.formats.reading import restored
 from tsdistill.inputs import SignatureLike, predict_raw
 from tsdistill.manifest import Manifest
 from tsdistill.signatures import checker
@@ -350,11 +351,10 @@ def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes
 def _signature(manifest: Manifest) -> SimpleNamespace:
     """The signature without pydantic; artifacts of earlier versions have no covariates."""
     values = {"frequency": None, "future": (), "past": (), "covariates": None, **manifest.signature}
-    for name in ("channels", "future", "past"):
-        values[name] = tuple(values[name])
+    values |= {name: tuple(values[name]) for name in ("channels", "future", "past")}
     if values["covariates"] is not None:
         values["covariates"] = SimpleNamespace(**{"calendar": (), "holidays": (), "future": (), **values["covariates"]})
-    return SimpleNamespace(**values)
+    return SimpleNamespace(**values, reading=restored(manifest.reading))
 
 
 def golden_windows(content: bytes, signature: SignatureLike, levels: tuple[float, ...] = ()) -> dict[str, np.ndarray]:

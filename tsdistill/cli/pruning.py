@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tsdistill.cli.options import reads
 from tsdistill.cli.streams import show
 from tsdistill.errors import printable
 
 
+@reads
 def prune(
     artifact: Annotated[Path, typer.Argument(help="Folder of a saved trainable model.")],
     recipe: Annotated[
@@ -52,6 +54,8 @@ def prune(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text for people.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Remove units, heads, blocks or context from a saved model, which stays as it is; the result is a smaller one.
 
@@ -79,6 +83,7 @@ def prune(
         raise ConfigError("--html must come with --sensitivity, whose curves it shows. Add it, or leave --html out.")
     model: Any = load(artifact)
     chosen = read_recipe(recipe)
+    chosen = chosen.replace(data=chosen.data.replace(**reading))
     asked = {
         "ratio": ratio,
         "max_parameters": max_parameters,

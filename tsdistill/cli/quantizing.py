@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from tsdistill.cli.options import Json, Quiet
+from tsdistill.cli.options import Json, Quiet, reads
 from tsdistill.cli.streams import show
 from tsdistill.errors import printable
 
 
+@reads
 def quantize(
     artifact: Annotated[Path, typer.Argument(help="Folder of a saved trainable model.")],
     recipe: Annotated[
@@ -53,6 +54,8 @@ def quantize(
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Bring a saved model to INT8 and deploy it; what does not pay is refused with the numbers.
 
@@ -76,6 +79,7 @@ def quantize(
 
     model: Any = load(artifact)
     chosen = read_recipe(recipe)
+    chosen = chosen.replace(data=chosen.data.replace(**reading))
     asked: dict[str, Any] = {
         "method": method,
         "weight_bits": bits,

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from tsdistill.cli.options import Json, PublicKey
+from tsdistill.cli.options import Json, PublicKey, reads
 from tsdistill.cli.streams import show
 from tsdistill.errors import printable, printable_lines
 
 
+@reads
 def predict(
     artifact: Annotated[Path, typer.Argument(help="Folder of a saved model.")],
     file: Annotated[Path, typer.Argument(help="CSV or Parquet with the model's channels; the newest rows are used.")],
-    time: Annotated[str, typer.Option(help="Column of time stamps.")] = "ds",
-    id: Annotated[str | None, typer.Option(help="Column of item identifiers of a long table.")] = None,
-    fill: Annotated[
-        Literal["interpolate", "forward", "zero"] | None, typer.Option(help="How to fill gaps and missing values.")
-    ] = None,
     future: Annotated[Path | None, typer.Option(help="File with the planned columns of the steps to forecast.")] = None,
     quantiles: Annotated[bool, typer.Option("--quantiles", help="Every level of a quantile head.")] = False,
     rolling: Annotated[
@@ -31,8 +27,13 @@ def predict(
     key: PublicKey = None,
     out: Annotated[Path | None, typer.Option(help="Write a CSV file instead of standard output.")] = None,
     as_json: Json = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Forecast the steps after the last row of a file, in raw units.
+
+    Files are read as the model's own data was: its column of time stamps, zone, separator and the like are kept with
+    it. Options change what is different.
 
     With --rolling the whole file is read and forecast again and again, as if each time no more were known; the column
     `cutoff` holds the last known step.
@@ -42,15 +43,18 @@ def predict(
       tsdistill predict artifact sales.csv --future prices.csv --quantiles
       tsdistill predict artifact year.csv --rolling 24 --out backtest.csv
     """
-    from tsdistill.data import read_csv, read_parquet
+    from tsdistill.data import Reading, read_file
 
     model = _load(artifact, key)
     known = model.signature.covariates
     planned = list(known.future) if known is not None else []
 
+    kept = getattr(model.signature, "reading", None)
+    values = {} if kept is None else {name: getattr(kept, name) for name in Reading.model_fields}
+    form = Reading(**{**values, **reading})
+
     def table(path: Path, target: list[str] | None) -> Any:
-        read = read_parquet if path.suffix in (".parquet", ".pq") else read_csv
-        return read(path, time=time, id=id, target=target, fill=fill).to_frame()
+        return read_file(path, form, target=target).to_frame()
 
     history = table(file, [*model.signature.channels, *model.signature.past, *planned])
     ahead = table(future, planned or None) if future is not None else None

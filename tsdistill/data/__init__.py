@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from tsdistill.data.covariates import Covariates
     from tsdistill.data.databases import read_sql
     from tsdistill.data.panel import Item, Panel
+    from tsdistill.data.reading_options import Reading
     from tsdistill.data.signature import Signature
-    from tsdistill.data.sources import read_csv, read_parquet
+    from tsdistill.data.sources import read_csv, read_file, read_parquet
     from tsdistill.data.split import Borders, Split
     from tsdistill.data.task import Task
     from tsdistill.data.windows import Batch, Windows
@@ -22,12 +23,14 @@ __all__ = [
     "Covariates",
     "Item",
     "Panel",
+    "Reading",
     "Signature",
     "Split",
     "Task",
     "Windows",
     "datasets",
     "read_csv",
+    "read_file",
     "read_parquet",
     "read_sql",
 ]
@@ -38,11 +41,13 @@ _HOMES = {
     "Covariates": "covariates",
     "Item": "panel",
     "Panel": "panel",
+    "Reading": "reading_options",
     "Signature": "signature",
     "Split": "split",
     "Task": "task",
     "Windows": "windows",
     "read_csv": "sources",
+    "read_file": "sources",
     "read_parquet": "sources",
     "read_sql": "databases",
 }

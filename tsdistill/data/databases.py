@@ -46,9 +46,11 @@ def read_sql(
     time: str | None = "ds",
     id: str | None = None,
     target: str | Sequence[str] | None = None,
-    frequency: str | None = None,
+    frequency: str | pd.DateOffset | None = None,
     fill: Fill | None = None,
     time_zone: str | None = None,
+    day_first: bool | None = None,
+    time_format: str | None = None,
     name: str | None = None,
     split: Split | None = None,
     parameters: Mapping[str, Any] | None = None,
@@ -65,9 +67,11 @@ def read_sql(
         time: Column of time stamps; None when rows have none.
         id: Column of item identifiers of a long table.
         target: Value column or columns.
-        frequency: Step width as a pandas offset alias; by default the commonest step.
+        frequency: Step width as a pandas offset or its alias; by default the commonest step.
         fill: "interpolate", "forward" or "zero" to fill gaps and NaN; refused otherwise.
         time_zone: Zone of stamps that carry none.
+        day_first: Whether 01/02/2024 is the first of February; None refuses dates that can be read both ways.
+        time_format: How stamps are written, such as "%d.%m.%Y", or "s", "ms", "us" or "ns" for numbers from 1970.
         name: What the data set is called in reports.
         split: Borders that belong to the data set.
         parameters: Values for the names in the query; never put them into its text.
@@ -88,7 +92,17 @@ def read_sql(
     """
     df = _query(url, query, parameters)
     return Panel.from_frame(
-        df, time=time, id=id, target=target, frequency=frequency, fill=fill, time_zone=time_zone, name=name, split=split
+        df,
+        time=time,
+        id=id,
+        target=target,
+        frequency=frequency,
+        fill=fill,
+        time_zone=time_zone,
+        day_first=day_first,
+        time_format=time_format,
+        name=name,
+        split=split,
     )
 
 

@@ -10,12 +10,15 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from tsdistill.data.reading_options import ReadingRecord
 from tsdistill.data.repair import FILLS, Fill, count_up, cut_back, fill_in, spread_out
 from tsdistill.data.split import Split, in_zone
 from tsdistill.errors import DataError, ShapeError, listed, must
 from tsdistill.tables.columns import Table, read_table
-from tsdistill.tables.daylight import localise, zone_of
+from tsdistill.tables.dates import DateForm
+from tsdistill.tables.daylight import localise, zone_of, zone_text
 from tsdistill.tables.frequency import periods_of
+from tsdistill.tables.offsets import offset_text
 from tsdistill.tables.roles import ID, TIME
 from tsdistill.tables.rows import of_item, several
 from tsdistill.tables.stamps import Timing, examine, frequency_problem
@@ -68,6 +71,7 @@ class Panel:
         name: What the data set is called in reports.
         notes: What was done to the data, such as how many cells were filled; empty when it is unchanged.
         named: Whether the items have names of their own; None: all but a single item called "series" do.
+        reading: How the table was read that it was made of; models keep it, to read newer ones alike.
 
     Raises:
         DataError: no items, a repeated identifier, or values that are not finite.
@@ -87,6 +91,7 @@ class Panel:
     name: str | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     named: bool | None = None
+    reading: ReadingRecord | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
@@ -114,9 +119,11 @@ class Panel:
         time: str | None = "ds",
         id: str | None = None,
         target: Hashable | Sequence[Hashable] | None = None,
-        frequency: str | None = None,
+        frequency: str | pd.DateOffset | None = None,
         fill: Fill | None = None,
         time_zone: str | dt.tzinfo | None = None,
+        day_first: bool | None = None,
+        time_format: str | None = None,
         name: str | None = None,
         split: Split | None = None,
     ) -> Self:
@@ -132,17 +139,22 @@ class Panel:
                 each is a step.
             id: Column or index level of item identifiers of a long frame.
             target: Value column or columns; see above for the default. Labels that are no text become it: 3 is "3".
-            frequency: Step width as a pandas offset alias; by default the commonest step.
+            frequency: Step width as a pandas offset or its alias; by default the commonest step. Business days of your
+                own are `pd.offsets.CustomBusinessDay(...)`, or "C(Mon Tue Wed Thu Fri Sat; 2024-12-25)" as text.
             fill: How to fill gaps and NaN, which are refused otherwise: "interpolate" (linear in time, the ends held; a
                 filled value knows the next observed one), "forward" (the last observed value) or "zero". `notes`
                 counts the filled cells and rows; infinite values are never filled.
             time_zone: Zone of stamps that carry none (an hour that stands twice in autumn is resolved by order), or
                 zone to show the others in.
+            day_first: Whether 01/02/2024 is the first of February; None refuses dates that can be read both ways.
+            time_format: How stamps are written, such as "%d.%m.%Y %H:%M"; or "s", "ms", "us" or "ns" for numbers that
+                count from 1970.
             name: What the data set is called in reports.
             split: Borders that belong to the data set.
 
         Returns:
-            A panel; `notes` is empty unless something was filled.
+            A panel; `notes` is empty unless something was filled or a column left out. Row numbers (`Unnamed: 0`) are
+            left out, and so are numbers that label the items of a long frame, unless `target` names them.
 
         Raises:
             DataError: the frame is empty or has no value columns; columns are unknown or repeated; stamps are missing,
@@ -161,7 +173,10 @@ class Panel:
         if fill is not None and fill not in FILLS:
             problems.append(must("fill", f"be one of {', '.join(FILLS)} or None", fill, "Pick one of them"))
         zone = zone_of(time_zone, problems)
-        table = read_table(df, time, id, target, fill is not None, problems)
+        step = offset_text(frequency, problems)
+        dates = DateForm(day_first, time_format)
+        dates.check(problems)
+        table = read_table(df, time, id, target, fill is not None, problems, dates)
         rows = table.rows
         timing = Timing(None, {})
         if rows.ds is not None and len(rows.ds) and time is not None:
@@ -169,9 +184,9 @@ class Panel:
             rows = localise(rows, zone, time, problems) if zone is not None else rows
             # Stamps read in the wrong zone show gaps and repeats that the data does not have.
             if len(problems) == n_before:
-                timing = examine(rows, time, frequency, fill is not None, problems)
+                timing = examine(rows, time, step, fill is not None, problems)
         elif time is None:
-            _check_alias(frequency, problems)
+            _check_alias(step, problems)
             if time_zone is not None:
                 problems.append(must("time_zone", "be None without stamps", time_zone, "Name their column with time="))
         if problems:
@@ -183,9 +198,21 @@ class Panel:
         notes = count_up(marks, table.channels, fill) if marks and fill is not None else {}
         if timing.daylight_saving:
             notes["daylight_saving"] = timing.daylight_saving
-        step = timing.grid.frequency if timing.grid is not None else frequency
+        if table.left_out:
+            notes["left_out"] = table.left_out
+        reading = ReadingRecord(
+            time=time,
+            id=id,
+            frequency=step,
+            fill=fill,
+            time_zone=None if time_zone is None else zone_text(time_zone),
+            day_first=table.day_first,
+            time_format=time_format,
+            left_out=tuple(table.left_out),
+        )
+        step = timing.grid.frequency if timing.grid is not None else step
         named = table.rows.names != ("",)
-        return cls(tuple(items), table.channels, step, split, name, notes, named=named)
+        return cls(tuple(items), table.channels, step, split, name, notes, named, reading)
 
     @property
     def periods(self) -> tuple[int, ...]:
@@ -269,7 +296,9 @@ class Panel:
         notes |= count_up(kept_marks, self.channels, fill) if kept_marks and fill is not None else {}
         if len(items) < len(self.items):
             notes["n_items_left_out"] = len(self.items) - len(items)
-        return Panel(tuple(items), self.channels, self.frequency, self.split, self.name, notes, named=self.named)
+        return Panel(
+            tuple(items), self.channels, self.frequency, self.split, self.name, notes, self.named, self.reading
+        )
 
     def __repr__(self) -> str:
         stamped = [item.ds for item in self.items if item.ds is not None]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tsdistill.data.covariates import Covariates
+from tsdistill.data.reading_options import ReadingRecord
 from tsdistill.errors import listed, must
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import Steps
@@ -31,6 +32,8 @@ class Signature(Spec):
         future_scale: Per feature of `future`, divided by before the model: 1 for those.
         past_mean: Per column of `past`, likewise.
         past_scale: Per column of `past`, likewise.
+        reading: How the table was read that the model was trained on. It changes no forecast, so it is no part of what
+            is written and digested here; artifacts keep it in a record of its own.
     """
 
     context: Steps
@@ -47,6 +50,7 @@ class Signature(Spec):
     future_scale: tuple[float, ...] = ()
     past_mean: tuple[float, ...] = ()
     past_scale: tuple[float, ...] = ()
+    reading: ReadingRecord | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _one_number_each(self) -> Self:
@@ -67,8 +71,17 @@ class Signature(Spec):
 
     def without_covariates(self) -> Signature:
         """The same steps, channels and scaling, without covariates."""
-        kept = ("context", "horizon", "channels", "mean", "scale", "frequency", "normalisation")
+        kept = ("context", "horizon", "channels", "mean", "scale", "frequency", "normalisation", "reading")
         return Signature(**{name: getattr(self, name) for name in kept})
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """How the training data was read, as an artifact keeps it."""
+        return None if self.reading is None else self.reading.to_dict()
+
+    def with_record(self, record: dict[str, Any] | None) -> Signature:
+        """The same signature with what `record` gave; raises ConfigError for one that says nothing sensible."""
+        return self if record is None else self.replace(reading=ReadingRecord.from_dict(record))
 
     def to_dict(self) -> dict[str, Any]:
         """The signature as plain data; what a forecaster without covariates does not need is left out.

@@ -133,6 +133,7 @@ class Task:
             scale=tuple(self.scale.tolist()),
             frequency=self.panel.frequency,
             normalisation="window" if self.scaler == "item" else "scaler",
+            reading=self.panel.reading,
         )
         if self.covariates is None:
             return plain

@@ -148,6 +148,7 @@ class Deployed:
             kind="deployed",
             config=self.config.to_dict(),
             signature=self.signature.to_dict(),
+            reading=self.signature.record,
             lineage=[step.to_dict() for step in self.lineage],
             files={name: manifests.entry(content) for name, content in self.files.items()},
             metrics=dict(metrics or {}),

@@ -13,6 +13,7 @@ import pandas as pd
 from tsdistill.errors import DataError, ShapeError, listed, nearest
 from tsdistill.inputs.arrays import SignatureLike
 from tsdistill.tables.columns import bounds_of, items_of, numbers_of
+from tsdistill.tables.dates import DateForm
 from tsdistill.tables.daylight import localise, zone_of
 from tsdistill.tables.roles import ID, TIME, Layout, Place, holds_stamps, reads_as_stamps, text_of
 from tsdistill.tables.rows import SERVED, Rows, capped, rows_of
@@ -62,6 +63,11 @@ def recorded(signature: SignatureLike, field: str) -> Any:
     return getattr(getattr(signature, "reading", None), field, None)
 
 
+def form_of(signature: SignatureLike) -> DateForm:
+    """How dates were written in the training data, as far as the model keeps it."""
+    return DateForm(recorded(signature, "day_first"), recorded(signature, "time_format"))
+
+
 def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | None) -> History:
     """Find and check stamps, items and steps; every problem comes in one error."""
     problems: list[str] = []
@@ -72,7 +78,7 @@ def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | N
         raise DataError("`x` must hold at least one item, got an empty frame. Give the steps before the forecast.")
     names, code = items_of(id, problems, len(frame))
     called = _called(time)
-    stamps = None if time is None else parse(time.cells, called, problems)
+    stamps = None if time is None else parse(time.cells, called, problems, form_of(signature))
     order = np.argsort(code, kind="stable")
     rows = Rows(names, bounds_of(code, len(names)), order, None if stamps is None else stamps[order])
     if rows.ds is not None and not problems:

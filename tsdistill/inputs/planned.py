@@ -9,7 +9,7 @@ import pandas as pd
 
 from tsdistill.errors import DataError, listed, must
 from tsdistill.inputs.arrays import SignatureLike
-from tsdistill.inputs.history import History, find_roles, planned_columns, recorded
+from tsdistill.inputs.history import History, find_roles, form_of, planned_columns, recorded
 from tsdistill.tables.columns import bounds_of, items_of, numbers_of
 from tsdistill.tables.daylight import localise, zone_of
 from tsdistill.tables.roles import Layout, text_of
@@ -45,7 +45,7 @@ def planned_values(planned: pd.DataFrame, history: History, signature: Signature
             place = np.tile(place, n_items)
     else:
         called = "the index" if time.name is None else text_of(time.name)
-        stamps = parse(time.cells, called, problems)
+        stamps = parse(time.cells, called, problems, form_of(signature))
         zone = zone_of(recorded(signature, "time_zone"), problems)
         if stamps is not None and zone is not None and not problems:
             stamps = _in_zone(stamps, code, names, zone, called, problems)

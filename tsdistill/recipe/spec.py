@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 
 from pydantic import Field, field_serializer, model_validator
 
-from tsdistill.data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
+from tsdistill.data import Covariates, Panel, Reading, Split, Task, datasets, read_file, read_sql
 from tsdistill.data.databases import is_harmless
 from tsdistill.errors import ConfigError, listed, must
 from tsdistill.evaluation import Method
@@ -27,21 +27,26 @@ STRUCK = "***"
 """What stands where a password was, in everything that is written."""
 
 
-class Source(Spec):
-    """Where a panel comes from: a data set by name, a file, or a database; exactly one of them.
+class Source(Reading):
+    """Where a panel comes from (a data set by name, a file, or a database; exactly one of them), and how it is read.
 
     Args:
         dataset: Name in the catalogue (`tsdistill datasets` lists them).
-        path: A CSV (also gzipped) or Parquet file.
+        path: A CSV (also gzipped) or Parquet file, or a folder of Parquet files.
         url: Address of a database, or "env:NAME" to read the address from an environment variable. A password in it is
             used and never written anywhere.
         query: SQL that gives the table, with `url`.
-        time: Column of time stamps.
+        time: Column of time stamps; "none" when rows have none.
         id: Column of item identifiers of a long table.
         target: Value columns; by default every other one.
         frequency: Step width as a pandas offset alias; by default the commonest step.
         fill: "interpolate", "forward" or "zero" to fill gaps and missing values, which are refused otherwise.
         time_zone: Zone of stamps that carry none.
+        day_first: Whether 01/02/2024 is the first of February.
+        time_format: How stamps are written, such as "%d.%m.%Y", or "s", "ms", "us" or "ns" for numbers from 1970.
+        separator: What stands between the cells of a CSV file.
+        decimal: What stands before the decimals of a CSV file.
+        encoding: How the text of a CSV file is written.
 
     Example:
         >>> Source(dataset="nyc-weather").load().channels[0]
@@ -52,12 +57,7 @@ class Source(Spec):
     path: str | None = None
     url: str | None = Field(default=None, repr=False)
     query: str | None = None
-    time: str = "ds"
-    id: str | None = None
     target: tuple[str, ...] | None = None
-    frequency: str | None = None
-    fill: Literal["interpolate", "forward", "zero"] | None = None
-    time_zone: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -89,18 +89,10 @@ class Source(Spec):
         """Read the panel; every problem with it comes in one error."""
         if self.dataset is not None:
             return datasets.load(self.dataset)
-        options: dict[str, Any] = {
-            "time": self.time,
-            "id": self.id,
-            "target": list(self.target) if self.target else None,
-            "frequency": self.frequency,
-            "fill": self.fill,
-            "time_zone": self.time_zone,
-        }
+        target = list(self.target) if self.target else None
         if self.path is not None:
-            read = read_parquet if Path(self.path).suffix in (".parquet", ".pq") else read_csv
-            return read(self.path, **options)
-        return read_sql(self._address(), str(self.query), **options)
+            return read_file(self.path, self.reading, target=target)
+        return read_sql(self._address(), str(self.query), target=target, **self.of_frames)
 
     def _address(self) -> str:
         url = str(self.url)

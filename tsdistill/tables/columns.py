@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from tsdistill.errors import must, nearest
+from tsdistill.tables.dates import DateForm, Stamps
+from tsdistill.tables.labels import labels, row_numbers
+from tsdistill.tables.numbers import as_numbers, examples_of, kinds_of
 from tsdistill.tables.roles import TIME, Layout, Place, text_of
 from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, rows_of, several
-from tsdistill.tables.stamps import parse
+from tsdistill.tables.stamps import read_stamps
 
 Places = Callable[[np.ndarray], str]
 """Words where some rows of a frame are."""
@@ -19,11 +22,16 @@ Places = Callable[[np.ndarray], str]
 
 @dataclass(frozen=True)
 class Table:
-    """A frame taken apart: rows item by item, values (row, channel) float64 that may hold NaN."""
+    """A frame taken apart: rows item by item, values (row, channel) float64 that may hold NaN.
+
+    Columns that are no series are left out, with the reason; `day_first` is what the stamps showed.
+    """
 
     rows: Rows
     values: np.ndarray
     channels: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    day_first: bool | None = None
 
 
 def read_table(
@@ -33,6 +41,7 @@ def read_table(
     target: Hashable | Iterable[Hashable] | None,
     filled: bool,
     problems: list[str],
+    form: DateForm | None = None,
 ) -> Table:
     """Take a frame apart, in runs of items; NaN is a problem unless it will be filled."""
     if not isinstance(df, pd.DataFrame):
@@ -58,17 +67,33 @@ def read_table(
         remedy = f"{nearest(time, known)} Rows without time stamps: time=None"
         problems.append(f"`time` must name a column of the frame, got time={time!r}. {remedy}.")
     names, code = items_of(identified, problems, len(df))
-    stamps = parse(stamped.cells, time or TIME, problems) if stamped is not None else None
+    form = form or DateForm()
+    stamps, day_first = (
+        read_stamps(stamped.cells, time or TIME, form, problems) if stamped is not None else Stamps(None)
+    )
     reserved = {text_of(place.name) for place in (stamped, identified) if place is not None and place.level is None}
-    chosen = _targets(wanted, layout.positions, reserved, identified is not None, problems)
+    is_long = identified is not None
+    left_out: dict[str, str] = {}
+    if wanted is None and not (is_long and "y" in layout.positions):
+        free = {name: position for name, position in layout.positions.items() if name not in reserved}
+        left_out = row_numbers(df, free, problems)
+    chosen = _targets(wanted, layout.positions, reserved | set(left_out), is_long, problems)
     part = df.iloc[:, [layout.positions[name] for name in chosen]]
-    advice = TRAINED if identified is None else replace(TRAINED, names=None)
+    advice = TRAINED if not is_long else replace(TRAINED, names=None)
     values = numbers_of(part, chosen, filled, at_stamps(stamps), problems, advice)
     order = np.argsort(code, kind="stable")
     if not (order[1:] > order[:-1]).all():
         values = values[order]
         stamps = None if stamps is None else stamps[order]
-    return Table(Rows(names, bounds_of(code, len(names)), order, stamps), values, tuple(chosen))
+    bounds = bounds_of(code, len(names))
+    if wanted is None and is_long and not problems:
+        whole = np.array([kind.kind in "iub" for kind in part.dtypes], dtype=bool)
+        constant = labels(values, bounds, tuple(chosen), whole)
+        values = values[:, [name not in constant for name in chosen]] if constant else values
+        chosen = [name for name in chosen if name not in constant]
+        left_out |= constant
+    day_first = form.day_first if form.day_first is not None else day_first
+    return Table(Rows(names, bounds, order, stamps), values, tuple(chosen), left_out, day_first)
 
 
 def items_of(place: Place | None, problems: list[str], n_rows: int) -> tuple[tuple[str, ...], np.ndarray]:
@@ -85,7 +110,12 @@ def bounds_of(code: np.ndarray, n_items: int) -> np.ndarray:
 
 def _identifiers(column: pd.Series | pd.Index, id: str, problems: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of items in order of appearance, and for each row the number of its item."""
-    code, identifiers = pd.factorize(column)
+    try:
+        code, identifiers = pd.factorize(column)
+    except TypeError:
+        kinds = sorted({type(cell).__name__ for cell in column})
+        problems.append(f"`{id}` must hold names of items, got cells of type {', '.join(kinds)}. Make them all text.")
+        return ("?",), np.zeros(len(column), dtype=int)
     if (code < 0).any():
         problems.append(f"`{id}` has no identifier in {rows_of(np.flatnonzero(code < 0))}. Name these rows' items.")
         code = np.where(code < 0, len(identifiers), code)
@@ -152,7 +182,7 @@ def numbers_of(
                 f"Column `{column}` holds {several(len(infinite), 'infinite value')} in {places(infinite)}. "
                 f"{advice.infinite}"
             )
-        missing = np.flatnonzero(np.isnan(values[:, position]) & part.iloc[:, position].isna().to_numpy())
+        missing = np.flatnonzero(np.isnan(values[:, position]))
         if len(missing) and not filled:
             problems.append(
                 f"Column `{column}` has {several(len(missing), 'missing value')} (NaN) of {len(part):,}, in "
@@ -170,19 +200,18 @@ def _column(column: pd.Series, name: str, places: Places, problems: list[str], a
     if pd.api.types.is_complex_dtype(kind):
         problems.append(f"Column `{name}` holds complex numbers. Take their parts. {advice.other}")
         return np.zeros(len(column))
-    numbers = pd.to_numeric(column.astype(object) if isinstance(kind, pd.CategoricalDtype) else column, errors="coerce")
-    values = np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-    wrong = np.flatnonzero(np.isnan(values) & ~column.isna().to_numpy())
-    if not len(wrong):
+    values, missing, wrong = as_numbers(column)
+    if not wrong.any():
         return values
-    examples = ", ".join(repr(str(value)) for value in column.iloc[wrong].unique()[:SHOWN])
-    if len(wrong) == int(column.notna().sum()):
+    values[wrong] = 0.0
+    examples = examples_of(column, wrong, SHOWN)
+    if int(wrong.sum()) == int((~missing).sum()):
         remedy = advice.other if advice.names is None else advice.names.format(name=name)
-        problems.append(f"Column `{name}` holds text and no numbers ({examples}). {remedy}")
+        problems.append(f"Column `{name}` holds {kinds_of(column, wrong)} and no numbers ({examples}). {remedy}")
     else:
         problems.append(
-            f"Column `{name}` holds {several(len(wrong), 'value')} that cannot be read as numbers ({examples}) in "
-            f"{places(wrong)}. {advice.infinite}"
+            f"Column `{name}` holds {several(int(wrong.sum()), 'value')} that cannot be read as numbers ({examples}) "
+            f"in {places(np.flatnonzero(wrong))}. {advice.infinite}"
         )
     return values
 

@@ -25,6 +25,12 @@ def zone_of(time_zone: str | dt.tzinfo | None, problems: list[str]) -> dt.tzinfo
         return None
 
 
+def zone_text(zone: str | dt.tzinfo) -> str | None:
+    """The name that `zone_of` makes the same zone of; None for one without such a name."""
+    name = str(zone)
+    return name if zone_of(name, []) is not None else None
+
+
 def localise(rows: Rows, zone: dt.tzinfo, time: str, problems: list[str]) -> Rows:
     """Stamps in a zone: converted when they have one, read on that place's clock when they have none."""
     assert rows.ds is not None

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
+from tsdistill.tables.offsets import offset_of, text_of
+
 HOUR = 3_600
 DAY = 24 * HOUR
 WEEK = 7 * DAY
@@ -122,7 +124,7 @@ class StepGrid:
 
     @property
     def _offset(self) -> Any:
-        return to_offset(self.frequency)
+        return offset_of(self.frequency)
 
     def _of(self, stamp: pd.Timestamp) -> Any:
         """The offset of the item that has a stamp."""
@@ -145,15 +147,15 @@ def named_grid(frequency: str, ds: pd.DatetimeIndex, *, anchored: bool | None = 
 
     The weekday or month in its name binds if one was written; `anchored` says otherwise.
     """
-    offset: Any = to_offset(frequency)
+    offset: Any = offset_of(frequency)
     anchored = "-" in frequency if anchored is None else anchored
     seconds = _seconds(offset)
     if seconds is not None and seconds < 1e-6:
         raise ValueError("Steps below a microsecond are not supported.")
     if seconds is None and not anchored and len(ds):
-        return StepGrid(_anchored_at(offset, ds[0]).freqstr, None, wall=True, anchored=False)
+        return StepGrid(text_of(_anchored_at(offset, ds[0])), None, wall=True, anchored=False)
     if seconds is None or (type(offset).__name__ == "Week" and anchored):
-        return StepGrid(offset.freqstr, None, wall=True)
+        return StepGrid(text_of(offset), None, wall=True)
     wall = seconds % DAY == 0 and type(offset).__name__ in ("Day", "Week")
     return StepGrid(_alias(seconds, ds, wall), seconds, wall)
 
@@ -190,7 +192,7 @@ def periods_of(frequency: str | None) -> tuple[int, ...]:
     """
     if frequency is None:
         return (1,)
-    offset: Any = to_offset(frequency)
+    offset: Any = offset_of(frequency)
     seconds = _seconds(offset)
     if seconds is None:
         return _calendar_periods(offset)
@@ -291,7 +293,8 @@ def _calendar(local: pd.DatetimeIndex, days: float, inside: np.ndarray, *, uneve
 
 def _calendar_periods(offset: Any) -> tuple[int, ...]:
     code = offset.freqstr.lstrip("0123456789").split("-")[0]
-    per_year = {"B": 5, "C": 5, "W": 52}.get(code)
+    n_open = sum(offset.calendar.weekmask) if code == "C" else 5
+    per_year = {"B": 5, "C": n_open, "W": 52}.get(code)
     if per_year is None:
         letters = code.removeprefix("B").removeprefix("C")[:1] if len(code) > 1 else code
         per_year = {"M": 12, "Q": 4, "Y": 1, "S": 24}.get(letters, 1)

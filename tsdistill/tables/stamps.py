@@ -6,15 +6,20 @@ The functions append to a list of problems and go on as far as they can, so that
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from tsdistill.tables import dates
 from tsdistill.tables.daylight import unfold
 from tsdistill.tables.frequency import StepGrid, inferred_grid, named_grid
+from tsdistill.tables.numbers import missing_in, shown
+from tsdistill.tables.offsets import calendar_of
 from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, capped, of_item, rows_of, several, shown_stamps
+
+FIRST = np.datetime64("0001-01-01")
+LAST = np.datetime64("9999-12-31T23:59:59")
 
 
 @dataclass(frozen=True)
@@ -26,28 +31,44 @@ class Timing:
     daylight_saving: str | None = None
 
 
-def parse(column: pd.Series | pd.Index, time: str, problems: list[str]) -> pd.DatetimeIndex | None:
+def parse(
+    column: pd.Series | pd.Index, time: str, problems: list[str], form: dates.DateForm | None = None
+) -> pd.DatetimeIndex | None:
     """Time stamps of a column, NaT where there is none; None when the column cannot hold any."""
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        stamps = pd.DatetimeIndex(column)
-    elif pd.api.types.is_numeric_dtype(column.dtype):
-        remedy = "Convert them with pd.to_datetime(..., unit=...), or pass time=None for rows without stamps"
-        problems.append(f"`{time}` must hold time stamps, got {column.dtype} numbers. {remedy}.")
-        return None
-    else:
-        stamps = _parse_text(pd.Series(column), time, problems)
-    missing = np.asarray(pd.isna(column), dtype=bool)
+    return read_stamps(column, time, form or dates.DateForm(), problems).ds
+
+
+def read_stamps(column: pd.Series | pd.Index, time: str, form: dates.DateForm, problems: list[str]) -> dates.Stamps:
+    """Time stamps of a column written as `form` says, NaT where there is none, and whether days stood first in them."""
+    n_before = len(problems)
+    stamps, day_first = dates.read(column, time, form, problems)
+    if stamps is None:
+        return dates.Stamps(None)
+    missing = missing_in(column)
     unread = np.asarray(stamps.isna()) & ~missing
+    far = np.zeros(len(stamps), dtype=bool)
+    if stamps.unit != "ns":
+        clock = (stamps if stamps.tz is None else stamps.tz_convert("UTC").tz_localize(None)).to_numpy()
+        far = (clock < FIRST.astype(clock.dtype)) | (clock > LAST.astype(clock.dtype))
     if missing.any():
         where = rows_of(np.flatnonzero(missing))
         problems.append(f"`{time}` has no time stamp in {where}. Drop these rows or date them.")
-    if unread.any():
-        shown = ", ".join(repr(str(value)) for value in column[unread].unique()[:SHOWN])
+    if unread.any() and len(problems) - bool(missing.any()) == n_before:
+        cells = np.asarray(column, dtype=object)[unread][:100]
+        examples = ", ".join(repr(text) for text in list(dict.fromkeys(map(shown, cells)))[:SHOWN])
+        written = f'as time_format="{form.time_format}" says' if form.time_format else "as 2013-10-01 14:00"
+        other = "" if form.time_format else ", or pass time_format="
         problems.append(
-            f"`{time}` holds {several(unread.sum(), 'time stamp')} that cannot be read: {shown} in "
-            f"{rows_of(np.flatnonzero(unread))}. Write them as 2013-10-01 14:00, all with a zone or all without."
+            f"`{time}` holds {several(unread.sum(), 'time stamp')} that cannot be read: {examples} in "
+            f"{rows_of(np.flatnonzero(unread))}. Write them {written}, all with a zone or all without{other}."
         )
-    return stamps if stamps.unit == "ns" else stamps.as_unit("us")
+    if far.any():
+        where = rows_of(np.flatnonzero(far))
+        problems.append(f"`{time}` holds stamps beyond the years 1 to 9999 in {where}. Correct them.")
+        stamps = pd.DatetimeIndex(
+            np.where(far, np.datetime64("NaT"), stamps.tz_localize(None).to_numpy()), tz=stamps.tz
+        )
+    return dates.Stamps(stamps if stamps.unit == "ns" else stamps.as_unit("us"), day_first)
 
 
 def examine(
@@ -97,18 +118,21 @@ def examine(
             irregular.append(_irregular(name, ds, here, grid.frequency))
     positions = {number: position[rows.of(number)] for number in gappy.tolist()}
     gaps = [_gap(rows.names[number], rows.ds[rows.of(number)], np.diff(places)) for number, places in positions.items()]
+    local = rows.ds[rows.of(0)]
+    asked = advice is TRAINED and frequency is None and bool(irregular or (gaps and not filled))
+    calendar = calendar_of(local.tz_localize(None)) if asked else None
     if irregular:
         inferred = inferred_grid(rows.ds, rows.inside) if frequency is not None else None
         most = f" (most steps are {inferred.frequency!r})" if inferred else ""
         if advice is TRAINED:
-            remedy = (
-                f"Resample first, or {f'leave out frequency={most}' if inferred else 'name the step by frequency='}."
-            )
+            named = f'pass frequency="{calendar}"' if calendar else "name the step by frequency="
+            remedy = f"Resample first, or {f'leave out frequency={most}' if inferred else named}."
         else:
             remedy = f"Resample to the steps that the model was trained on{most}."
         problems += capped(irregular, "items with irregular steps", remedy)
     if gaps and not filled:
-        problems += capped(gaps, "items with gaps", advice.gaps)
+        days = f'If only these days count, pass frequency="{calendar}". ' if calendar else ""
+        problems += capped(gaps, "items with gaps", days + advice.gaps)
     return Timing(grid, positions, note)
 
 
@@ -117,38 +141,6 @@ def frequency_problem(frequency: object, error: Exception) -> str:
     suggestion = re.search(r"Did you mean (\w+)\?|use '(\w+)' instead", str(error))
     remedy = f"Did you mean {suggestion[1] or suggestion[2]!r}?" if suggestion else "Write h, 15min, D, MS or the like."
     return f"`frequency` must be a pandas offset alias, got frequency={frequency!r}. {remedy}"
-
-
-def _parse_text(column: pd.Series, time: str, problems: list[str]) -> pd.DatetimeIndex:
-    """ISO stamps; else the one format that reads the most, unless day and month could be swapped."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pandas warns when it guesses; the caller reports what it could not read
-        iso = _converted(column, format="ISO8601")
-        if _n_read(iso) == int(column.notna().sum()):
-            return iso
-        guesses = [_converted(column, dayfirst=False), _converted(column, dayfirst=True)]
-    best = max([iso, *guesses], key=_n_read)
-    month_first, day_first = guesses
-    unclear = np.asarray(month_first != day_first) & ~np.asarray(month_first.isna()) & ~np.asarray(day_first.isna())
-    if best is not iso and _n_read(month_first) == _n_read(day_first) and unclear.any():
-        example = str(column.iloc[int(unclear.argmax())])
-        problems.append(
-            f"`{time}` can be read with the day or the month first, such as {example!r}. "
-            "Write ISO stamps (2013-10-01), or convert with pd.to_datetime(..., dayfirst=...)."
-        )
-    return best
-
-
-def _n_read(stamps: pd.DatetimeIndex) -> int:
-    return len(stamps) - int(np.asarray(stamps.isna()).sum())
-
-
-def _converted(column: pd.Series, **options: object) -> pd.DatetimeIndex:
-    try:
-        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", **options))  # type: ignore[call-overload]
-    except ValueError:
-        # Offsets that change over the year: one time line for all of them.
-        return pd.DatetimeIndex(pd.to_datetime(column, errors="coerce", utc=True, **options))  # type: ignore[call-overload]
 
 
 def _dated(rows: Rows) -> tuple[Rows, bool]:
