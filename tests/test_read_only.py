@@ -302,6 +302,8 @@ def test_postgres_reads_and_never_writes(postgres_url: str) -> None:
             )
         ).one()
     assert tuple(state) == (ROWS, 1, True, 0)
+    setting = "SELECT now() AS ds, (current_setting('default_transaction_read_only') = 'on')::int AS y"
+    assert read_sql(writing, f"{setting} UNION ALL SELECT now() + interval '1 hour', 1").items[0].values[0, 0] == 1
     late = "SELECT ds, load FROM hourly WHERE load < :most AND 'a;b' <> '' ORDER BY ds;"
     for address in (postgres_url, writing):
         assert read_sql(address, late, parameters={"most": 29}).n_rows == 29

@@ -59,8 +59,11 @@ def read(address: sa.URL, query: str, parameters: Mapping[str, Any]) -> pd.DataF
             if kind == "sqlite":
                 _restrict(connection.connection.driver_connection)
             elif kind == "postgresql":
+                # Undone by the rollback, so that no other user of a pooled connection is left with it.
+                plain = connection.execution_options(stream_results=False)
+                plain.exec_driver_sql("SET default_transaction_read_only = on").close()
                 # A transaction that has read once cannot be made to write.
-                connection.execution_options(stream_results=False).exec_driver_sql("SELECT 1").close()
+                plain.exec_driver_sql("SELECT 1").close()
                 connection = connection.execution_options(stream_results=True)
             elif kind in MYSQL:
                 connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY").close()
