@@ -161,3 +161,11 @@ def test_a_study_is_not_looked_for_in_a_pipe(make: Callable[[Path], object], tmp
     make(tmp_path / "study.log")
     with pytest.raises(ArtifactError, match=r"study\.log"):
         _open_journal(tmp_path / "study.log")
+
+
+def test_a_study_of_holes_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    path.write_bytes((Path(__file__).parent / "older" / "study.log").read_bytes())
+    os.truncate(path, 2**35)
+    with pytest.raises(ArtifactError, match=r"study\.log ends with more than"):
+        _open_journal(path)

@@ -233,6 +233,10 @@ def _open_journal(path: Path) -> BaseStorage:
         ) from None
 
 
+LONGEST_LINE = 64 * 2**20
+"""Bytes of one entry of a journal, at most."""
+
+
 def _refuse_irregular(path: Path) -> None:
     """ArtifactError for a FIFO, a device or the like: opening one could wait for ever."""
     try:
@@ -258,7 +262,13 @@ def _mend(path: Path) -> None:
     lock = JournalLock(path)
     lock.acquire()
     try:
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        with path.open("rb") as file:
+            begin = max(file.seek(0, os.SEEK_END) - LONGEST_LINE, 0)
+            file.seek(begin)
+            end = file.read().rfind(b"\n")
+        if begin and end < 0:
+            raise ArtifactError(f"{path} ends with more than {LONGEST_LINE} bytes that are no line. Restore it.")
+        os.truncate(path, begin + end + 1)
     finally:
         lock.release()
 
