@@ -93,8 +93,16 @@ class Covariates(Spec):
 
 def misfits(covariates: Covariates, panel: Panel) -> list[str]:
     """Why a panel cannot give these covariates; empty when it can."""
+    left_out = panel.notes.get("left_out", {})
     problems = [
-        must(f"covariates.{side}", "name a column of the panel", name, nearest(name, panel.channels))
+        must(
+            f"covariates.{side}",
+            "name a column of the panel",
+            name,
+            f"{nearest(name, panel.channels)}"
+            if name not in left_out
+            else f"It was left out, as {left_out[name]}. Name it by target= when the data is read",
+        )
         for side in ("future", "past")
         for name in getattr(covariates, side)
         if name not in panel.channels

@@ -21,9 +21,8 @@ LONGEST_LINE = 64 * 2**20
 """Bytes of one line; a longer one is no line of a table."""
 
 UNPACKED = 64 * 2**20
-DENSEST = 500
-"""A gzipped file that unpacks to more bytes than UNPACKED and to more than DENSEST times its size is refused: that is
-twice what a table of nothing but zeros needs."""
+DENSEST = 100
+"""A gzipped file that unpacks to more bytes than UNPACKED and to more than DENSEST times its size is refused."""
 
 PARQUET = (".parquet", ".pq", ".parq")
 
@@ -51,11 +50,11 @@ _MAGIC = (
 def is_parquet(path: str | Path) -> bool:
     """Whether a path is read as Parquet: by its ending in any case, a folder, or what its first bytes say."""
     place = Path(path)
-    if place.suffix.lower() in PARQUET or place.is_dir():
-        return True
-    if place.suffix:
-        return False
     try:
+        if place.suffix.lower() in PARQUET or place.is_dir():
+            return True
+        if place.suffix:
+            return False
         with opened(place) as handle:
             return handle.read(4) == b"PAR1"
     except (OSError, DataError):
@@ -106,6 +105,8 @@ def text_of(source: str | Path | IO[Any], encoding: str) -> Iterator[IO[str]]:
         wide = encoding.lower().replace("-", "").replace("_", "").startswith(("utf16", "utf32"))
         read: Callable[[int], bytes] = handle.read
         packed = handle.peek(2)[:2] == b"\x1f\x8b"
+        if packed and n_packed is not None:
+            _refuse_dense(handle, n_packed, shown)
         if packed:
             read = gzip.GzipFile(fileobj=handle).read
         guard = _Guarded(read, shown, n_packed if packed else None, zeros=b"\0" * (8 if wide else 1))
@@ -164,6 +165,18 @@ class _Guarded(io.RawIOBase):
                 "Unpack it yourself if it is a table."
             )
         return len(chunk)
+
+
+def _refuse_dense(handle: BinaryIO, n_packed: int, shown: str) -> None:
+    """DataError when a gzipped file itself says, in its last bytes, that it unpacks to too much."""
+    handle.seek(max(n_packed - 4, 0))
+    n_bytes = int.from_bytes(handle.read(4), "little")
+    handle.seek(0)
+    if n_bytes > max(UNPACKED, DENSEST * n_packed):
+        raise DataError(
+            f"Cannot read {shown}: its {n_packed:,} bytes claim to unpack to {n_bytes:,}. It is damaged, or "
+            "has to be unpacked before."
+        )
 
 
 def _refuse_other_kinds(head: bytes, shown: str, wide: bool) -> None:

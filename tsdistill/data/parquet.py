@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import pandas as pd
@@ -20,6 +20,9 @@ MAX_FILES = 10_000
 """Files of a folder."""
 
 MAX_COLUMNS = 20_000
+
+LARGEST_FOOTER = 64 * 2**20
+"""Bytes of the description at the end of a file."""
 
 UNPACKED = 512 * 2**20
 DENSEST = 500
@@ -86,6 +89,7 @@ def _table(path: str | Path, columns: dict[str, str]) -> Any:
     """One file, after a look at what it says of its own size."""
     with opened(path, "Parquet") as handle:
         n_bytes = os.fstat(handle.fileno()).st_size
+        _check_footer(handle, n_bytes, path)
         file = pq.ParquetFile(handle)
         metadata = file.metadata
         if metadata.num_columns > MAX_COLUMNS:
@@ -104,6 +108,17 @@ def _table(path: str | Path, columns: dict[str, str]) -> Any:
         if name not in table.column_names:
             table = table.append_column(name, pa.array([value] * len(table), pa.string()))
     return table
+
+
+def _check_footer(handle: BinaryIO, n_bytes: int, path: str | Path) -> None:
+    """DataError when the end of a file is not that of Parquet, or its description is larger than any is."""
+    handle.seek(max(n_bytes - 8, 0))
+    end = handle.read(8)
+    handle.seek(0)
+    if len(end) < 8 or end[4:] not in (b"PAR1", b"PARE"):
+        raise DataError(f"Cannot read {path}: it does not end as Parquet does. It is damaged, or of another kind.")
+    if int.from_bytes(end[:4], "little") > min(n_bytes, LARGEST_FOOTER):
+        raise DataError(f"Cannot read {path}: the description at its end is too large. It is damaged.")
 
 
 def _natural(path: str) -> list[tuple[int, str]]:

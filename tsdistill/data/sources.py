@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from tsdistill.data.panel import Panel
 from tsdistill.data.reading_options import Reading
 from tsdistill.data.repair import Fill
 from tsdistill.data.split import Split
-from tsdistill.errors import DataError, UnsupportedError
+from tsdistill.errors import DataError, UnsupportedError, listed, must
 
 MAX_COLUMNS = 20_000
 """Columns of a file; more are a table that lies on its side."""
@@ -206,6 +205,7 @@ def _stem(path: Path) -> str:
 
 def _csv(source: Any, shown: str, id: str, separator: str, decimal: str, encoding: str) -> pd.DataFrame:
     """The table of a CSV file, its columns named as its header names them; identifiers are kept as they are written."""
+    _check_marks(separator, decimal)
     options: dict[str, Any] = {"sep": separator, "decimal": decimal, "index_col": False, "low_memory": False}
     try:
         with warnings.catch_warnings(), text_of(source, encoding) as text:
@@ -233,6 +233,20 @@ def _csv(source: Any, shown: str, id: str, separator: str, decimal: str, encodin
         raise DataError(f"Cannot read {shown}: {reason.rstrip('.')}. Give the path of a CSV file.") from None
 
 
+def _check_marks(separator: str, decimal: str) -> None:
+    """DataError for marks that no table can be told apart by."""
+    problems = []
+    if separator != r"\s+" and (len(separator) != 1 or separator in '\n\r"\0'):
+        rule = r"be one character, or \s+ for blanks"
+        problems.append(must("separator", rule, separator, "Write ',', ';', '|' or a tab"))
+    if len(decimal) != 1 or decimal.isalnum() or decimal.isspace() or decimal in '"-+\0':
+        problems.append(must("decimal", "be a mark between digits", decimal, "Write '.' or ','"))
+    if decimal == separator:
+        problems.append(must("decimal", "differ from the separator", decimal, "Pass separator= as well"))
+    if problems:
+        raise DataError(listed(problems, "read_csv"))
+
+
 def _header(text: IO[str], separator: str, shown: str) -> list[str]:
     """Names of the columns, read from the beginning of a text; a blank one is called what pandas calls it."""
     record = ""
@@ -246,7 +260,7 @@ def _header(text: IO[str], separator: str, shown: str) -> list[str]:
     if len(separator) == 1:
         names = next(csv.reader(io.StringIO(record, newline=""), delimiter=separator))
     else:
-        names = [name.strip('"') for name in re.split(separator, record.strip("\r\n"))]
+        names = [name.strip('"') for name in record.split()]
     if len(names) > MAX_COLUMNS:
         raise DataError(
             f"Cannot read {shown}: it has {len(names):,} columns, more than {MAX_COLUMNS:,}. Give a row per time step; "

@@ -16,6 +16,12 @@ from tsdistill.tables.roles import TIME, Layout, Place, text_of
 from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, rows_of, several
 from tsdistill.tables.stamps import read_stamps
 
+MAX_COLUMNS = 20_000
+"""Columns of a frame; more are a table that lies on its side."""
+
+LISTED = 20
+"""Columns whose problems are listed one by one; after them the others are not looked at."""
+
 Places = Callable[[np.ndarray], str]
 """Words where some rows of a frame are."""
 
@@ -56,6 +62,12 @@ def read_table(
     if layout.duplicates:
         shown = ", ".join(layout.duplicates)
         problems.append(f"Columns must have different names, got {shown} more than once. Rename them.")
+        return Table(Rows((), np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int64)), np.empty((0, 0)), ())
+    if len(layout.positions) > MAX_COLUMNS:
+        problems.append(
+            f"The frame has {len(layout.positions):,} columns, more than {MAX_COLUMNS:,}. Give a row per time step; "
+            "many series stand best one below the other, with a column of identifiers."
+        )
         return Table(Rows((), np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int64)), np.empty((0, 0)), ())
     wanted = _wanted(target, df)
     stamped = None if time is None else layout.time(time)
@@ -145,8 +157,12 @@ def _targets(
         return chosen
     if not wanted:
         problems.append(must("target", "name at least one value column", wanted, "Leave it out to take them all"))
+    known = set(columns)
+    unknown = [name for name in wanted if name not in known]
     problems += [f"`target` must name columns of the frame, got {name!r}. {nearest(name, free)}"
-                 for name in wanted if name not in columns]  # fmt: skip
+                 for name in unknown[:LISTED]]  # fmt: skip
+    if len(unknown) > LISTED:
+        problems.append(f"... and {len(unknown) - LISTED:,} more names of `target` are no columns.")
     problems += [f"`target` must name value columns, got {name!r}, which holds stamps or identifiers. Leave it out."
                  for name in wanted if name in reserved]  # fmt: skip
     if len(set(wanted)) < len(wanted):
@@ -170,12 +186,20 @@ def numbers_of(
         values = np.array(part.to_numpy(dtype=np.float64), order="C", copy=True)
     else:
         values = np.empty(part.shape)
+        n_before = len(problems)
         for position, name in enumerate(names):
+            if len(problems) - n_before >= LISTED:
+                problems.append(f"... and {len(names) - position:,} more columns, which were not looked at.")
+                return np.zeros(part.shape)
             values[:, position] = _column(part.iloc[:, position], name, places, problems, advice)
     # One pass over everything; columns are looked at one by one only if something is wrong.
     if np.isfinite(values).all():
         return values
+    n_before = len(problems)
     for position, column in enumerate(names):
+        if len(problems) - n_before >= LISTED:
+            problems.append(f"... and {len(names) - position:,} more columns, which were not looked at.")
+            break
         infinite = np.flatnonzero(np.isinf(values[:, position]))
         if len(infinite):
             problems.append(
