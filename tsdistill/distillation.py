@@ -108,7 +108,7 @@ def distill(
     _learn(fresh, task, training, objective, checkpoint, progress, teacher_info(teacher))
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
-        # What a probe chose for the student holds for its control: they are to differ in the teacher only.
+        # What was measured for the student holds for its control: they are to differ in the teacher only.
         alike = training.replace(precision=fresh.lineage[-1].metrics.get("precision", training.precision))
         fresh.control = _learn(plain, task, alike, objective.untaught(), beside, progress)
         return _kept(fresh, fresh.control, _against(fresh, fresh.control, task), keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tsdistill.quantization.auto import Auto
 from tsdistill.quantization.base import QUANTIZATIONS, AnyQuantization, Quantization
-from tsdistill.quantization.choice import candidate_table, quantize
+from tsdistill.quantization.choice import candidate_table, quantize, replay
 from tsdistill.quantization.dynamic import Dynamic
 from tsdistill.quantization.qat import QAT
 from tsdistill.quantization.sensitivities import QuantizationSensitivity, quantization_sensitivity
@@ -31,4 +31,5 @@ __all__ = [
     "quantization_sensitivity",
     "quantize",
     "register",
+    "replay",
 ]

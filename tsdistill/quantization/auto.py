@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
+from pydantic import Field, model_validator
+
+from tsdistill.errors import must, nearest
 from tsdistill.models.base import Forecaster
-from tsdistill.quantization.base import QUANTIZATIONS, Quantization, bits_among
+from tsdistill.quantization.base import FULL, MIXED, QUANTIZATIONS, Quantization, bits_among
 from tsdistill.quantization.dynamic import Dynamic
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.static import Static, convolves
 from tsdistill.quantization.weight_only import BlockSize
-from tsdistill.spec.limits import Count
+from tsdistill.spec.limits import MAX_ITEMS, Count
 
 
 class Auto(Quantization):
@@ -27,11 +30,18 @@ class Auto(Quantization):
         n_calibration: Of static forms.
         calibration: Of static forms.
         isolate: Of dynamic forms.
+        forms: The forms to choose from, by their names in the table of an earlier choice; by default all. A single one
+            is taken without looking at the clock, and float32 where it breaks the error budget or saves no bytes: what
+            was once chosen by time is so made again (`tsdistill.quantization.replay`).
 
     Example:
         >>> list(Auto().variants())
         ['dynamic', 'static', 'weight-only-8', 'weight-only-4']
+        >>> Auto(forms=("dynamic-mixed",)).named_form
+        'dynamic-mixed'
     """
+
+    late: ClassVar[frozenset[str]] = frozenset({"forms"})
 
     chooses: ClassVar[bool] = True
 
@@ -42,6 +52,27 @@ class Auto(Quantization):
     n_calibration: Count = 128
     calibration: Observer = "min-max"
     isolate: bool = False
+    forms: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
+
+    @model_validator(mode="after")
+    def _check_forms(self) -> Self:
+        if self.forms is None:
+            return self
+        known = [FULL]
+        for name, form in self._all().items():
+            known += [name, f"{name}{MIXED}"] if form.mixes_layers else [name]
+        if unknown := [name for name in self.forms if name not in known]:
+            raise ValueError(must("forms", "name forms that can be tried", unknown, nearest(unknown[0], known)))
+        return self
+
+    @property
+    def named_form(self) -> str | None:
+        """The one form that is asked for by name."""
+        return self.forms[0] if self.forms is not None and len(self.forms) == 1 else None
+
+    def may_mix(self, name: str) -> bool:
+        """Whether leaving the costliest layers in float may be tried with a form."""
+        return self.forms is None or f"{name}{MIXED}" in self.forms
 
     @property
     def bits(self) -> int:
@@ -54,8 +85,16 @@ class Auto(Quantization):
         return {}
 
     def variants(self, forecaster: Forecaster | None = None) -> dict[str, Quantization]:
-        """Every form of every method, in the order of the family."""
-        return {name: form for member in QUANTIZATIONS for name, form in member.candidates(self).items()}
+        """Every form of every method that is to be tried, in the order of the family."""
+        return {
+            name: form for name, form in self._all().items()
+            if self.forms is None or name in self.forms or f"{name}{MIXED}" in self.forms
+        }  # fmt: skip
+
+    def _all(self) -> dict[str, Quantization]:
+        # A form is tried within the budget, whatever forms it stands among.
+        budget = self if self.forms is None else self.replace(forms=None)
+        return {name: form for member in QUANTIZATIONS for name, form in member.candidates(budget).items()}
 
     def deployed_form(self, forecaster: Forecaster) -> Quantization:
         """Where one form has to stand for it: static where there are convolutions, dynamic elsewhere."""

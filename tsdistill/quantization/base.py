@@ -19,6 +19,12 @@ from tsdistill.spec import Family, Member, Spec
 from tsdistill.spec.limits import MAX_ITEMS, Width
 from tsdistill.teachers import Teacher
 
+FULL = "fp32"
+"""Name of the candidate that everything is held against."""
+
+MIXED = "-mixed"
+"""How the name of a form ends that leaves the costliest layers in float."""
+
 WORST = 5.0
 """The worst step and channel may lose this many times what the mean may."""
 
@@ -46,7 +52,8 @@ class Quantization(Member):
     Use "dynamic" for LSTMs, "static" for convolutions, either for transformers and MLPs, "weight-only" when bytes count
     and time does not, "qat" when one of these costs too much accuracy; these refuse with an error what does not pay.
     "auto" measures all of them but "qat" on the machine at hand, for that machine. As "auto" and `require_gain` go by
-    the clock, machines can decide differently about models for which INT8 hardly matters.
+    the clock, machines can decide differently about models for which INT8 hardly matters; `forms` of "auto" makes a
+    form again that was chosen before, without the clock.
 
     Each method is a class with fields of its own beside the common ones below: `Dynamic`, `Static`, `WeightOnly`, `QAT`
     and `Auto` in `tsdistill.quantization`. Calling `Quantization` makes one of the class that `method` names.
@@ -165,6 +172,15 @@ class Quantization(Member):
         kept = {name: value for name, value in self.minimal().items() if name in cls.model_fields}
         kept = {name: value for name, value in kept.items() if name not in (QUANTIZATIONS.tag, "weight_bits")}
         return cls(**{**kept, **values})
+
+    @property
+    def named_form(self) -> str | None:
+        """The one form that a method which chooses is asked for by name; it then does not look at the clock."""
+        return None
+
+    def may_mix(self, name: str) -> bool:
+        """Whether a method which chooses may leave the costliest layers in float in the form of a name."""
+        return True
 
     @property
     def bits(self) -> int:

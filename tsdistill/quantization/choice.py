@@ -13,10 +13,9 @@ from tsdistill.exporting import Deployed, export, package_versions, refuse_deplo
 from tsdistill.models.base import Forecaster
 from tsdistill.models.finite import refuse_not_finite
 from tsdistill.models.provenance import machine, versions
-from tsdistill.quantization.base import Quantization
+from tsdistill.quantization.base import FULL, MIXED, QUANTIZATIONS, Quantization
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import (
-    FULL,
     Candidate,
     Judge,
     accuracy_refusals,
@@ -110,7 +109,8 @@ def quantize(
         # Without the clock the first form that keeps to the budget is selected, and the others need not be made.
         if spec.chooses and not spec.require_gain and any(not candidate.refused for candidate in candidates[1:]):
             break
-        candidates.extend(_tried(name, form, forms, judge, strict=not spec.chooses))
+        mix = spec.chooses and spec.may_mix(name)
+        candidates.extend(_tried(name, form, forms, judge, strict=not spec.chooses, mix=mix))
     if spec.needs_teacher:
         trained, facts["training"] = spec.trained(forecaster, task, teacher=teacher, checkpoint=checkpoint, **options)
         trained_forms = Forms(export(trained, task), task)
@@ -129,6 +129,35 @@ def quantize(
     return replace(_with_step(selected.model, task, spec, metrics, teacher), control=control)
 
 
+def replay(model: Deployed) -> Quantization:
+    """The spec that makes a deployed forecaster's form again, on any machine, without asking the clock.
+
+    `quantize(method="auto")` chooses by time on the machine at hand; what it chose stands in the lineage, with the
+    table of all forms. Use this to make the same artifact of the same forecaster elsewhere, or to keep a form for the
+    models of the nights to come: `recipe.replace(quantization=replay(deployed))`.
+
+    Raises:
+        ConfigError: `model` was not made by `quantize`.
+
+    Example:
+        >>> from tsdistill.models import MLPConfig
+        >>> from tsdistill.testing import toy_task
+        >>> task = toy_task()
+        >>> student = MLPConfig(width=32).build(task.signature)
+        >>> chosen = quantize(student, task, Quantization(method="auto", require_gain=False))
+        >>> replay(chosen).forms
+        ('dynamic',)
+        >>> quantize(student, task, replay(chosen)).onnx == chosen.onnx
+        True
+    """
+    check_type("model", model, Deployed, "Pass what td.quantize gave")
+    step = next((step for step in reversed(model.lineage) if step.verb == "quantize"), None)
+    if step is None:
+        raise ConfigError("`model` must have been made by td.quantize, got one that was exported as it is.")
+    spec = QUANTIZATIONS.read(step.spec["quantization"])
+    return spec.replace(forms=(step.metrics["chosen"],)) if spec.chooses else spec.replace(require_gain=False)
+
+
 def candidate_table(model: Deployed) -> str:
     """The forms that `quantize` measured before it made a deployed forecaster; empty when it was exported as it is."""
     step = next((step for step in reversed(model.lineage) if step.verb == "quantize"), None)
@@ -139,10 +168,12 @@ def candidate_table(model: Deployed) -> str:
     return table(rows, step.metrics["chosen"])
 
 
-def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, strict: bool) -> list[Candidate]:
+def _tried(
+    name: str, spec: Quantization, forms: Forms, judge: Judge, *, strict: bool, mix: bool = False
+) -> list[Candidate]:
     """A form, refused when it cannot be made or is not accurate enough, and then a mixed one if that is.
 
-    `strict` lets errors through, and leaves it at what was asked for.
+    `strict` lets errors through; `mix` allows the mixed one.
     """
     whole = Candidate(name, spec)
     try:
@@ -156,19 +187,21 @@ def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, strict:
     whole.numbers = judge.errors(whole.model)
     whole.details = spec.details(forms)
     whole.refused += accuracy_refusals(whole.numbers, full, spec)
-    if strict or not whole.refused or not spec.mixes_layers:
+    if not mix or not whole.refused or not spec.mixes_layers:
         return [whole]
     partial = mixed(forms, judge, spec)
     if partial is None:
         return [whole]
     model = forms.deployed(partial)
-    candidate = Candidate(f"{name}-mixed", partial, model, judge.errors(model), details=partial.details(forms))
+    candidate = Candidate(f"{name}{MIXED}", partial, model, judge.errors(model), details=partial.details(forms))
     candidate.refused += accuracy_refusals(candidate.numbers, full, spec)
     return [whole, candidate]
 
 
 def _selected(candidates: list[Candidate], task: Task, spec: Quantization, kind: str) -> Candidate:
     """The one to deploy; all others have a reason by then."""
+    if spec.named_form is not None:
+        return _named(candidates, spec.named_form, spec)
     made = {candidate.name: candidate.model for candidate in candidates if candidate.model is not None}
     numbers = measure(made, task, spec)
     for candidate in candidates:
@@ -189,6 +222,24 @@ def _selected(candidates: list[Candidate], task: Task, spec: Quantization, kind:
             candidate.refused.append(f"method={spec.method!r} was asked for")
         return asked
     return _best([candidate for candidate in candidates if not candidate.refused], spec)
+
+
+def _named(candidates: list[Candidate], name: str, spec: Quantization) -> Candidate:
+    """The form of a name, or the whole one of a mixed form that need not be mixed; no clock is asked."""
+    full, *others = candidates
+    for candidate in candidates:
+        if candidate.model is not None:
+            candidate.numbers["graph_bytes"] = len(candidate.model.onnx)
+    for candidate in others:
+        n_bytes, full_bytes = (item.numbers.get("graph_bytes", 0) for item in (candidate, full))
+        if spec.require_gain and not candidate.refused and n_bytes >= full_bytes:
+            candidate.refused.append(f"it has {n_bytes:,} bytes against {full_bytes:,}")
+    fitting = [candidate for candidate in others if not candidate.refused]
+    selected = next((candidate for candidate in fitting if candidate.name == name), fitting[0] if fitting else full)
+    for candidate in (full, *fitting):
+        if candidate is not selected:
+            candidate.refused.append(f"forms=({name!r},) was asked for")
+    return selected
 
 
 def _best(left: list[Candidate], spec: Quantization) -> Candidate:

@@ -14,10 +14,7 @@ from tsdistill.errors import printable
 from tsdistill.evaluation import measure_latency
 from tsdistill.evaluation.scores import Scores, score
 from tsdistill.exporting import Deployed, parity_windows
-from tsdistill.quantization.base import Quantization
-
-FULL = "fp32"
-"""Name of the candidate that everything is held against."""
+from tsdistill.quantization.base import FULL, Quantization
 
 N_JUDGED = 1024
 """Validation windows that forms are compared on, spread over time: they are paired, so more would tell little more."""

@@ -18,7 +18,7 @@ from tsdistill.files import write_atomic
 from tsdistill.formats import read_regular
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import Pruning, prune
-from tsdistill.quantization import quantize
+from tsdistill.quantization import quantize, replay
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
 from tsdistill.recipe.workspace import Model, Workspace, read_mark
@@ -52,6 +52,13 @@ class Run:
     def artifact(self) -> Path:
         """Folder of the deployed model."""
         return self.folder / "artifact"
+
+    @property
+    def replay(self) -> Recipe:
+        """The recipe with the form that was chosen in place of the choice: run again, it asks no clock."""
+        if self.recipe.quantization is None:
+            return self.recipe
+        return self.recipe.replace(quantization=replay(self.deployed))
 
 
 def run(

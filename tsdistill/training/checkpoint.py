@@ -24,7 +24,8 @@ class Progress:
 
     Args:
         key: Digest of model, data, objective and training spec: a checkpoint of another run is refused.
-        precision: What the run computes in; a resumed run does not probe again.
+        precision: What the run computes in; a resumed run does not choose again.
+        measured: How "fastest" was measured; empty where a rule chose.
         epoch: Epochs done.
         step: Gradient steps done.
         best_epoch: Epoch of the best validation error, from 1.
@@ -34,6 +35,7 @@ class Progress:
 
     key: str
     precision: str
+    measured: dict[str, Any] = field(default_factory=dict)
     epoch: int = 0
     step: int = 0
     best_epoch: int = 0

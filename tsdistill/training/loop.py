@@ -20,9 +20,10 @@ from tsdistill.training import checkpoint as state
 from tsdistill.training import history
 from tsdistill.training.averaging import Average
 from tsdistill.training.objectives import Objective, TruthObjective
+from tsdistill.training.precision import settled
 from tsdistill.training.ranks import Ranks, join
 from tsdistill.training.spec import Training
-from tsdistill.training.steps import TrainingRun, device_of, epoch, probe, trainable
+from tsdistill.training.steps import TrainingRun, device_of, epoch, trainable
 
 EVALUATION_BATCH = 256
 
@@ -127,7 +128,9 @@ def fit(
     ):
         _check_alike(ranks, key)
         saved = state.read(checkpoint, key, ranks) if checkpoint else None
-        so_far = saved[0] if saved else state.Progress(key, ranks.gather(probe(model, objective, task, training))[0])
+        if saved is None:
+            precision, measured = ranks.gather(settled(model, objective, task, training))[0]
+        so_far = saved[0] if saved else state.Progress(key, precision, measured)
         average = Average(model, training.average) if training.average is not None else None
         validation = task.validation.on(device)
         run = TrainingRun(model, objective, windows.on(device), training, so_far, n_steps, parameters, average, ranks)
@@ -169,6 +172,8 @@ def fit(
         "best_epoch": so_far.best_epoch,
         "steps": so_far.step,
         "precision": so_far.precision,
+        **({"precision_measured": so_far.measured} if so_far.measured else {}),
+        **({"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
         "objective": objective.formula,
         **objective.notes,
         "history": so_far.history,

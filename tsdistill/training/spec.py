@@ -36,8 +36,11 @@ class Training(Spec):
         average: Decay per step of a moving average of the weights, such as 0.999. Validation then scores the averaged
             weights, and they are what is kept. None keeps the weights as they are.
         clip_norm: Largest gradient norm.
-        precision: "float32", "bfloat16" (autocast; weights stay float32) or "auto": the faster of the two in a probe
-            of a few steps, recorded in the lineage.
+        precision: "float32", "bfloat16" (autocast; weights stay float32), "auto": float32 on CPUs, bfloat16 on
+            accelerators that have units for it; or "fastest": whichever of the two takes less time on this machine.
+            That is measured once per processor, number of threads and version of torch, kept as `precision.json` in
+            the user's cache and recorded in the lineage with its times, so that the same seed still gives the same
+            model there. On a processor with AMX or AVX512-BF16 it can be worth asking for.
         seed: Of the initial weights, the order of windows and dropout.
         device: "auto" takes CUDA when there is some.
 
@@ -64,7 +67,7 @@ class Training(Spec):
     patience: Count | None = 3
     average: float | None = Field(default=None, gt=0, lt=1)
     clip_norm: float = Field(default=1.0, gt=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "fastest"] = "auto"
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

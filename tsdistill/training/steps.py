@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from tsdistill.data.task import Batch, Task, Windows
-from tsdistill.errors import ConfigError, DivergenceError, UnsupportedError, must
+from tsdistill.data.task import Windows
+from tsdistill.errors import ConfigError, DivergenceError, must
 from tsdistill.models.base import Forecaster
 from tsdistill.progress import Bar
 from tsdistill.spec import digest_of
@@ -20,10 +16,9 @@ from tsdistill.training import checkpoint
 from tsdistill.training.averaging import Average
 from tsdistill.training.checkpoint import Progress
 from tsdistill.training.objectives import Objective
+from tsdistill.training.precision import autocast
 from tsdistill.training.ranks import Ranks, own_device
 from tsdistill.training.spec import Training
-
-PROBE_STEPS = 3
 
 INPUTS = ("context", "target", "past", "future")
 """What of a batch is looked at when a step was not finite."""
@@ -131,7 +126,7 @@ def _step(run: TrainingRun, index: Tensor, rate: float) -> dict[str, Tensor]:
         if len(chunk) == 0:
             continue
         batch = run.windows.batch(chunk).to(run.device)
-        with _autocast(run.so_far.precision, run.device):
+        with autocast(run.so_far.precision, run.device):
             loss, parts = run.objective(run.model, batch)
         loss = loss * (len(chunk) / len(index))
         loss.backward()
@@ -216,51 +211,6 @@ def device_of(training: Training) -> torch.device:
     if training.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(must("device", "be one this machine has", "cuda", 'Use "auto" or "cpu"'))
     return own_device("cuda" if training.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-@contextlib.contextmanager
-def _autocast(precision: str, device: torch.device) -> Iterator[None]:
-    """Compute in bfloat16 where that is the precision."""
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        yield
-
-
-def probe(model: Forecaster, objective: Objective, task: Task, training: Training) -> str:
-    """The precision asked for, or the faster of float32 and bfloat16 autocast in a few steps of a copy."""
-    if training.precision == "float32":
-        return "float32"
-    index = torch.arange(min(training.batch_size, len(task.train)))
-    batch = task.train.batch(index).to(model.device)
-    seconds = {}
-    for precision in ("float32", "bfloat16"):
-        try:
-            seconds[precision] = min(_timed_step(model, objective, batch, precision) for _ in range(PROBE_STEPS))
-        except RuntimeError as error:
-            # Processors without the instructions have no bfloat16 LSTM.
-            if precision == "float32":
-                raise
-            if training.precision == precision:
-                raise UnsupportedError(
-                    f"`precision` must be one that this processor computes a {model.config.kind} model in, got "
-                    f'precision="bfloat16" ({str(error).split(". ")[0]}). Use "auto" or "float32".'
-                ) from None
-    objective.zero_grad(set_to_none=True)
-    # A tenth faster at least: below that the exact arithmetic is worth more than the time.
-    faster = seconds.get("bfloat16", float("inf")) < 0.9 * seconds["float32"]
-    return "bfloat16" if faster or training.precision == "bfloat16" else "float32"
-
-
-def _timed_step(model: Forecaster, objective: Objective, batch: Batch, precision: str) -> float:
-    """Seconds of forward and backward of a copy."""
-    # Moved to where it is: the weights of a copied LSTM lie apart, and cuDNN would gather them in every call.
-    trial = copy.deepcopy(model).to(model.device).train()
-    began = time.perf_counter()
-    with _autocast(precision, batch.context.device):
-        loss, _ = objective(trial, batch)
-    loss.backward()
-    if batch.context.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def _mix(seed: int, epoch: int, stream: int) -> int:
