@@ -94,10 +94,8 @@ class AttentionLoss(Loss):
         check_tokens(example, "Tokens", "Use td.FeatureLoss, which brings channels and time together.")
         for role, side in (("student", example.student), ("teacher", example.teacher)):
             if side.hidden and side.hidden[-1].shape[2] < 2:
-                raise UnsupportedError(
-                    f"{must('source', 'have several tokens to relate', self.source, f'The {role} has one token')} "
-                    "only: leave the loss out, or use td.FeatureLoss."
-                )
+                remedy = f"The {role} has one token only: leave the loss out, or use td.FeatureLoss"
+                raise UnsupportedError(must("source", "have several tokens to relate", self.source, remedy))
         return {"attention": _Attention, "value-relation": _Values, "self-similarity": _Cosines}[self.source](pairs)
 
 
