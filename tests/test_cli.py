@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import tsdistill as td
-from tests.test_recipe import toy_csv, toy_recipe
+from tests.recipes import small_recipe, toy_csv
 
 
 def shell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with toy data, a recipe and the finished run of it."""
     folder = tmp_path_factory.mktemp("shell")
     toy_csv(folder)
-    (folder / "recipe.toml").write_text(toy_recipe(Path("toy.csv")).to_toml())
+    (folder / "recipe.toml").write_text(small_recipe(Path("toy.csv")).to_toml())
     done = shell("run", folder / "recipe.toml", "--out", folder / "out", "--seed", 3)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

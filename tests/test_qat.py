@@ -17,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tests.deployables import contexts, in_deviations, task
-from tests.test_recipe import toy_csv, toy_recipe
+from tests.recipes import toy_csv, toy_recipe
 from tsdistill.artifacts import load, save
 from tsdistill.cli import app
 from tsdistill.data.task import Task

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tsdistill as td
-from tests.test_recipe import QUICK, toy_csv, toy_recipe
+from tests.recipes import QUICK, toy_csv, toy_recipe
 from tsdistill.cli import app
 from tsdistill.errors import ConfigError, UnsupportedError
 

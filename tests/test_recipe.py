@@ -12,16 +12,16 @@ import pytest
 from filelock import FileLock
 
 import tsdistill as td
+from tests.recipes import QUICK, toy_csv, toy_recipe
 from tests.typed import instance_of
 from tsdistill.errors import ConfigError, DataError, OrderError
-from tsdistill.models import Forecaster, LSTMConfig, PatchTSTConfig
+from tsdistill.models import Forecaster, LSTMConfig
 from tsdistill.quantization import QAT, Quantization
 from tsdistill.recipe import (
     Recipe,
     Run,
     Source,
     StudentSpec,
-    TaskSpec,
     TeacherSpec,
     Workspace,
     default_recipe,
@@ -31,34 +31,6 @@ from tsdistill.recipe import (
 )
 from tsdistill.recipe import run as run_recipe
 from tsdistill.recipe.pipeline import make_models
-from tsdistill.testing import toy_panel
-
-QUICK = td.Training(epochs=1, batch_size=37, max_steps=4, precision="float32", learning_rate=5e-3)
-
-
-def toy_csv(folder: Path, *, noise_from: int | None = None) -> Path:
-    """The toy panel with hourly stamps as a CSV file; from a row on replaced by noise, if asked for."""
-    frame = toy_panel().to_frame().drop(columns=["unique_id"], errors="ignore")[["load", "wind", "price"]]
-    if noise_from is not None:
-        frame.iloc[noise_from:] = 1e3 * np.random.default_rng(5).standard_normal(frame.iloc[noise_from:].shape)
-    import pandas as pd
-
-    frame.insert(0, "ds", pd.date_range("2024-01-01", periods=len(frame), freq="h", tz="UTC"))
-    path = folder / "toy.csv"
-    frame.to_csv(path, index=False)
-    return path
-
-
-def toy_recipe(path: Path) -> Recipe:
-    return Recipe(
-        name="toy",
-        data=Source(path=str(path)),
-        task=TaskSpec(context=47, horizon=11, split=td.Split.fractions(0.6, 0.2, 0.2)),
-        teacher=TeacherSpec(model=PatchTSTConfig(depth=1, width=6, heads=2, patch=11), training=QUICK),
-        student=StudentSpec(model=LSTMConfig(widths=(8,), patch=11), training=QUICK),
-        pruning=td.Pruning(ratio=0.5, recovery=QUICK),
-        quantization=Quantization(method="dynamic", require_gain=False, max_error_increase=1.0),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
 from optuna.trial import FixedTrial
 
 import tsdistill as td
+from tests.recipes import float_recipe
 from tests.typed import instance_of, known
 from tsdistill.cli import main
 from tsdistill.errors import TsdistillError
-from tsdistill.recipe import Recipe, Source, StudentSpec, TaskSpec, TeacherSpec, default_recipe
+from tsdistill.recipe import Recipe, Source, TaskSpec, TeacherSpec, default_recipe
 from tsdistill.search import (
     Range,
     Space,
@@ -32,7 +32,6 @@ from tsdistill.search import (
     shared_teacher,
     table,
 )
-from tsdistill.testing import toy_panel
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "search.md"
 CONTEXT, HORIZON = 47, 11
@@ -68,25 +67,6 @@ def states(study: optuna.Study) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
-def toy_recipe(folder: Path) -> Recipe:
-    """A recipe over a CSV file that runs in a second or two."""
-    panel = toy_panel(n_rows=307)
-    frame = pd.DataFrame(panel.items[0].values, columns=list(panel.channels))
-    frame.insert(0, "ds", pd.date_range("2024-01-01", periods=len(frame), freq="h"))
-    frame.to_csv(folder / "toy.csv", index=False)
-    quick = td.Training(epochs=1, max_steps=3, batch_size=32, precision="float32")
-    small = td.MLPConfig(width=5, depth=1)
-    return Recipe(
-        name="toy",
-        data=Source(path=str(folder / "toy.csv")),
-        task=TaskSpec(context=CONTEXT, horizon=HORIZON, split=td.Split.fractions(0.5, 0.25, 0.25)),
-        teacher=TeacherSpec(model=small, training=quick),
-        student=StudentSpec(model=small, training=quick),
-        pruning=td.Pruning(recovery=quick),
-        quantization=None,
-    )
-
-
 # ----------------------------------------------------------------------------------------------------------- one trial
 class Searched(NamedTuple):
     recipe: Recipe
@@ -101,7 +81,7 @@ class Searched(NamedTuple):
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     """A study of two real trials, with a budget that one of them keeps and one breaks."""
     folder = tmp_path_factory.mktemp("search")
-    recipe, budget = toy_recipe(folder), 12_000
+    recipe, budget = float_recipe(folder), 12_000
     task = recipe.task.build(recipe.data.load())
     teacher = shared_teacher(recipe, task, folder / "out", progress=False)
     study = create_study("toy", storage=f"journal:{folder / 's.log'}")
@@ -269,7 +249,7 @@ def test_a_search_that_cannot_work_is_refused_before_the_teacher_is_trained(
     tmp_path: Path, settings: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(td.errors.ConfigError) as caught:
-        run(toy_recipe(tmp_path), tmp_path / "out", **{"n_trials": 1, "space": SMALL, **settings})
+        run(float_recipe(tmp_path), tmp_path / "out", **{"n_trials": 1, "space": SMALL, **settings})
     assert [word for word in words if word not in str(caught.value)] == []
     assert not (tmp_path / "out" / "stages").exists()
 
@@ -277,7 +257,7 @@ def test_a_search_that_cannot_work_is_refused_before_the_teacher_is_trained(
 def test_the_shell_searches_and_writes_a_recipe_that_can_be_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    recipe, out = toy_recipe(tmp_path), tmp_path / "out"
+    recipe, out = float_recipe(tmp_path), tmp_path / "out"
     (tmp_path / "toy.toml").write_text(recipe.to_toml())
     (tmp_path / "space.toml").write_text(SMALL.to_toml())
     command = ["search", str(tmp_path / "toy.toml"), "--space", str(tmp_path / "space.toml"), "--out", str(out)]

@@ -19,7 +19,8 @@ import pytest
 from optuna.trial import TrialState
 
 import tsdistill as td
-from tests.test_search import GUIDE, SMALL, toy_recipe
+from tests.recipes import float_recipe
+from tests.test_search import GUIDE, SMALL
 from tests.test_search_storage import PASSWORD
 from tsdistill.models import MODELS
 from tsdistill.recipe import Recipe
@@ -35,7 +36,7 @@ SECONDS = 120
 def searching(folder: Path, n_trials: int, *more: str) -> Iterator[subprocess.Popen[str]]:
     """`tsdistill search` over the toy recipe, as a process in a group of its own."""
     if not (folder / "toy.toml").exists():
-        (folder / "toy.toml").write_text(toy_recipe(folder).to_toml())
+        (folder / "toy.toml").write_text(float_recipe(folder).to_toml())
         (folder / "space.toml").write_text(SMALL.to_toml())
     command = [sys.executable, "-m", "tsdistill.cli", "search", "toy.toml", "--space", "space.toml", "--out", "out"]
     process = subprocess.Popen(
@@ -182,7 +183,7 @@ def test_the_python_of_the_guide_runs(tmp_path: Path) -> None:
 
 def test_a_search_over_every_architecture_has_no_failed_trial(tmp_path: Path) -> None:
     """The default space over two toy tasks: one without covariates, and one with the clock that a CycleNet reads."""
-    plain = toy_recipe(tmp_path)
+    plain = float_recipe(tmp_path)
     clock = plain.replace(name="clock", task=plain.task.replace(covariates=td.Covariates(calendar=("time-of-day",))))
     kinds = set()
     for recipe, n_trials in ((plain, 30), (clock, 8)):

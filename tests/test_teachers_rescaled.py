@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from tsdistill.data import Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.teachers import RescaledTeacher, check_teacher
 from tsdistill.teachers.base import at
-from tsdistill.testing import toy_panel
+from tsdistill.testing import toy_frame
 
 SPLIT = td.Split.rows(331, 101, 67)
 QUICK = td.Training(max_steps=2, batch_size=37, precision="float32", device="cpu")
@@ -23,8 +22,7 @@ QUICK = td.Training(max_steps=2, batch_size=37, precision="float32", device="cpu
 
 def task_of(first: int = 0, covariates: td.Covariates | None = None, **options: Any) -> Task:
     """The toy panel with hourly stamps from a row on, the same validation and test rows whatever that is."""
-    df = toy_panel().to_frame().drop(columns=["unique_id"], errors="ignore")[["load", "wind", "price"]]
-    df.insert(0, "ds", pd.date_range("2024-01-01", periods=len(df), freq="h", tz="UTC"))
+    df = toy_frame()
     split = td.Split.rows(331 - first, 101, 67)
     panel = td.Panel.from_frame(df.iloc[first:])
     return Task(panel, context=47, horizon=11, split=split, covariates=covariates, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+import pandas as pd
 import torch
 
 from tsdistill.data.covariates import Covariates
@@ -34,6 +35,35 @@ def toy_panel(*, n_rows: int = 499, seed: int = 0) -> Panel:
     drift = np.cumsum(random.standard_normal((n_rows, CHANNELS)), axis=0) * 0.02
     values = (waves + drift + 0.2 * random.standard_normal((n_rows, CHANNELS))) * [3, 0.5, 20] + [50, 2, -7]
     return Panel((Item("toy", None, values),), channels=("load", "wind", "price"), frequency="h", name="toy")
+
+
+def toy_frame(*, n_rows: int = 499, seed: int = 0, n_items: int | None = None) -> pd.DataFrame:
+    """The values of `toy_panel` as a table with hourly stamps in UTC, for tests of what reads tables or files.
+
+    Args:
+        n_rows: Rows of an item.
+        seed: Of the noise.
+        n_items: Makes a long table of so many items, told apart by `unique_id`; a wide one without it.
+
+    Returns:
+        A frame with the columns `ds`, `load`, `wind` and `price`, and `unique_id` before them in a long one.
+
+    Example:
+        >>> list(toy_frame(n_rows=48))
+        ['ds', 'load', 'wind', 'price']
+        >>> Panel.from_frame(toy_frame(n_rows=48, n_items=2)).n_rows
+        96
+    """
+    stamps = pd.date_range("2024-01-01", periods=n_rows, freq="h", tz="UTC")
+    frames = []
+    for number in range(n_items or 1):
+        panel = toy_panel(n_rows=n_rows, seed=seed + number)
+        frame = pd.DataFrame(panel.items[0].values, columns=list(panel.channels))
+        frame.insert(0, "ds", stamps)
+        if n_items:
+            frame.insert(0, "unique_id", f"item {number}")
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def toy_task(*, n_rows: int = 499, seed: int = 0) -> Task:
