@@ -106,10 +106,10 @@ def signed_by_others(folder: Path) -> None:
 
 def renamed(folder: Path) -> None:
     """Signed by others, with our fingerprint on it."""
-    ours = (folder / "manifest.sig").read_text().split()[1]
+    fingerprint = (folder / "manifest.sig").read_text().split()[1]
     sign(folder, folder.parent / "theirs.pem")
     _, _, signature = (folder / "manifest.sig").read_text().split()
-    (folder / "manifest.sig").write_text(f"ed25519 {ours} {signature}\n")
+    (folder / "manifest.sig").write_text(f"ed25519 {fingerprint} {signature}\n")
 
 
 def without_context(folder: Path) -> None:
@@ -117,9 +117,9 @@ def without_context(folder: Path) -> None:
     import base64
 
     key: Any = serialization.load_pem_private_key((folder.parent / "ours.pem").read_bytes(), None)
-    _, ours, _ = (folder / "manifest.sig").read_text().split()
+    _, fingerprint, _ = (folder / "manifest.sig").read_text().split()
     signature = base64.b64encode(key.sign((folder / "manifest.json").read_bytes())).decode()
-    (folder / "manifest.sig").write_text(f"ed25519 {ours} {signature}\n")
+    (folder / "manifest.sig").write_text(f"ed25519 {fingerprint} {signature}\n")
 
 
 def linked(folder: Path) -> None:

@@ -77,22 +77,22 @@ def checker(public_key: str | Path | bytes | None) -> manifests.Check | None:
     if public_key is None:
         return None
     key = _public(public_key)
-    ours = _fingerprint(key)
+    demanded = _fingerprint(key)
 
     def check(manifest: bytes, signature: bytes | None) -> None:
         from cryptography.exceptions import InvalidSignature
 
         if signature is None:
-            raise ValueError(f"it has no signature ({SIGNATURE}), and one of the key {ours} is demanded")
+            raise ValueError(f"it has no signature ({SIGNATURE}), and one of the key {demanded} is demanded")
         match = _FORM.fullmatch(signature)
         if match is None:
             raise ValueError(f"{SIGNATURE} is no signature of tsdistill")
-        if match[1].decode() != ours:
-            raise ValueError(f"it was signed with the key {match[1].decode()}, not with {ours}, which is demanded")
+        if match[1].decode() != demanded:
+            raise ValueError(f"it was signed with the key {match[1].decode()}, not with {demanded}, which is demanded")
         try:
             key.verify(base64.b64decode(match[2]), CONTEXT + manifest)
         except InvalidSignature:
-            raise ValueError(f"the signature of the key {ours} does not belong to this manifest") from None
+            raise ValueError(f"the signature of the key {demanded} does not belong to this manifest") from None
 
     return check
 
