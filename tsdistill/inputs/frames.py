@@ -31,8 +31,9 @@ def predict_frame(
     if (planned is None) == bool(columns) or not isinstance(planned, pd.DataFrame | None):
         wanted = f"be a frame of the horizon's {', '.join(columns)}" if columns else "be None without planned columns"
         raise DataError(must("future", wanted, type(planned).__name__, "They are known ahead, so give their values"))
-    history = read_history(frame, signature, rolling)
-    past, ahead = _inputs(history, signature, planned)
+    problems: list[str] = []
+    history = read_history(frame, signature, rolling, problems)
+    past, ahead = _inputs(history, signature, planned, problems)
     bounds = history.rows.bounds
     n_items = len(history.rows.names)
     if rolling is None:
@@ -54,21 +55,21 @@ def predict_frame(
 
 
 def _inputs(
-    history: History, signature: SignatureLike, planned: pd.DataFrame | None
+    history: History, signature: SignatureLike, planned: pd.DataFrame | None, problems: list[str]
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Checked float32 arrays (row, column) of the history by name, and features (item, horizon, feature) if any."""
-    problems: list[str] = []
+    is_timed = not problems
     columns = planned_columns(signature)
     raw = values_of(history, [*signature.channels, *signature.past, *columns], problems)
     ahead_parts = []
-    if planned is not None:
+    if planned is not None and is_timed:
         try:
             ahead_parts.append(numbers(planned_values(planned, history, signature), "future", columns, 1, whole=True))
         except DataError as error:
             problems.append(str(error))
     past_parts = []
     known = signature.covariates
-    if known is not None and len(signature.future) > len(columns):
+    if known is not None and len(signature.future) > len(columns) and is_timed:
         if history.ahead is None or history.rows.ds is None:
             problems.append("the calendar features need time stamps. Give them as index or in a column `ds`.")
         else:

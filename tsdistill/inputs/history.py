@@ -68,9 +68,13 @@ def form_of(signature: SignatureLike) -> DateForm:
     return DateForm(recorded(signature, "day_first"), recorded(signature, "time_format"))
 
 
-def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | None) -> History:
-    """Find and check stamps, items and steps; every problem comes in one error."""
-    problems: list[str] = []
+def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | None, problems: list[str]) -> History:
+    """Find and check stamps, items and steps; problems are listed as far as one can go on.
+
+    Raises:
+        DataError: columns are missing, unknown or repeated, or there are no rows.
+        ShapeError: the only item has too few rows.
+    """
     time, id = _roles(Layout(frame), signature, problems)
     if problems:
         raise DataError(listed(problems, "the frame"))
@@ -81,25 +85,20 @@ def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | N
     stamps = None if time is None else parse(time.cells, called, problems, form_of(signature))
     order = np.argsort(code, kind="stable")
     rows = Rows(names, bounds_of(code, len(names)), order, None if stamps is None else stamps[order])
-    if rows.ds is not None and not problems:
+    is_sound = not problems
+    if rows.ds is not None and is_sound:
         if zone := zone_of(recorded(signature, "time_zone"), problems):
             rows = localise(rows, zone, called, problems)
         _check_order(rows, called, problems)
-    if problems:
-        raise DataError(listed(problems, "the frame"))
+        is_sound = not problems
     rows, lengths, short = _cut(rows, signature.context, rolling is not None)
     if short and id is None:
         raise ShapeError(f"{short[0]}. Give a longer history.")
-    problems += capped(short, "items that are too short", "Leave them out, or give a longer history.", 5)
+    problems += capped(short, "items that are too short", "Leave them out, or give a longer history.")
     ahead = None
-    if rows.ds is not None and len(rows.row):
+    if rows.ds is not None and len(rows.row) and is_sound:
         ahead = _ahead(rows, signature.frequency, signature.horizon, called, problems)
-    history = History(frame, time, id, rows, lengths, ahead)
-    if problems:
-        # The values are looked at as well, so that one error names everything.
-        values_of(history, [*signature.channels, *signature.past, *planned_columns(signature)], problems)
-        raise DataError(listed(problems, "the frame"))
-    return history
+    return History(frame, time, id, rows, lengths, ahead)
 
 
 def values_of(history: History, columns: Sequence[str], problems: list[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from tsdistill.errors import must
 from tsdistill.tables.frequency import HOUR, mode
-from tsdistill.tables.rows import SHOWN, Rows, several, shown_stamps
+from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, several, shown_stamps
 
 
 def zone_of(time_zone: str | dt.tzinfo | None, problems: list[str]) -> dt.tzinfo | None:
@@ -66,7 +66,7 @@ def localise(rows: Rows, zone: dt.tzinfo, time: str, problems: list[str]) -> Row
     return replace(rows, ds=pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone))
 
 
-def unfold(rows: Rows, time: str, filled: bool) -> tuple[Rows, str | None, str | None]:
+def unfold(rows: Rows, time: str, filled: bool, advice: Advice = TRAINED) -> tuple[Rows, str | None, str | None]:
     """Explain clock changes in stamps without a zone, and undo them, so that later checks do not report them again."""
     ds = rows.ds
     assert ds is not None
@@ -101,8 +101,6 @@ def unfold(rows: Rows, time: str, filled: bool) -> tuple[Rows, str | None, str |
     shift = shift - np.repeat(shift[starts], np.diff(rows.bounds))
     problem = (
         f"`{time}` jumps by an hour in {several(len(jumps), 'spring or autumn night')} ({shown}): it looks like local "
-        "time with daylight saving, where an hour is missing in spring and one stands twice in autumn. Name the place "
-        'with time_zone="Europe/Berlin" or the like, which tells both rounds of the hour apart by their order, or give '
-        'stamps in UTC. If they are in UTC already, say so: time_zone="UTC".'
+        f"time with daylight saving, where an hour is missing in spring and one stands twice in autumn. {advice.zones}"
     )
     return replace(rows, ds=pd.DatetimeIndex((ds.asi8 + shift).view(f"M8[{ds.unit}]"))), problem, None

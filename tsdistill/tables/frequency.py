@@ -173,7 +173,9 @@ def inferred_grid(ds: pd.DatetimeIndex, inside: np.ndarray) -> StepGrid | None:
     common = mode(steps)
     daily = mode(local)
     # Days of 23 and 25 hours are regular on the local clock only; a true 24 h rhythm only on the UTC time line.
-    wall = daily % (DAY * per_second) == 0 and bool((local % daily == 0).all() or (steps % common != 0).any())
+    wall = daily % (DAY * per_second) == 0 and bool(
+        (local % daily == 0).all() or (steps % common != 0).any() or _at_midnight(ds)
+    )
     common = daily if wall else common
     seconds = common / per_second
     if wall:
@@ -181,6 +183,15 @@ def inferred_grid(ds: pd.DatetimeIndex, inside: np.ndarray) -> StepGrid | None:
         if calendar:
             return StepGrid(calendar, None, wall=True, anchored=False)
     return StepGrid(_alias(seconds, ds, wall), seconds, wall)
+
+
+def _at_midnight(ds: pd.DatetimeIndex) -> bool:
+    """Whether every stamp is the first moment of its day, some of them at one as clocks go forward at midnight."""
+    if ds.tz is None:
+        return False
+    days = ds.tz_localize(None).normalize()
+    firsts = days.tz_localize(ds.tz, ambiguous=np.ones(len(days), dtype=bool), nonexistent="shift_forward")
+    return bool((firsts.asi8 == ds.asi8).all())
 
 
 def periods_of(frequency: str | None) -> tuple[int, ...]:

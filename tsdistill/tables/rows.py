@@ -22,6 +22,10 @@ class Advice:
     times: str = "Leave it out with target=, or name it with time=."
     other: str = "Leave it out with target=."
     names: str | None = "If it names the series, pass id={name!r}; otherwise leave it out with target=."
+    zones: str = (
+        'Name the place with time_zone="Europe/Berlin" or the like, which tells both rounds of the hour apart by their '
+        'order, or give stamps in UTC. If they are in UTC already, say so: time_zone="UTC".'
+    )
     repeated: str = "Keep one row per item and stamp; if the rows belong to several series, name their column with id=."
 
 
@@ -33,6 +37,7 @@ SERVED = Advice(
     times="Give the numbers that the model was trained on.",
     other="Give the numbers that the model was trained on.",
     names=None,
+    zones='Give stamps with their zone, such as frame["ds"].dt.tz_localize("Europe/Berlin", ambiguous="infer").',
     repeated="Keep one row per item and stamp; name the items in a column called `unique_id`.",
 )
 

@@ -86,7 +86,7 @@ def examine(
     `anchored` is that of `named_grid`.
     """
     rows, undated = _dated(rows)
-    rows, problem, note = unfold(rows, time, filled)
+    rows, problem, note = unfold(rows, time, filled, advice)
     problems += [problem] if problem else []
     rows = in_order(rows, time, problems, advice)
     if undated:
