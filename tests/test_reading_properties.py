@@ -18,7 +18,7 @@ CONTEXT, HORIZON = 5, 3
 STEPS = ("h", "15min", "D", "W-TUE", "MS", "ME", "QS-FEB", "B", "YE-JUN")
 TIME_TYPES = ("datetime64[us]", "datetime64[ns]", "datetime64[ms]", "timestamp[us][pyarrow]", "text", "object")
 VALUE_TYPES = ("float64", "float32", "Float64", "double[pyarrow]", "text", "Decimal", "category", "object")
-NAMES = (["load", "wind"], ["wind", "load"], [0, 1], [("a", 1), ("b", 2)], ["ds", "y"], ["y"])
+NAMES: tuple[list[Any], ...] = (["load", "wind"], ["wind", "load"], [0, 1], [("a", 1), ("b", 2)], ["ds", "y"], ["y"])
 
 
 def run(context: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def run(context: np.ndarray) -> np.ndarray:
     return (context * weights).sum(axis=1, keepdims=True) * np.arange(1, HORIZON + 1)[None, :, None] + context[:, -1:]
 
 
-def times(stamps: pd.DatetimeIndex, kind: str) -> Any:
+def times(stamps: pd.DatetimeIndex, kind: Any) -> Any:
     plain = pd.Series(stamps)
     if kind == "text":
         return plain.astype(str)
@@ -36,7 +36,7 @@ def times(stamps: pd.DatetimeIndex, kind: str) -> Any:
     return plain.astype(kind)
 
 
-def numbers(values: np.ndarray, kind: str) -> Any:
+def numbers(values: np.ndarray, kind: Any) -> Any:
     plain = pd.Series(values)
     if kind == "text":
         return plain.astype(str)
@@ -48,7 +48,7 @@ def numbers(values: np.ndarray, kind: str) -> Any:
 @st.composite
 def frames(draw: st.DrawFn) -> tuple[pd.DataFrame, list[Any]]:
     """A frame of one item or several, and the labels of its value columns."""
-    labels = list(draw(st.sampled_from(NAMES)))
+    labels: list[Any] = list(draw(st.sampled_from(NAMES)))
     step = draw(st.sampled_from(STEPS))
     zone = draw(st.sampled_from([None, "UTC", "Europe/Berlin", "Africa/Cairo", "America/New_York"]))
     time_type = draw(st.sampled_from(TIME_TYPES))

@@ -66,7 +66,7 @@ FORMS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "Arrow": arrow,
     "nullable": lambda df: df.astype({"y": "Float64", "unique_id": "Int64"}),
     "categories": lambda df: df.assign(unique_id=df["unique_id"].astype("category"), y=df["y"].astype("category")),
-    "Decimal": lambda df: df.assign(y=[Decimal(str(value)) for value in df["y"]]),
+    "Decimal": lambda df: df.assign(y=df["y"].map(lambda value: Decimal(str(value)))),
     "objects": lambda df: df.astype(object),
     "milliseconds": lambda df: df.astype({"ds": "datetime64[ms]"}),
     "other columns beside y": lambda df: df.assign(remark="text", size=3.0),
@@ -152,7 +152,7 @@ ZONES = {
 def test_days_that_begin_at_one_are_days(zone: str, ahead: int) -> None:
     """Whether the day is in the context or in the horizon."""
     plain = pd.date_range(end=pd.Timestamp(ZONES[zone]) + pd.Timedelta(days=ahead), periods=N)
-    days = plain.append(plain[-1] + pd.to_timedelta(np.arange(1, HORIZON + 1), unit="D"))
+    days = pd.date_range(plain[0], periods=N + HORIZON)
     days = days.tz_localize(zone, nonexistent="shift_forward")
     assert (days.hour == 1).sum() == 1
     frame = wide(days[:N], channels=("y",))
@@ -320,7 +320,7 @@ def test_plans_without_stamps_are_taken_by_position_and_serve_every_item_when_th
         (lambda: plan().query("unique_id == 7"), ["item '5'", "3 of them missing"]),
         (lambda: pd.concat([plan(), plan().iloc[[3]]]), ["item '7' once each, got some of them twice"]),
         (lambda: plan().assign(ds=plan()["ds"].dt.tz_localize("UTC")), ["must hold stamps without a zone", "with one"]),
-        (lambda: plan().assign(price=[None] * 20), ["`future`: column `price` has 6 missing values"]),
+        (lambda: plan().assign(price=np.nan), ["`future`: column `price` has 6 missing values"]),
         (lambda: plan().assign(price="much"), ["`future`: column `price` holds text"]),
         (lambda: plan().drop(columns="ds"), ["hold 3 rows for item '7', got future=10", "item '5'"]),
         (lambda: plan().drop(columns="price"), ["must have the columns price"]),

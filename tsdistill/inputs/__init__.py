@@ -32,15 +32,15 @@ def predict_raw(
     """Check raw input, forecast it, and return the forecast in the form of the input.
 
     Arrays are (batch, context, channel) or (context, channel) and give float32 (batch, horizon, channel) or (horizon,
-    channel). A wide frame has the channels as columns and its stamps as index, as column `ds` or as its only other
-    column of stamps; a long frame has a column `unique_id` too and gives one forecast per item. The result is a frame
-    of the `horizon` steps after the last stamp, in the same time zone. More steps than `context` are allowed: the last
-    are used.
+    channel). A frame is read as `Panel.from_frame` reads it: stamps in a column `ds`, in the index or in the only other
+    column of stamps; identifiers, if any, in `unique_id`, a column or a level of the index. The result is a frame of
+    the `horizon` steps after the last stamp of each item, in the same form. More steps than `context` are allowed: the
+    last are used.
 
     Covariates: a frame brings its past and planned columns along, its calendar features are made from its stamps, and
-    `future` is a frame with the planned columns of the horizon (by stamp, or `horizon` rows without stamps). With
-    arrays, `future` is (batch, context + horizon, feature), every feature of `signature.future` in order, and `past`
-    is (batch, context, feature).
+    `future` is a frame with the planned columns of the horizon (found by stamp and item, or `horizon` rows without
+    stamps). With arrays, `future` is (batch, context + horizon, feature), every feature of `signature.future` in order,
+    and `past` is (batch, context, feature).
 
     With `rolling` every step of the history is read: the forecasts are those made after the last step, `rolling` steps
     before it, twice as many before it, and so on while there is a context, oldest first. An array is then one history

@@ -83,8 +83,10 @@ def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | N
     names, code = items_of(id, problems, len(frame))
     called = _called(time)
     stamps = None if time is None else parse(time.cells, called, problems, form_of(signature))
-    order = np.argsort(code, kind="stable")
-    rows = Rows(names, bounds_of(code, len(names)), order, None if stamps is None else stamps[order])
+    in_runs = bool((code[1:] >= code[:-1]).all())
+    order = np.arange(len(code)) if in_runs else np.argsort(code, kind="stable")
+    stamps = stamps if stamps is None or in_runs else stamps[order]
+    rows = Rows(names, bounds_of(code, len(names)), order, stamps)
     is_sound = not problems
     if rows.ds is not None and is_sound:
         if zone := zone_of(recorded(signature, "time_zone"), problems):

@@ -131,7 +131,7 @@ def _identifiers(column: pd.Series | pd.Index, id: str, problems: list[str]) -> 
     if (code < 0).any():
         problems.append(f"`{id}` has no identifier in {rows_of(np.flatnonzero(code < 0))}. Name these rows' items.")
         code = np.where(code < 0, len(identifiers), code)
-    names = tuple(str(name) for name in identifiers) + (("?",) if (code == len(identifiers)).any() else ())
+    names = tuple(map(str, identifiers.astype(object).tolist())) + (("?",) if (code == len(identifiers)).any() else ())
     if len(set(names)) < len(names):
         problems.append(f"`{id}` holds identifiers that read the same, such as 1 and '1'. Make them all text.")
     return names, code

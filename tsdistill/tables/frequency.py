@@ -74,8 +74,9 @@ class StepGrid:
         clock = self.clock(ds, bounds)
         if self.seconds is not None:
             step = self.step(ds.unit)
-            phase = _usual(clock.asi8 % step, bounds)
-            return (clock.asi8 - phase) // step, (clock.asi8 - phase) % step == 0
+            since = clock.asi8 - _usual(clock.asi8 % step, bounds)
+            position = since // step
+            return position, since == position * step
         offset = self._offset
         times = clock.asi8 % (DAY * _PER_SECOND[ds.unit])
         on_time = times == _usual(times, bounds)
@@ -90,7 +91,7 @@ class StepGrid:
         if offset.freqstr == "B":
             days = clock.to_numpy().astype("M8[D]")
             return np.busday_count("1970-01-01", days), on_time & np.is_busday(days)
-        position = np.empty(len(clock), dtype=np.int64)
+        position = np.full(len(clock), -1, dtype=np.int64)
         for first, last in itertools.pairwise(bounds):
             if first < last:
                 position[first:last] = self._calendar(clock[first], clock[last - 1]).get_indexer(clock[first:last])
