@@ -8,8 +8,6 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import contextlib
-import functools
 import random
 import socket
 import sys
@@ -32,21 +30,6 @@ def _seeded() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
-
-
-@functools.cache
-def _read_translations_once() -> None:
-    with contextlib.suppress(ImportError, AttributeError):  # names of torch's own, which may go
-        from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-        ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
-
-
-@pytest.fixture(autouse=True)
-def _graphs_are_written_faster() -> None:
-    """torch's exporter parses 500 translations of operators for every graph: half of the time of a small one."""
-    if "tsdistill.exporting.graph" in sys.modules:
-        _read_translations_once()
 
 
 @pytest.fixture(autouse=True)

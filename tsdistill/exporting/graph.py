@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import logging
 import re
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,14 @@ LAYERS = ("Conv", "Gemm", "LSTM", "MatMul")
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata of a node in which torch's exporter records its module."""
 
+FROM_TORCHLIB = "from_torchlib"
+"""What makes the table of translations in torch's exporter."""
+
 KEPT_BYTES = 1 << 26
 """Graphs of the latest models are kept up to this size together."""
 
 _one_at_a_time = threading.Lock()  # torch's exporter patches global state while it traces
+_registries: dict[str, Callable[..., Any]] = {}
 _kept: dict[tuple[str, tuple[Any, ...]], bytes] = {}
 
 
@@ -96,7 +101,7 @@ def _traced(model: Forecaster) -> bytes:
         examples["past"] = torch.zeros(2, signature.context, len(signature.past))
     levels = levels_of(model.config)
     batch = torch.export.Dim("batch")
-    with quiet():
+    with quiet(), _translations_read_once():
         try:
             program = torch.onnx.export(
                 _RawUnits(model).eval(),
@@ -141,6 +146,27 @@ def _traced(model: Forecaster) -> bytes:
             "forward pass."
         ) from None
     return content
+
+
+@contextmanager
+def _translations_read_once() -> Iterator[None]:
+    """Let torch's exporter parse its 500 translations of operators once a process: half of the time of a small graph.
+
+    The name is one of torch's own; where it has gone, every graph takes as long as it does without this.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        plain = ONNXRegistry.__dict__[FROM_TORCHLIB]
+        read = functools.cache(functools.partial(plain.__func__, ONNXRegistry))
+    except (ImportError, AttributeError, KeyError):
+        yield
+        return
+    setattr(ONNXRegistry, FROM_TORCHLIB, staticmethod(_registries.setdefault(FROM_TORCHLIB, read)))
+    try:
+        yield
+    finally:
+        setattr(ONNXRegistry, FROM_TORCHLIB, plain)
 
 
 def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[float, ...]) -> None:
