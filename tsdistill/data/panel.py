@@ -208,7 +208,7 @@ class Panel:
             time_zone=None if time_zone is None else zone_text(time_zone),
             day_first=table.day_first,
             time_format=time_format,
-            left_out=tuple(table.left_out),
+            left_out=(*table.left_out, *table.unused),
         )
         step = timing.grid.frequency if timing.grid is not None else step
         named = table.rows.names != ("",)

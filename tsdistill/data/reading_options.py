@@ -79,7 +79,8 @@ class ReadingRecord(Reading):
     """How a panel was read, and which columns were left out of it; panels, models and artifacts keep it.
 
     Args:
-        left_out: Columns that were no series: row numbers, and labels of items. `day_first` is what the dates showed.
+        left_out: Columns that were no series (row numbers, labels of items) or not among `target`; a frame that is
+            forecast may have them, too. `day_first` is what the dates showed.
 
     Example:
         >>> ReadingRecord(time="date", left_out=("Unnamed: 0",)).reading == Reading(time="date")

@@ -30,7 +30,8 @@ Places = Callable[[np.ndarray], str]
 class Table:
     """A frame taken apart: rows item by item, values (row, channel) float64 that may hold NaN.
 
-    Columns that are no series are left out, with the reason; `day_first` is what the stamps showed.
+    Columns that are no series are left out, with the reason; `day_first` is what the stamps showed. `unused` are those
+    that stand beside the ones that were asked for.
     """
 
     rows: Rows
@@ -38,6 +39,7 @@ class Table:
     channels: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     day_first: bool | None = None
+    unused: tuple[str, ...] = ()
 
 
 def read_table(
@@ -105,7 +107,9 @@ def read_table(
         chosen = [name for name in chosen if name not in constant]
         left_out |= constant
     day_first = form.day_first if form.day_first is not None else day_first
-    return Table(Rows(names, bounds, order, stamps), values, tuple(chosen), left_out, day_first)
+    taken = {*chosen, *reserved, *left_out}
+    unused = tuple(name for name in layout.positions if name not in taken)
+    return Table(Rows(names, bounds, order, stamps), values, tuple(chosen), left_out, day_first, unused)
 
 
 def items_of(place: Place | None, problems: list[str], n_rows: int) -> tuple[tuple[str, ...], np.ndarray]:
