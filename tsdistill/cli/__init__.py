@@ -15,6 +15,7 @@ import typer
 
 from tsdistill import __version__
 from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, serving
+from tsdistill.cli.memory import TOO_LITTLE_MEMORY, lack_of_memory
 from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
@@ -37,13 +38,13 @@ EXIT_CODES: dict[type[TsdistillError], int] = {
     OrderError: 6,
     DivergenceError: 7,
 }
-"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 130 an interruption
-(Ctrl-C), 141 output that nobody reads to its end, 143 a request to terminate (SIGTERM)."""
+"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 8 too little
+memory, 130 an interruption (Ctrl-C), 141 output that nobody reads to its end, 143 a request to terminate (SIGTERM)."""
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
-    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 130 interrupted, 141 "
-    "output closed, 143 terminated, 1 a fault of tsdistill itself."
+    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 8 too little memory, 130 "
+    "interrupted, 141 output closed, 143 terminated, 1 a fault of tsdistill itself."
 )
 
 app = typer.Typer(
@@ -133,6 +134,8 @@ def _run() -> None:
         if code:
             sys.exit(code)
     except TsdistillError as error:
+        if (sentence := lack_of_memory(error)) is not None:
+            _fail(printable(sentence), TOO_LITTLE_MEMORY)
         _fail(str(error), next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
         _fail(interrupted, 130)
@@ -146,6 +149,8 @@ def _run() -> None:
             _fail(printable(f"{error.format_message().rstrip('.')}. Try --help."), 2)
         if type(error).__name__ == "Abort":
             _fail(interrupted, 130)
+        if (sentence := lack_of_memory(error)) is not None:
+            _fail(printable(sentence), TOO_LITTLE_MEMORY)
         if isinstance(error, OSError):
             _fail(printable(f"{error.strerror or error}: {error.filename or 'the disk or network'}."), 5)
         if os.environ.get("TSDISTILL_TRACEBACK"):
