@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tsdistill.data.blocks import Fit
 from tsdistill.data.task import Task
 from tsdistill.models import (
     Activations,
@@ -229,9 +230,9 @@ def test_a_scaler_fitted_on_everything_would_be_found() -> None:
     """The fingerprint of what selection sees does not move with the test rows, and would with a leaky scaler."""
 
     class Leaky(Task):
-        def _fit_scaler(self) -> tuple[np.ndarray, np.ndarray]:
+        def _fit_scaler(self) -> Fit:
             rows = self.panel.items[0].values
-            return rows.mean(axis=0), rows.std(axis=0)
+            return Fit(np.zeros(rows.shape[1]), rows.mean(axis=0), rows.std(axis=0))
 
     honest, noisy = toy_task(), _with_noise_in_the_test_rows(Task)
     assert noisy.fingerprint == honest.fingerprint

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from tsdistill.errors import ArtifactError, listed, must, nearest, shown
 from tsdistill.formats import MAX_FILE_BYTES, check_onnx, is_count, parse_json, read_inside, tensors
+from tsdistill.formats.offsets import offset_problems, version_of
 from tsdistill.formats.reading import reading_problems
 
 SCHEMA_VERSION = 1
@@ -103,7 +104,7 @@ class Manifest:
         values["files"] = {name: entry._asdict() for name, entry in sorted(self.files.items())}
         if self.deployment is not None:
             values["deployment"] = asdict(self.deployment)
-        values = _finite({"schema_version": SCHEMA_VERSION, **values})
+        values = _finite({"schema_version": version_of(self.signature), **values})
         return json.dumps({**values, "sha256": _digest(values)}, indent=1, allow_nan=False).encode()
 
 
@@ -206,8 +207,8 @@ def _manifest(folder: Path, handle: int | None, problems: list[str], check: Chec
     if not is_count(version, least=1):
         problems.append(must("schema_version", "be a whole number of at least 1", version, "Save the model again"))
         return None
-    if version > SCHEMA_VERSION:
-        rule = f"be at most {SCHEMA_VERSION}"
+    if version > version_of(values.get("signature")):
+        rule = f"be at most {version_of(values.get('signature'))}"
         problems.append(must("schema_version", rule, version, "Update tsdistill to read what a newer one wrote"))
         return None
     for name, entries in ((NAME, values), ("files", values.get("files"))):
@@ -280,6 +281,9 @@ def _check_signature(values: Mapping[str, Any], problems: list[str]) -> None:
             problems.append(
                 must(f"signature.{name}", f"hold a finite number{above} per channel", numbers, "Save again")
             )
+    problems += offset_problems(values)
+    if (kind := values.get("normalisation", "scaler")) not in ("scaler", "window"):
+        problems.append(must("signature.normalisation", 'be "scaler" or "window"', kind, "Save again"))
     if not isinstance(values.get("frequency"), str | None):
         problems.append(must("signature.frequency", "be a name or absent", values.get("frequency"), "Save again"))
     for name in ("future", "past"):

@@ -1,7 +1,8 @@
 """Run a deployed artifact: raw units in, raw units out, with numpy and onnxruntime and nothing heavier.
 
-The scaler and the normalisation are inside the graph. This module never imports torch, pydantic or pandas; pandas is
-used only for a frame, and whoever made that frame has loaded it already.
+The scaler and the normalisation are inside the graph. What is so far from zero that float32 would lose its digits is
+subtracted before it, in float64, and added to what it forecasts: see `tsdistill.inputs.levels`. This module never
+imports torch, pydantic or pandas; pandas is used only for a frame, and whoever made that frame has loaded it already.
 
     from tsdistill.runtime import load
 
@@ -19,6 +20,7 @@ import numpy as np
 from tsdistill import manifest as manifests
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, must
 from tsdistill.formats import FormatError, check_onnx, tensors
+from tsdistill.formats.offsets import OFFSETS
 from tsdistill.formats.reading import restored
 from tsdistill.inputs import SignatureLike, predict_raw
 from tsdistill.manifest import Manifest
@@ -44,8 +46,8 @@ INPUT = "context"
 OUTPUT = "forecast"
 QUANTILES = "quantiles"
 """Names of a graph's input, (batch, context, channel), and outputs, (batch, horizon, channel) and, of a model with a
-quantile head, (batch, horizon, channel, quantile), all in raw units. Covariates are the inputs "future", (batch,
-context + horizon, feature), and "past", (batch, context, feature)."""
+quantile head, (batch, horizon, channel, quantile), all in raw units less the signature's offsets. Covariates are
+the inputs "future", (batch, context + horizon, feature), and "past", (batch, context, feature)."""
 
 TOLERANCE = 1e-4
 """How far an fp32 graph may be from the trained model, in standard deviations of a channel."""
@@ -129,13 +131,13 @@ class Predictor:
         return predict_raw(x, self.signature, run, future=future, past=past, levels=levels, rolling=rolling)
 
     def run(self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None) -> np.ndarray:
-        """Forecasts (batch, horizon, channel) of checked float32 contexts (batch, context, channel)."""
+        """Forecasts (batch, horizon, channel) of float32 contexts (batch, context, channel), both less the offsets."""
         return self.outputs(context, future, past)[OUTPUT]
 
     def outputs(
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """Everything the graph gives for checked float32 inputs, by name."""
+        """Everything the graph gives for float32 inputs, by name, all less the signature's offsets."""
         arrays = {INPUT: context, "future": future, "past": past}
         inputs = {name: values for name, values in arrays.items() if values is not None}
         if not self.isolate or len(context) <= 1:
@@ -350,8 +352,9 @@ def _predictor(folder: str | Path, manifest: Manifest, contents: dict[str, bytes
 
 def _signature(manifest: Manifest) -> SimpleNamespace:
     """The signature without pydantic; artifacts of earlier versions have no covariates."""
-    values = {"frequency": None, "future": (), "past": (), "covariates": None, **manifest.signature}
-    values |= {name: tuple(values[name]) for name in ("channels", "future", "past")}
+    lists = ("channels", "future", "past", *OFFSETS)
+    values = {"frequency": None, "covariates": None, **dict.fromkeys(lists, ()), **manifest.signature}
+    values |= {name: tuple(values[name]) for name in lists}
     if values["covariates"] is not None:
         values["covariates"] = SimpleNamespace(**{"calendar": (), "holidays": (), "future": (), **values["covariates"]})
     return SimpleNamespace(**values, reading=restored(manifest.reading))

@@ -1,5 +1,6 @@
 // Forecasts from an artifact of tsdistill without Python: the graph takes and gives raw units, so that nothing but
-// onnxruntime-web is needed. Works in node and in a browser.
+// onnxruntime-web is needed. Works in node and in a browser. Where the signature in the manifest has an offset, the graph
+// takes and gives values less that offset, golden windows too: `forecastRaw` subtracts and adds it.
 
 /** Float32 tensors of a safetensors file by name: eight bytes with the header's length, a JSON header, the numbers. */
 export function tensors(content) {
@@ -33,6 +34,37 @@ export async function forecast(ort, session, inputs) {
   }
   const found = await session.run(feeds);
   return Object.fromEntries(Object.entries(found).map(([name, { dims, data }]) => [name, { shape: dims, values: data }]));
+}
+
+/**
+ * The same for raw values given as Float64Array: what float32 would lose far from zero is subtracted first and added to
+ * the forecasts, which are Float64Array then. `signature` is that of the manifest.
+ */
+export async function forecastRaw(ort, session, signature, inputs) {
+  const offsets = { context: signature.offset, future: signature.future_offset, past: signature.past_offset };
+  const byWindow = signature.normalisation === "window";
+  const [nWindows, , nChannels] = inputs.context.shape;
+  // What each window's channels are less: the offset, or its own last value where it is standardised by itself.
+  const levels = Float64Array.from({ length: nWindows * nChannels }, (_, place) => {
+    const size = inputs.context.values.length / nWindows;
+    const last = inputs.context.values[(Math.floor(place / nChannels) + 1) * size - nChannels + (place % nChannels)];
+    return byWindow ? last : offsets.context?.[place % nChannels] ?? 0;
+  });
+  const level = (place, size, perChannel) => {
+    const channel = Math.floor(place / perChannel) % nChannels;
+    return levels[Math.floor(place / size) * nChannels + channel];
+  };
+  const centred = Object.fromEntries(Object.entries(inputs).map(([name, { shape, values }]) => {
+    const size = values.length / nWindows;
+    const less = (place) => name === "context" ? level(place, size, 1) : offsets[name]?.[place % shape[2]] ?? 0;
+    return [name, { shape, values: Float32Array.from(values, (value, place) => value - less(place)) }];
+  }));
+  const outputs = await forecast(ort, session, centred);
+  return Object.fromEntries(Object.entries(outputs).map(([name, { shape, values }]) => {
+    const size = values.length / nWindows;
+    const raised = Float64Array.from(values, (value, place) => value + level(place, size, shape[3] ?? 1));
+    return [name, { shape, values: raised }];
+  }));
 }
 
 /**

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from tsdistill.data.repair import Hold
+from tsdistill.inputs.levels import FAR, is_far
 
 BLOCK_BYTES = 1 << 22
 """Raw values read at once: bounds memory, changes nothing else."""
+
+NOISE = 32
+"""Steps of float64 at a column's level: what moves by no more is constant but for rounding errors."""
+
+LARGE = 1e6
+"""From this level on a small movement is measured from the level, and not taken for rounding errors by its share."""
+
+WHOLE = 2.0**53
+"""From here on float64 does not hold every whole number."""
+
+CROWDED = 2.0**47
+"""From here on `NOISE` steps of float64 are half a unit and more: what moves by less is no rounding error."""
+
+
+class Fit(NamedTuple):
+    """How columns are scaled: scaled = (raw - offset - mean) / scale, each (column,); the offset is 0 near zero."""
+
+    offset: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
 
 
 def blocks(
@@ -54,6 +76,37 @@ def moments(read: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.nd
         squares += np.einsum("rc,rc->c", deviation, deviation)
     spread = np.sqrt(np.maximum(squares - drift**2 / n_rows, 0.0) / n_rows)
     return mean + drift / n_rows, np.where(spread <= 1e-12 * largest, 1.0, spread)
+
+
+def fit(read: Callable[[], Iterable[np.ndarray]]) -> tuple[Fit, np.ndarray]:
+    """The scaling of blocks that are read several times, and which columns move too little for float64 to show it.
+
+    A column far from zero is measured from its mean, which becomes its offset: the differences are exact, so that
+    float64 keeps what moves in it, and float32 keeps what is left. `moments` alone scales all others.
+    """
+    mean, scale = moments(read)
+    plain = Fit(np.zeros_like(mean), mean, scale)
+    lost = np.zeros(mean.shape, dtype=bool)
+    # Whatever is far from zero is more than this many deviations away; other data is not read again.
+    if not (np.abs(mean) > 3 * scale).any():
+        return plain, lost
+    low = np.full(mean.shape, np.inf)
+    high = -low
+    for block in read():
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    reach = np.maximum(high - mean, mean - low)
+    apart = largest >= FAR * reach
+    if not apart.any():
+        return plain, lost
+    offset = np.where(apart, mean, 0.0)
+    own_mean, own_scale = moments(lambda: (block - offset for block in read()))
+    step = np.spacing(largest)
+    still = own_scale <= NOISE * step
+    unit = np.where(largest < LARGE, scale, np.where(still, 1.0, own_scale))
+    lost = apart & still & ((largest >= WHOLE) | ((largest >= CROWDED) & (high > low)))
+    far = apart & is_far(largest, reach, unit)
+    return Fit(np.where(far, offset, 0.0), np.where(far, own_mean, mean), np.where(far, unit, scale)), lost
 
 
 def is_flag(read: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:

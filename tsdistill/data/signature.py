@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from tsdistill.data.covariates import Covariates
 from tsdistill.data.reading_options import ReadingRecord
 from tsdistill.errors import listed, must
+from tsdistill.inputs.levels import offset_of
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import Steps
 
@@ -20,7 +22,7 @@ class Signature(Spec):
         context: Past steps a forecast is made from.
         horizon: Future steps forecast.
         channels: Names of the value columns, in order.
-        mean: Per channel, subtracted before the model (raw units).
+        mean: Per channel, subtracted before the model (raw units, less `offset`).
         scale: Per channel, divided by before the model (raw units, above 0).
         frequency: Step width as a pandas offset alias, or None when the data has no regular stamps.
         normalisation: "scaler": `mean` and `scale` bring raw values to the model. "window": the mean and the standard
@@ -34,6 +36,10 @@ class Signature(Spec):
         past_scale: Per column of `past`, likewise.
         reading: How the table was read that the model was trained on. It changes no forecast, so it is no part of what
             is written and digested here; artifacts keep it in a record of its own.
+        offset: Per channel, subtracted from raw values in float64 before anything else, and added to forecasts: float32
+            does not hold the digits of values that move by 10 at a level of 1e9. Empty where no channel needs it.
+        future_offset: Per feature of `future`, likewise.
+        past_offset: Per column of `past`, likewise.
     """
 
     context: Steps
@@ -51,6 +57,9 @@ class Signature(Spec):
     past_mean: tuple[float, ...] = ()
     past_scale: tuple[float, ...] = ()
     reading: ReadingRecord | None = Field(default=None, exclude=True, repr=False)
+    offset: tuple[float, ...] = ()
+    future_offset: tuple[float, ...] = ()
+    past_offset: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _one_number_each(self) -> Self:
@@ -65,13 +74,29 @@ class Signature(Spec):
             for statistic in ("mean", "scale")
             if len(numbers := getattr(self, f"{side}_{statistic}")) != len(names)
         ]
+        problems += [
+            must(name, f"be empty or hold one number for each of {list(names)}", offset, "Leave it out")
+            for name, names in (("offset", self.channels), ("future_offset", self.future), ("past_offset", self.past))
+            if len(offset := getattr(self, name)) not in (0, len(names))
+        ]
         if problems:
             raise ValueError(listed(problems, "Signature"))
         return self
 
+    @property
+    def scaling(self) -> tuple[object, ...]:
+        """How channels are scaled: equal for forecasters that see the same numbers of the same values."""
+        return self.normalisation, self.offset, self.mean, self.scale
+
+    def centre(self, side: str = "") -> np.ndarray:
+        """Offset and mean of the channels, or of a side's features ("future" or "past"), in one number each."""
+        prefix = f"{side}_" if side else ""
+        mean = np.asarray(getattr(self, f"{prefix}mean"), dtype=np.float64)
+        return mean + offset_of(self, side or "context", len(mean))
+
     def without_covariates(self) -> Signature:
         """The same steps, channels and scaling, without covariates."""
-        kept = ("context", "horizon", "channels", "mean", "scale", "frequency", "normalisation", "reading")
+        kept = ("context", "horizon", "channels", "mean", "scale", "frequency", "normalisation", "offset", "reading")
         return Signature(**{name: getattr(self, name) for name in kept})
 
     @property
@@ -84,12 +109,13 @@ class Signature(Spec):
         return self if record is None else self.replace(reading=ReadingRecord.from_dict(record))
 
     def to_dict(self) -> dict[str, Any]:
-        """The signature as plain data; what a forecaster without covariates does not need is left out.
+        """The signature as plain data; what a forecaster without covariates or offsets does not need is left out.
 
-        So files and digests of such forecasters stay those of versions without covariates.
+        So files and digests of such forecasters stay those of versions without them.
         """
         written = super().to_dict()
         fields = type(self).model_fields
-        optional = ("normalisation", "future", "past", "future_mean", "future_scale", "past_mean", "past_scale")
+        optional = ("normalisation", "future", "past", "future_mean", "future_scale", "past_mean", "past_scale",
+                    "offset", "future_offset", "past_offset")  # fmt: skip
         return {name: value for name, value in written.items()
                 if name not in optional or getattr(self, name) != fields[name].default}  # fmt: skip

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tsdistill import clock
-from tsdistill.data.blocks import blocks, is_flag, moments
+from tsdistill.data.blocks import Fit, blocks, fit, is_flag
 from tsdistill.data.covariates import Covariates, misfits
 from tsdistill.data.cuts import Cuts, cut_items, held_values
 from tsdistill.data.signature import Signature
@@ -110,7 +110,9 @@ class Task:
         self._holds, unfillable = held_values(panel, self.borders) if not cuts.problems else ([], [])
         if cuts.problems or unfillable:
             raise DataError(listed(cuts.problems + unfillable, "the task"))
-        self.mean, self.scale = self._fit_scaler()
+        self._fit = self._fit_scaler()
+        # In raw units; a signature has the offset and what is left of the mean apart, as their sum may lose digits.
+        self.mean, self.scale = self._fit.offset + self._fit.mean, self._fit.scale
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -129,25 +131,28 @@ class Task:
             context=self.context,
             horizon=self.horizon,
             channels=self.channels,
-            mean=tuple(self.mean.tolist()),
+            mean=tuple(self._fit.mean.tolist()),
             scale=tuple(self.scale.tolist()),
             frequency=self.panel.frequency,
             normalisation="window" if self.scaler == "item" else "scaler",
             reading=self.panel.reading,
+            offset=_written(self._fit.offset),
         )
         if self.covariates is None:
             return plain
         n_calendar = len(self.covariates.known_ahead) - len(self.covariates.future)
-        future_mean, future_scale = self._planned_scaler
-        past_mean, past_scale = self._past_scaler
+        calendar = [0.0] * n_calendar
+        planned, past = self._planned_scaler, self._past_scaler
         return plain.replace(
             covariates=self.covariates,
             future=self.covariates.known_ahead,
-            future_mean=(*[0.0] * n_calendar, *future_mean.tolist()),
-            future_scale=(*[1.0] * n_calendar, *future_scale.tolist()),
+            future_mean=(*calendar, *planned.mean.tolist()),
+            future_scale=(*[1.0] * n_calendar, *planned.scale.tolist()),
+            future_offset=_written(np.concatenate([calendar, planned.offset])),
             past=self.covariates.past,
-            past_mean=tuple(past_mean.tolist()),
-            past_scale=tuple(past_scale.tolist()),
+            past_mean=tuple(past.mean.tolist()),
+            past_scale=tuple(past.scale.tolist()),
+            past_offset=_written(past.offset),
         )
 
     @property
@@ -247,16 +252,16 @@ class Task:
 
         covariates = self.covariates
         ends = np.cumsum([len(item) for item in self.panel.items])
-        mean, scale = self._units
-        scaler = Scaler(np.atleast_2d(mean), np.atleast_2d(scale), ends)
-        series = self._scaled(self._columns, mean, scale)
+        units = self._units
+        scaler = Scaler(np.atleast_2d(units.mean), np.atleast_2d(units.scale), ends, np.atleast_2d(units.offset))
+        series = self._scaled(self._columns, units)
         future = past = None
         if covariates is not None and covariates.known_ahead:
-            planned = self._scaled(self._named(covariates.future), *self._planned_scaler)
+            planned = self._scaled(self._named(covariates.future), self._planned_scaler)
             features = np.concatenate([self._calendar(covariates), planned], axis=1)
             future = torch.from_numpy(np.asfortranarray(features))
         if covariates is not None and covariates.past:
-            past = torch.from_numpy(self._scaled(self._named(covariates.past), *self._past_scaler))
+            past = torch.from_numpy(self._scaled(self._named(covariates.past), self._past_scaler))
         starts: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         # Half the bytes, one number per row, wherever rows can be counted with them.
         counter = np.int32 if self.panel.n_rows < 2**31 else np.int64
@@ -287,16 +292,16 @@ class Task:
     def _named(self, names: tuple[str, ...]) -> list[int]:
         return [self.panel.channels.index(name) for name in names]
 
-    def _scaled(self, columns: list[int], mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _scaled(self, columns: list[int], units: Fit) -> np.ndarray:
         """Some columns of all items one below the other, (row, column) float32, stored column by column.
 
-        `mean` and `scale` are (column,), or (item, column).
+        The arrays of `units` are (column,), or (item, column).
         """
         series = np.empty((len(columns), self.panel.n_rows), dtype=np.float32).T
         for number, (offset, item, held) in enumerate(zip(self._offsets, self.panel.items, self._holds, strict=True)):
-            centre, unit = (values if values.ndim == 1 else values[number] for values in (mean, scale))
+            level, centre, unit = (values if values.ndim == 1 else values[number] for values in units)
             for first, block in blocks(item.values, held, columns, 0, len(item)):
-                series[offset + first : offset + first + len(block)] = (block - centre) / unit
+                series[offset + first : offset + first + len(block)] = (block - level - centre) / unit
         return series
 
     def _calendar(self, covariates: Covariates) -> np.ndarray:
@@ -318,47 +323,66 @@ class Task:
             for _, block in blocks(values, self._holds[number], columns, 0, n_rows):
                 yield block
 
-    def _fit_scaler(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (channel,) of the training rows of all items; 0 and 1 where each has its own."""
+    def _fit_scaler(self) -> Fit:
+        """Offset, mean and scale (channel,) of the training rows of all items; 0, 0 and 1 where each has its own."""
         if self.scaler == "item":
-            return np.zeros(len(self._columns)), np.ones(len(self._columns))
+            return _neutral(len(self._columns))
         return self._fitted(self._columns)
 
     @functools.cached_property
-    def _units(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the series is scaled with: mean and scale (channel,) of all items, or (item, channel) of each."""
+    def _units(self) -> Fit:
+        """What the series is scaled with: (channel,) of all items, or (item, channel) of each."""
         if self.scaler != "item":
-            return self.mean, self.scale
-        scalers = []
-        neutral = np.zeros(len(self._columns)), np.ones(len(self._columns))
-        for number, borders in enumerate(self.borders):
-            read = functools.partial(self._training, self._columns, number)
-            scalers.append(moments(read) if borders.train else neutral)
-        return np.stack([mean for mean, _ in scalers]), np.stack([scale for _, scale in scalers])
+            return self._fit
+        own = [
+            self._fitted(self._columns, number) if borders.train else _neutral(len(self._columns))
+            for number, borders in enumerate(self.borders)
+        ]
+        return Fit(*map(np.stack, zip(*own, strict=True)))
 
     @property
     def units(self) -> np.ndarray:
         """Raw units in one scaled unit, (item, channel)."""
-        return np.broadcast_to(self._units[1], (len(self.panel.items), len(self._columns)))
+        return np.broadcast_to(self._units.scale, (len(self.panel.items), len(self._columns)))
 
     @functools.cached_property
-    def _planned_scaler(self) -> tuple[np.ndarray, np.ndarray]:
+    def _planned_scaler(self) -> Fit:
         return self._fit_covariates(self.covariates.future if self.covariates else ())
 
     @functools.cached_property
-    def _past_scaler(self) -> tuple[np.ndarray, np.ndarray]:
+    def _past_scaler(self) -> Fit:
         return self._fit_covariates(self.covariates.past if self.covariates else ())
 
-    def _fit_covariates(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (column,) of the training rows; 0/1 columns stay as they are, however rare a 1 is."""
+    def _fit_covariates(self, names: tuple[str, ...]) -> Fit:
+        """The scaling (column,) of the training rows; 0/1 columns stay as they are, however rare a 1 is."""
         columns = self._named(names)
         if not columns:
-            return np.zeros(0), np.ones(0)
-        mean, scale = self._fitted(columns)
+            return _neutral(0)
+        own = self._fitted(columns)
         flag = is_flag(lambda: self._training(columns))
-        return np.where(flag, 0.0, mean), np.where(flag, 1.0, scale)
+        return Fit(*(np.where(flag, neutral, values) for neutral, values in zip((0.0, 0.0, 1.0), own, strict=True)))
 
-    def _fitted(self, columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        if self.scaler is None:
-            return np.zeros(len(columns)), np.ones(len(columns))
-        return moments(lambda: self._training(columns))
+    def _fitted(self, columns: list[int], only: int | None = None) -> Fit:
+        """The scaling of the training rows of all items, or of only one; without a scaler only its offset."""
+        own, lost = fit(lambda: self._training(columns, only))
+        if lost.any():
+            names = [self.panel.channels[columns[place]] for place in np.flatnonzero(lost)]
+            item = "" if only is None else f" in item {self.panel.items[only].unique_id!r}"
+            level = float(np.abs(own.offset)[lost].max())
+            raise DataError(
+                f"the values of {', '.join(map(repr, names))}{item} must move by more than float64 can tell "
+                f"apart at their level, got a level of {level:.3g}, where steps are {np.spacing(level):.3g}."
+                " Subtract a constant while they are whole numbers or decimals, before they become float64."
+            )
+        neutral = _neutral(len(columns))
+        return Fit(own.offset, neutral.mean, neutral.scale) if self.scaler is None else own
+
+
+def _neutral(n_columns: int) -> Fit:
+    """What leaves raw values as they are."""
+    return Fit(np.zeros(n_columns), np.zeros(n_columns), np.ones(n_columns))
+
+
+def _written(offset: np.ndarray) -> tuple[float, ...]:
+    """Offsets as a signature has them: none at all where all are 0."""
+    return tuple(offset.tolist()) if offset.any() else ()

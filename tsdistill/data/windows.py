@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tsdistill.inputs.levels import offset_of, own_levels
+
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import ArrayLike
 
     from tsdistill.data.signature import Signature
 
@@ -52,22 +53,24 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
-    """How raw values were scaled, scaled = (raw - mean) / scale, for all items alike or for each by itself.
+    """How raw values were scaled, scaled = (raw - offset - mean) / scale, for all items alike or for each by itself.
 
     Args:
         mean: (1, channel), or (item, channel) where each item has its own.
         scale: The same shape, above 0.
         ends: Row of the stacked series after the last one of each item, (item,).
+        offset: The same shape as `mean`: the level of what is far from zero, else 0.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     ends: np.ndarray
+    offset: np.ndarray
 
-    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (row, channel) at some rows of the stacked series."""
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Offset, mean and scale (row, channel) at some rows of the stacked series."""
         item = np.searchsorted(self.ends, rows, side="right") if len(self.mean) > 1 else np.zeros(len(rows), dtype=int)
-        return self.mean[item], self.scale[item]
+        return self.offset[item], self.mean[item], self.scale[item]
 
 
 class Windows:
@@ -177,12 +180,23 @@ class Windows:
         return Windows(self.series, starts, self.context, self.horizon, future=future, past=past, scaler=self.scaler)
 
     def units(self, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and scale (batch, 1, channel) of the windows at `index`: raw = scaled * scale + mean."""
+        """Mean and scale (batch, 1, channel) of the windows at `index`: raw = scaled * scale + mean + offset."""
+        _, mean, scale = self._scaling(index)
+        return mean, scale
+
+    def offsets(self, index: torch.Tensor) -> np.ndarray:
+        """What was subtracted from the raw values of the windows at `index` first, (batch, 1, channel): see `units`.
+
+        It is kept apart, as float64 cannot hold the sum to the last digit.
+        """
+        return self._scaling(index)[0]
+
+    def _scaling(self, index: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.scaler is None:
-            n_channels = self.series.shape[1]
-            return np.zeros((len(index), 1, n_channels)), np.ones((len(index), 1, n_channels))
-        mean, scale = self.scaler.of(self.starts[index].numpy())
-        return mean[:, None], scale[:, None]
+            shape = (len(index), 1, self.series.shape[1])
+            return np.zeros(shape), np.zeros(shape), np.ones(shape)
+        offset, mean, scale = self.scaler.of(self.starts[index].numpy())
+        return offset[:, None], mean[:, None], scale[:, None]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -219,32 +233,64 @@ def window_units(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def raw_inputs(windows: Windows, index: torch.Tensor, scaled: Signature, own: Signature) -> dict[str, np.ndarray]:
-    """Inputs of a forecaster for some windows, raw and in float32, by name.
+    """Inputs of a forecaster's graph for some windows in float32, by name: raw, less the forecaster's offsets.
 
     Args:
         windows: Where the windows are.
         index: Their positions, (batch,).
         scaled: How the windows' task scales.
-        own: What the forecaster takes: steps and covariates.
+        own: What the forecaster takes: steps, covariates and offsets.
 
     Returns:
         `context` (batch, context, channel) and, where the forecaster takes them, `future` (batch, context + horizon,
         feature) and `past` (batch, context, column).
     """
     batch = windows.batch(index)
-    mean, scale = windows.units(index) if scaled.normalisation == "window" else (scaled.mean, scaled.scale)
+    steps = {"context": own.context, "future": own.context + own.horizon, "past": own.context}
+    batch = replace(batch, future=batch.future if own.future else None, past=batch.past if own.past else None)
+    inputs, _ = less_offsets(batch, windows, scaled, own)
+    return {name: values[:, -steps[name] :].astype(np.float32) for name, values in inputs.items()}
 
-    def raw(values: torch.Tensor, steps: int, mean: ArrayLike, scale: ArrayLike) -> np.ndarray:
-        raw_values = values[:, -steps:].numpy() * np.asarray(scale) + np.asarray(mean)
-        return raw_values.astype(np.float32)
 
-    inputs = {"context": raw(batch.context, own.context, mean, scale)}
-    if own.future and batch.future is not None:
-        n_steps = own.context + own.horizon
-        inputs["future"] = raw(batch.future, n_steps, scaled.future_mean, scaled.future_scale)
-    if own.past and batch.past is not None:
-        inputs["past"] = raw(batch.past, own.context, scaled.past_mean, scaled.past_scale)
-    return inputs
+def less_offsets(
+    batch: Batch, windows: Windows, scaled: Signature, own: Signature | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Context and covariates of a batch as a forecaster's graph takes them, float64, by name; and the context's shift.
+
+    Nothing far from zero is computed with, so that no digit is lost on the way from one offset to another.
+
+    Args:
+        batch: Some of the windows.
+        windows: Where they are.
+        scaled: How the windows' task scales.
+        own: The forecaster's signature: its offsets are subtracted, or each window's own level where it standardises
+            each by itself. None for raw values.
+
+    Returns:
+        The inputs, and what was subtracted from contexts besides the windows' own offsets, (1 or batch, 1, channel).
+    """
+    by_item = scaled.normalisation == "window" and windows.scaler is not None
+    mean, scale = windows.units(batch.index) if by_item else (np.asarray(scaled.mean), np.asarray(scaled.scale))
+    context = batch.context.numpy() * scale + mean
+    offset = windows.offsets(batch.index) if by_item else _offset(scaled, "context", context.shape[-1])
+    if own is not None and own.normalisation == "window":
+        shift = own_levels(context if own.context >= context.shape[1] else context[:, -own.context :])
+    else:
+        shift = _offset(own, "context", context.shape[-1]) - offset
+    inputs = {"context": context - shift if shift.any() else context}
+    for name in ("future", "past"):
+        if (values := getattr(batch, name)) is not None:
+            mean, scale = (np.asarray(getattr(scaled, f"{name}_{statistic}")) for statistic in ("mean", "scale"))
+            less = _offset(own, name, values.shape[-1]) - _offset(scaled, name, values.shape[-1])
+            raw = values.numpy() * scale + mean
+            inputs[name] = raw - less if less.any() else raw
+    return inputs, shift
+
+
+def _offset(signature: Signature | None, name: str, n_columns: int) -> np.ndarray:
+    """The offset of one input, (1, 1, column); zeros where a signature has none or does not look at it."""
+    is_seen = signature is not None and (name == "context" or getattr(signature, name))
+    return (offset_of(signature, name, n_columns) if is_seen else np.zeros(n_columns))[None, None]
 
 
 class _Runs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tsdistill.data.windows import window_units
+from tsdistill.data.windows import less_offsets, window_units
 from tsdistill.errors import ConfigError, DataError, ShapeError, UnsupportedError, listed, must
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _rescaled(
     def rescaled(batch: Batch) -> Prediction:
         batch = _seen(batch, own)
         mean, scale = _units(batch, windows_signature, windows)
-        inputs = raw_inputs(batch, windows_signature, windows)
+        inputs, shift = less_offsets(batch, windows, windows_signature, own)
         values = inputs["context"]
         centre, spread = (np.zeros(1), np.ones(1)) if raw else (np.asarray(own.mean), np.asarray(own.scale))
         if not raw and own.normalisation == "window":
@@ -157,6 +157,7 @@ def _rescaled(
             for name in inputs.keys() - {"context"}:
                 inputs[name] = (inputs[name] - _numbers(own, f"{name}_mean")) / _numbers(own, f"{name}_scale")
         prediction = predict(replace(batch, **{name: _float32(value) for name, value in inputs.items()}))
+        centre = centre + shift
         forecast = ((prediction.forecast * spread + centre - mean) / scale).astype(np.float32)
         if prediction.quantiles is None:
             return Prediction(forecast)
@@ -164,18 +165,6 @@ def _rescaled(
         return Prediction(forecast, ((prediction.quantiles * spread + centre - mean) / scale).astype(np.float32))
 
     return rescaled
-
-
-def raw_inputs(batch: Batch, signature: Signature, windows: Windows) -> dict[str, np.ndarray]:
-    """Context and covariates of a batch in raw units, by name; `signature` is the scaling of the windows."""
-    mean, scale = _units(batch, signature, windows)
-    inputs = {"context": batch.context.numpy() * scale + mean}
-    for name in ("future", "past"):
-        if (covariate := getattr(batch, name)) is not None:
-            inputs[name] = covariate.numpy() * _numbers(signature, f"{name}_scale") + _numbers(
-                signature, f"{name}_mean"
-            )
-    return inputs
 
 
 def _units(batch: Batch, signature: Signature, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
@@ -194,9 +183,9 @@ def _seen(batch: Batch, own: Signature | None) -> Batch:
 
 def _scaling(signature: Signature, own: Signature) -> tuple[object, ...]:
     """How a signature scales the inputs of a model with the signature `own`."""
-    future = (signature.future_mean, signature.future_scale) if own.future else ()
-    past = (signature.past_mean, signature.past_scale) if own.past else ()
-    return signature.normalisation, signature.mean, signature.scale, future, past
+    future = (signature.future_mean, signature.future_scale, signature.future_offset) if own.future else ()
+    past = (signature.past_mean, signature.past_scale, signature.past_offset) if own.past else ()
+    return signature.normalisation, signature.mean, signature.scale, signature.offset, future, past
 
 
 def _numbers(signature: Signature, name: str) -> np.ndarray:

@@ -191,7 +191,7 @@ def score(
         by_window.append((_over(squared, 1), _over(absolute, 1)))
         steps = [total + _over(fine, 0) for total, fine in zip(steps, (squared, absolute), strict=True)]
         if levels:
-            quantiles.append(_quantile_scores(prediction, batch, windows.units(batch.index), own, levels))
+            quantiles.append(_quantile_scores(prediction, batch, windows, own, levels))
     items, rows = origins(task, windows)
     return Scores(
         squared=_stacked([squared for squared, _ in by_window]),
@@ -214,12 +214,12 @@ def _chosen(windows: Windows, positions: np.ndarray | None) -> Windows:
 def _quantile_scores(
     prediction: Prediction,
     batch: Batch,
-    units: tuple[np.ndarray, np.ndarray],
+    windows: Windows,
     own: tuple[float, ...],
     levels: tuple[float, ...],
 ) -> QuantileScores:
     """Scores of one batch; a forecast without quantiles counts as each of them."""
-    mean, scale = units
+    mean, scale = windows.units(batch.index)
     scaled = batch.target.numpy()
     mask = None if batch.mask is None else batch.mask.numpy()
     by: tuple[Axis, ...] = ("window", "channel")
@@ -227,7 +227,11 @@ def _quantile_scores(
         quantiles = np.repeat(prediction.forecast[..., None], len(levels), axis=-1)
     else:
         quantiles = prediction.quantiles[..., [own.index(level) for level in levels]]
-    loss = wql(quantiles * scale[..., None] + mean[..., None], scaled * scale + mean, levels, by=by, mask=mask)
+    raw, target = quantiles * scale[..., None] + mean[..., None], scaled * scale + mean
+    loss = wql(raw, target, levels, by=by, mask=mask)
+    if (offset := windows.offsets(batch.index)).any():
+        # Errors do not change with a level, and keep their digits without it; the size of the targets does change.
+        loss = Total(loss.sum, wql(raw, target + offset, levels, by=by, mask=mask).count)
     if prediction.quantiles is None:
         return QuantileScores(levels, loss)
     crossed = crossing_rate(prediction.quantiles, by=by, mask=mask) if len(own) > 1 else None

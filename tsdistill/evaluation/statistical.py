@@ -48,7 +48,8 @@ class StatisticalForecaster:
     and `digest` of a teacher. It cannot be exported, pruned or quantized.
 
     Values are divided by the channel's scale and not centred before a fit, because a multiplicative season needs
-    the true zero. Of a task with `scaler="item"` it sees standardised values, and all its seasons are additive.
+    the true zero. Of a task with `scaler="item"` it sees standardised values, and all its seasons are additive; so
+    they are of a channel so far from zero that it has an offset in the signature, which is subtracted.
     A channel that is constant in a window is forecast as constant.
 
     Attributes:

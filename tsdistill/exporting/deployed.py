@@ -37,8 +37,8 @@ class Deployed:
         precision: "fp32", "int8", or "int8-weights" or "int4-weights" (weight-only).
         lineage: Steps that made it, oldest first.
         n_parameters: Weights of the model it was made from.
-        golden: "context" and "forecast" (and covariates and quantiles) of a few windows, raw units, to check other
-            machines with.
+        golden: "context" and "forecast" (and covariates and quantiles) of a few windows, to check other machines with:
+            what goes into the graph and comes out of it, raw units less the signature's offsets.
         parity: How far its forecasts were from those of the model it was made from, in standard deviations.
         isolate: Forecast one window at a time.
         control: The same student trained without a teacher, deployed alike, or None.

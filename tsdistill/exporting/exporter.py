@@ -32,11 +32,12 @@ GOLDEN_BYTES = 256 * 1024
 def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     """Turn a trained forecaster into an ONNX graph that takes and gives raw units, and check it against torch.
 
-    The scaler stands inside the graph, before and after the model: forecast = model((context - mean) / scale) * scale +
-    mean. Input `context` (batch, context, channel), output `forecast` (batch, horizon, channel), both float32, of any
-    batch size; covariates are further inputs, `future` and `past`, and the quantiles of a quantile head a further
-    output, `quantiles` (batch, horizon, channel, quantile). Use it for serving in float32 and as the base of every INT8
-    form; `quantize` calls it by itself.
+    The scaler stands inside the graph, before and after the model: forecast = model((context - mean) / scale) *
+    scale + mean. Input `context` (batch, context, channel), output `forecast` (batch, horizon, channel), both
+    float32, of any batch size; covariates are further inputs, `future` and `past`, and the quantiles of a quantile
+    head a further output, `quantiles` (batch, horizon, channel, quantile). Values so far from zero that float32
+    would lose what moves in them go in and come out less the signature's `offset`, which `predict` takes care of.
+    Use it for serving in float32 and as the base of every INT8 form; `quantize` calls it by itself.
 
     The graph's forecasts are compared with torch's at batch sizes 1, 5 and 64, over validation windows spread through
     time, or over seeded synthetic windows when there is no task. They must agree to 1e-4 of a channel's standard
@@ -77,7 +78,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
         machine=machine(),
     )
     unit = units(forecaster.signature, inputs["context"])
-    check_resolution(forecaster.signature, unit)
+    check_resolution(forecaster.signature, unit, inputs["context"])
     graph = graph_of(model)
     predictor = Predictor(graph, forecaster.signature, levels=levels_of(forecaster.config))
     parity = parity_report(predictor.outputs, model.outputs, inputs, unit, forecaster.signature.channels)

@@ -38,6 +38,9 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 FROM_TORCHLIB = "from_torchlib"
 """What makes the table of translations in torch's exporter."""
 
+PLAIN = "neither scaled nor centred"
+"""What is said of a port in raw units."""
+
 KEPT_BYTES = 1 << 26
 """Graphs of the latest models are kept up to this size together."""
 
@@ -130,10 +133,11 @@ def _traced(model: Forecaster) -> bytes:
         "context": str(signature.context),
         "frequency": signature.frequency or "",
         "horizon": str(signature.horizon),
-        "units": "raw",
+        "units": "raw less the offset" if _offsets(signature) else "raw",
         **({"quantiles": json.dumps(list(levels))} if levels else {}),
         **({"future": json.dumps(list(signature.future))} if signature.future else {}),
         **({"past": json.dumps(list(signature.past))} if signature.past else {}),
+        **{name: json.dumps(list(offset)) for name, offset in _offsets(signature).items()},
     }
     for name, value in metadata.items():
         graph.metadata_props.add(key=f"tsdistill.{name}", value=value)
@@ -181,7 +185,15 @@ def _describe_ports(graph: onnx.ModelProto, signature: Signature, levels: tuple[
         QUANTILES: f"(batch, {horizon} coming steps, channel: {channels}, quantile: {', '.join(map(str, levels))})",
     }
     for port in (*graph.graph.input, *graph.graph.output):
-        port.doc_string = f"{texts[port.name]}, float32, in the raw units of each column, neither scaled nor centred"
+        offset = {"future": signature.future_offset, "past": signature.past_offset}.get(port.name, signature.offset)
+        units = f"raw values less {', '.join(map(repr, offset))}" if any(offset) else "the raw units of each column"
+        port.doc_string = f"{texts[port.name]}, float32, in {units}, {'not scaled' if any(offset) else PLAIN}"
+
+
+def _offsets(signature: Signature) -> dict[str, tuple[float, ...]]:
+    """The offsets of a signature that has some, by name."""
+    names = ("offset", "future_offset", "past_offset")
+    return {name: offset for name in names if (offset := getattr(signature, name))}
 
 
 def _named(graph: onnx.ModelProto) -> onnx.ModelProto:

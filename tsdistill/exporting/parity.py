@@ -79,7 +79,10 @@ def tolerance_of(parity: Mapping[str, Any]) -> float:
 
 
 def parity_windows(signature: Signature, task: Task | None) -> tuple[dict[str, np.ndarray], str]:
-    """Raw float32 inputs to compare on, spread over the validation part or drawn from a seed, and their source."""
+    """Inputs to compare on, spread over the validation part or drawn from a seed, and their source.
+
+    They are float32 and raw, less the signature's offsets, as graphs take them.
+    """
     n_windows = max(BATCHES)
     if task is None:
         return _drawn(signature, n_windows), "synthetic"
@@ -126,15 +129,22 @@ def units(signature: Signature, contexts: np.ndarray) -> np.ndarray:
     return np.where(spread > 0, spread, 1.0)
 
 
-def check_resolution(signature: Signature, unit: np.ndarray) -> None:
-    """ArtifactError for a channel so far from zero that float32 cannot write down how it varies."""
-    steps = np.spacing(np.abs(np.asarray(signature.mean, dtype=np.float32))) / unit
+def check_resolution(signature: Signature, unit: np.ndarray, contexts: np.ndarray) -> None:
+    """ArtifactError for a channel so far from zero that float32 cannot write down how it varies.
+
+    What counts is where the scaler says the channel is and where the values are. A signature made by a task has offsets
+    for such channels, which are subtracted from both; one made by hand, or by an earlier version, may lack them.
+    """
+    inside = np.abs(contexts.astype(np.float64)).min(axis=(0, 1))
+    levels = np.maximum(np.abs(np.asarray(signature.mean)), inside)
+    steps = np.spacing(levels.astype(np.float32)) / unit
     if steps.max() > RESOLUTION:
         channel = int(steps.argmax())
         raise ArtifactError(
-            f"channel {signature.channels[channel]!r} must be far from the resolution of float32, got a mean of "
-            f"{signature.mean[channel]:g} and a standard deviation of {unit[channel]:g}: one step of float32 is "
-            f"{steps[channel]:.2g} deviations. Subtract a constant from this column before training."
+            f"channel {signature.channels[channel]!r} must be far from the resolution of float32, got a level of "
+            f"{levels[channel]:g} and a standard deviation of {unit[channel]:g}: one step of float32 is "
+            f"{steps[channel]:.2g} deviations. Subtract a constant from this column before training, or train again on "
+            "a td.Task, whose signature has an offset for it."
         )
 
 

@@ -32,10 +32,11 @@ def predict_raw(
     """Check raw input, forecast it, and return the forecast in the form of the input.
 
     Arrays are (batch, context, channel) or (context, channel) and give float32 (batch, horizon, channel) or (horizon,
-    channel). A frame is read as `Panel.from_frame` reads it: stamps in a column `ds`, in the index or in the only other
-    column of stamps; identifiers, if any, in `unique_id`, a column or a level of the index. The result is a frame of
-    the `horizon` steps after the last stamp of each item, in the same form. More steps than `context` are allowed: the
-    last are used.
+    channel); float64 where values are so far from zero that float32 would lose what moves, if not given as float32. A
+    frame is read as `Panel.from_frame` reads it: stamps in a column `ds`, in the index or in the only other column of
+    stamps; identifiers, if any, in `unique_id`, a column or a level of the index. The result is a frame of the
+    `horizon` steps after the last stamp of each item, in the same form. More steps than `context` are allowed: the last
+    are used.
 
     Covariates: a frame brings its past and planned columns along, its calendar features are made from its stamps, and
     `future` is a frame with the planned columns of the horizon (found by stamp and item, or `horizon` rows without

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tsdistill.errors import ConfigError, DataError, ShapeError, must
+from tsdistill.inputs.levels import centred, levels_of_windows, offset_of
 
 CHUNK = 64
 """Most windows run at once: bounds memory, and with dynamic INT8 how many windows share a batch."""
@@ -62,7 +63,9 @@ class SignatureLike(Protocol):
 
 
 Predict = Callable[..., np.ndarray]
-"""Forecasts of raw float32 arrays given by name: `context` and, where the signature has them, `future` and `past`."""
+"""Forecasts of float32 arrays given by name: `context` and, where the signature has them, `future` and `past`.
+
+Both sides are raw units less the signature's offsets; see `tsdistill.inputs.levels`."""
 
 
 def check_rolling(rolling: int | None) -> None:
@@ -124,21 +127,40 @@ def windows_of(history: dict[str, np.ndarray], signature: SignatureLike, rolling
 def in_chunks(
     inputs: dict[str, np.ndarray], signature: SignatureLike, predict: Predict, levels: tuple[float, ...]
 ) -> np.ndarray:
-    """Forecasts of windows (window, step, column), at most `CHUNK` at once."""
+    """Forecasts of windows (window, step, column), at most `CHUNK` at once: the one place where raw values are cast.
+
+    They are float32, but float64 where a level was subtracted from contexts that are not float32 themselves.
+    """
     n_windows = len(inputs["context"])
     if n_windows == 0:
         shape = (0, signature.horizon, len(signature.channels), *([len(levels)] if levels else []))
         return np.empty(shape, dtype=np.float32)
-    return np.concatenate(
-        [
-            predict(**{name: np.ascontiguousarray(values[row : row + CHUNK]) for name, values in inputs.items()})
-            for row in range(0, n_windows, CHUNK)
-        ]
+    parts = [
+        _forecast({name: values[row : row + CHUNK] for name, values in inputs.items()}, signature, predict)
+        for row in range(0, n_windows, CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def _forecast(inputs: dict[str, np.ndarray], signature: SignatureLike, predict: Predict) -> np.ndarray:
+    """Forecasts of a few windows of raw values."""
+    context = inputs["context"]
+    level = levels_of_windows(context, signature)
+    offsets = {name: offset_of(signature, name, values.shape[-1]) for name, values in inputs.items()}
+    forecast = predict(
+        **{name: centred(values, {**offsets, "context": level}[name]) for name, values in inputs.items()}
     )
+    if not level.any():
+        return forecast
+    raised = forecast + (level if forecast.ndim == 3 else level[..., None])
+    return raised.astype(np.float32) if context.dtype == np.float32 else raised
 
 
 def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: bool = False) -> np.ndarray:
-    """A checked float32 array of 2 or 3 axes: its last `steps` steps, or all of them if `whole`."""
+    """A checked float array of 2 or 3 axes: its last `steps` steps, or all of them if `whole`.
+
+    float64, or float32 where it is given so: float32 would lose digits of values far from zero.
+    """
     shape = f"([batch,] {steps} or more, {len(columns)})"
     try:
         values = np.asarray(x)
@@ -152,9 +174,10 @@ def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: boo
             f"`{name}` must have shape {shape}, got {values.shape}. Axes are batch, time, channel; the {kind} are "
             f"{', '.join(columns)}."
         )
+    values = values if whole else values[..., -steps:, :]
+    values = values.astype(np.float32 if values.dtype in (np.float16, np.float32) else np.float64, copy=False)
     with np.errstate(over="ignore"):
-        values = (values if whole else values[..., -steps:, :]).astype(np.float32)
-    bad = ~np.isfinite(values)
+        bad = ~np.isfinite(values.astype(np.float32, copy=False))
     if bad.any():
         counts = bad.sum(axis=tuple(range(values.ndim - 1)))
         named = [f"{column} ({count})" for column, count in zip(columns, counts, strict=True) if count]

@@ -57,7 +57,7 @@ def predict_frame(
 def _inputs(
     history: History, signature: SignatureLike, planned: pd.DataFrame | None, problems: list[str]
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Checked float32 arrays (row, column) of the history by name, and features (item, horizon, feature) if any."""
+    """Checked float arrays (row, column) of the history by name, and features (item, horizon, feature) if any."""
     is_timed = not problems
     columns = planned_columns(signature)
     raw = values_of(history, [*signature.channels, *signature.past, *columns], problems)

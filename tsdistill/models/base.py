@@ -297,7 +297,7 @@ class Forecaster(nn.Module):
     def outputs(
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """What a deployed graph gives for checked float32 inputs in raw units, computed by torch."""
+        """What a deployed graph gives for float32 inputs in raw units less the signature's offsets, by torch."""
         signature = self.signature
         device = self.device
 

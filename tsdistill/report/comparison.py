@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tsdistill.data.split import PARTS
+from tsdistill.data.windows import less_offsets
 from tsdistill.deprecation import renamed_argument
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, check_type, listed, must, nearest
 from tsdistill.evaluation import (
@@ -20,7 +19,6 @@ from tsdistill.evaluation import (
     score,
 )
 from tsdistill.evaluation import baselines as make_baselines
-from tsdistill.evaluation.forecasting import raw_inputs
 from tsdistill.progress import open_bar
 from tsdistill.report.entries import Entry, make_entries
 from tsdistill.report.examples import examples
@@ -222,7 +220,7 @@ def _latencies(entries: list[Entry], task: Task, part: Part, n_runs: int) -> dic
 
     first = task.windows(part).subset(torch.tensor([0]))
     (batch,) = first.batches(1)
-    raw = {name: values.astype(np.float32) for name, values in raw_inputs(batch, task.signature, first).items()}
+    raw, _ = less_offsets(batch, first, task.signature, None)
 
     def call(model: Any) -> Callable[[], object]:
         # A model takes the covariates it was made for, of its own steps.

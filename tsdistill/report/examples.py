@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,11 @@ def examples(models: Mapping[str, Any], task: Task, part: Part) -> tuple[Example
     index = _positions(places)
     mean, scale = windows.units(index)
     batch = windows.batch(index)
-    context, target = (values.numpy() * scale + mean for values in (batch.context, batch.target))
+    offset = windows.offsets(index)
+    context, target = (values.numpy() * scale + mean + offset for values in (batch.context, batch.target))
     forecasts_by_title = {
-        title: forecasts(model, windows, task.signature, order=index) * scale + mean for title, model in models.items()
+        title: forecasts(model, windows, task.signature, order=index) * scale + mean + offset
+        for title, model in models.items()
     }
     starts = _stamps(task, part)
     shown = min(task.context, max(3 * task.horizon, 48))
@@ -35,9 +38,12 @@ def examples(models: Mapping[str, Any], task: Task, part: Part) -> tuple[Example
             channel=task.channels[channel],
             window=place,
             start=starts(place),
-            context=_digits(context[number, -shown:, channel]),
-            target=_digits(target[number, :, channel]),
-            forecasts={title: _digits(values[number, :, channel]) for title, values in forecasts_by_title.items()},
+            context=_digits(context[number, -shown:, channel], scale[number, 0, channel]),
+            target=_digits(target[number, :, channel], scale[number, 0, channel]),
+            forecasts={
+                title: _digits(values[number, :, channel], scale[number, 0, channel])
+                for title, values in forecasts_by_title.items()
+            },
         )
         for number, place in enumerate(places)
         for channel in [number * n_channels // len(places)]
@@ -50,9 +56,12 @@ def _positions(places: list[int]) -> Any:
     return torch.tensor(places)
 
 
-def _digits(values: np.ndarray) -> tuple[float, ...]:
-    """Six significant digits: enough for a plot, and half the file."""
-    return tuple(float(f"{value:.6g}") for value in values)
+def _digits(values: np.ndarray, scale: float) -> tuple[float, ...]:
+    """Six significant digits of what moves: enough for a plot, and half the file."""
+    level = max(float(np.abs(values).max()) / scale, 1.0)
+    # Of a level that is more than a thousand deviations high, the first digits are the same in every value.
+    n_digits = 6 if level < 1e3 else min(3 + math.ceil(math.log10(level)), 17)
+    return tuple(float(f"{value:.{n_digits}g}") for value in values)
 
 
 def _stamps(task: Task, part: Part) -> Callable[[int], str | None]:

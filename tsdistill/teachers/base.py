@@ -117,10 +117,9 @@ def same_scaling(first: Signature, second: Signature) -> bool:
     """Whether two signatures scale alike what the first one looks at, but for rounding."""
     if first.normalisation != second.normalisation:
         return False
-    sides = ["", *(f"{side}_" for side in ("future", "past") if getattr(first, side))]
-    for side in sides:
-        mean, scale = (np.asarray(getattr(first, f"{side}{statistic}")) for statistic in ("mean", "scale"))
-        other, unit = (np.asarray(getattr(second, f"{side}{statistic}")) for statistic in ("mean", "scale"))
+    for side in ("", *(side for side in ("future", "past") if getattr(first, side))):
+        mean, other = first.centre(side), second.centre(side)
+        scale, unit = (np.asarray(getattr(given, f"{side}_scale" if side else "scale")) for given in (first, second))
         if mean.shape != other.shape or (np.abs(mean - other) > SAME * scale).any():
             return False
         if (np.abs(unit - scale) > SAME * scale).any():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ConfigError, DataError, UnsupportedError, must
+from tsdistill.inputs.levels import offset_of
 from tsdistill.spec import digest_of
 from tsdistill.teachers.digests import plain
 from tsdistill.teachers.places import Places
@@ -73,9 +74,11 @@ class RefittedTeacher:
             )
         if part is None:
             mean, scale = np.asarray(signature.mean), np.asarray(signature.scale)
+            offset = offset_of(signature, "context", len(mean))
         else:
             mean, scale = self._places.windows(part).units(batch.index)
-        context = batch.context.cpu().numpy().astype(np.float64) * scale + mean
+            offset = self._places.windows(part).offsets(batch.index)
+        context = batch.context.cpu().numpy().astype(np.float64) * scale + mean + offset
         forecasts = np.empty((len(context), signature.horizon, context.shape[2]))
         if part is None or self.stride == 1:
             for window, channel in np.ndindex(len(context), context.shape[2]):
@@ -85,7 +88,7 @@ class RefittedTeacher:
             for window, end in enumerate(ends):
                 for channel in range(context.shape[2]):
                     forecasts[window, :, channel] = self._along(int(end), channel)
-        return torch.from_numpy(((forecasts - mean) / scale).astype(np.float32)).to(batch.context.device)
+        return torch.from_numpy(((forecasts - offset - mean) / scale).astype(np.float32)).to(batch.context.device)
 
     def _along(self, end: int, channel: int) -> np.ndarray:
         """What follows a row of the stacked series, cut from the forecast of the last fit at or before it."""

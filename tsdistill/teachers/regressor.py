@@ -55,12 +55,7 @@ class RegressorTeacher:
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise."""
-        teacher_signature, task_signature = self.signature, task.signature
-        if (teacher_signature.normalisation, teacher_signature.mean, teacher_signature.scale) != (
-            task_signature.normalisation,
-            task_signature.mean,
-            task_signature.scale,
-        ):
+        if self.signature.scaling != task.signature.scaling:
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was fitted for another one. Fit it for "
                 "this task."

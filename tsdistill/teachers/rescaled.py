@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ShapeError, UnsupportedError
+from tsdistill.inputs.levels import offset_of
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 from tsdistill.spec import digest_of
@@ -100,7 +101,7 @@ class RescaledTeacher(Composed):
         def seen(values: Tensor | None, side: str) -> Tensor | None:
             if values is None or (side and not getattr(teacher_signature, side)):
                 return None
-            return self._moved(values, f"{side}_" if side else "", self._task, teacher_signature)
+            return self._moved(values, side, self._task, teacher_signature)
 
         context = seen(batch.context, "")
         assert context is not None  # every batch has one
@@ -114,9 +115,13 @@ class RescaledTeacher(Composed):
     @staticmethod
     def _moved(values: Tensor, side: str, source: Signature, target: Signature) -> Tensor:
         """Values in the scale of one signature, brought to that of another; in double precision, as raw units need."""
-        mean, scale = (np.asarray(getattr(source, f"{side}{statistic}")) for statistic in ("mean", "scale"))
-        centre, unit = (np.asarray(getattr(target, f"{side}{statistic}")) for statistic in ("mean", "scale"))
-        factor, shift = (torch.from_numpy(array).to(values.device) for array in (scale / unit, (mean - centre) / unit))
+        prefix = f"{side}_" if side else ""
+        mean, scale = (np.asarray(getattr(source, f"{prefix}{statistic}")) for statistic in ("mean", "scale"))
+        centre, unit = (np.asarray(getattr(target, f"{prefix}{statistic}")) for statistic in ("mean", "scale"))
+        # Offsets first: the difference of two large numbers, where the means are small.
+        apart = offset_of(source, side or "context", len(mean)) - offset_of(target, side or "context", len(mean))
+        shift = apart + mean - centre
+        factor, shift = (torch.from_numpy(array).to(values.device) for array in (scale / unit, shift / unit))
         return (values.double() * factor + shift).float()
 
     def __repr__(self) -> str:

@@ -218,5 +218,5 @@ class TableReading:
         for first in range(0, len(forecasts), 1 << 14):
             index = torch.arange(first, min(first + (1 << 14), len(forecasts)))
             mean, scale = windows.units(index)
-            scaled[index] = (forecasts[index] - mean) / scale
+            scaled[index] = (forecasts[index] - windows.offsets(index) - mean) / scale
         return torch.from_numpy(scaled)

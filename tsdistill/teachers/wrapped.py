@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,9 @@ from tsdistill.spec import Spec, digest_of
 from tsdistill.teachers.axes import MisfitError, axis_problem, read, write
 from tsdistill.teachers.digests import digest_of_module, plain
 from tsdistill.teachers.hooks import Tap, found_at, path_problem, picked, resting, watched
+
+COARSE = 1e-2
+"""A module in raw units that loses more than this share of a deviation by rounding is refused."""
 
 BATCH = ("batch", "time", "channel")
 HIDDEN = ("batch", "channel", "token", "width")
@@ -66,12 +70,7 @@ class WrappedTeacher:
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise than the one it was wrapped for."""
-        teacher_signature, task_signature = self.signature, task.signature
-        if (teacher_signature.normalisation, teacher_signature.mean, teacher_signature.scale) != (
-            task_signature.normalisation,
-            task_signature.mean,
-            task_signature.scale,
-        ):
+        if self.signature.scaling != task.signature.scaling:
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was wrapped for another one. Wrap the "
                 "module again with this task."
@@ -100,9 +99,13 @@ class WrappedTeacher:
         """One call of the module: forecast, hidden states and attention, float32, where the context is."""
         signature = self.signature
         home = context.device
-        mean, scale = (torch.tensor(values, device=home) for values in (signature.mean, signature.scale))
         raw = self.calling.units == "raw"
-        values = context[:, -signature.context :] * scale + mean if raw else context[:, -signature.context :]
+        # Values far from zero keep their digits in float64 only, as far as the module takes them.
+        kind = torch.float64 if raw and signature.offset else torch.float32
+        mean, scale = (torch.tensor(numbers, dtype=kind, device=home) for numbers in (signature.mean, signature.scale))
+        offset = torch.tensor(signature.offset or (0.0,), dtype=kind, device=home)
+        values = context[:, -signature.context :]
+        values = values.to(kind) * scale + mean + offset if raw else values
         output, seen = self._call(values, future, past, hidden, attention)
         shape = (len(values), signature.horizon, len(signature.channels))
         sizes = {"batch": shape[0], "channel": shape[2]}
@@ -123,9 +126,7 @@ class WrappedTeacher:
         inside = [tapped(taps, wanted) for taps, wanted in ((hidden, HIDDEN), (attention, ATTENTION))]
         try:
             forecast = picked(output, self.calling.output)
-            forecast = read(forecast, self.calling.output_axes, BATCH, {**sizes, "time": shape[1]}).to(
-                home, torch.float32
-            )
+            forecast = read(forecast, self.calling.output_axes, BATCH, {**sizes, "time": shape[1]}).to(home, kind)
             if tuple(forecast.shape) != shape:
                 raise MisfitError(f"is {tuple(forecast.shape)} (batch, time, channel)")
         except MisfitError as error:
@@ -135,7 +136,7 @@ class WrappedTeacher:
             )
         if problems:
             raise ShapeError(listed(problems, f"the wrapped {type(self.module).__name__}"))
-        return ((forecast - mean) / scale if raw else forecast), inside[0], inside[1]
+        return ((forecast - offset - mean) / scale if raw else forecast).float(), inside[0], inside[1]
 
     def _call(
         self,
@@ -270,6 +271,17 @@ def _check(
             'units="raw" cannot be served with scaler="item": a batch of such a task does not say what its windows '
             'were scaled by. Use scaler="standard", or write a table of forecasts (td.teachers.read_forecasts).'
         )
+    weights = next((weight for weight in module.parameters() if weight.is_floating_point()), None)
+    if units == "raw" and signature.offset and weights is not None and weights.dtype != torch.float64:
+        step = np.spacing(np.abs(signature.centre()).astype(np.float32)) / np.asarray(signature.scale)
+        step[np.asarray(signature.scale) == 1] = 0.0  # without a scaler nothing is known of deviations
+        if (step > COARSE).any():
+            name = signature.channels[int(step.argmax())]
+            raise UnsupportedError(
+                f'units="raw" must be left to a module in float64 where values are so far from zero: one step of '
+                f"{str(weights.dtype).removeprefix('torch.')} is {step.max():.2g} deviations of channel {name!r}. Give "
+                'module.double(), or units="scaled" for a module trained on scaled values.'
+            )
     candidates = [
         axis_problem("input_axes", input_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),
         axis_problem("output_axes", output_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),

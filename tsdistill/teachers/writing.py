@@ -61,7 +61,7 @@ def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("tra
         raw = []
         for batch in windows.batches(CHUNK):
             mean, scale = windows.units(batch.index)
-            raw.append(teacher.forecast(batch).cpu().double().numpy() * scale + mean)
+            raw.append(teacher.forecast(batch).cpu().double().numpy() * scale + mean + windows.offsets(batch.index))
         cutoffs = np.repeat(places.cutoffs(part), task.horizon)
         steps = cutoffs + np.tile(np.arange(1, task.horizon + 1), len(windows))
         frame = pd.DataFrame(np.concatenate(raw).reshape(-1, len(columns)), columns=columns)

@@ -205,7 +205,7 @@ def _check_fits(model: Forecaster, task: Task) -> None:
             f"{list(wanted.channels)}), got context {own.context}, horizon {own.horizon}, channels "
             f"{list(own.channels)}. Build it for this task."
         )
-    if (own.normalisation, own.mean, own.scale) != (wanted.normalisation, wanted.mean, wanted.scale):
+    if own.scaling != wanted.scaling:
         raise ShapeError(
             "the forecaster must have the task's scaler, got other means or scales: it was trained on other data. "
             "Train a new one, or give the task it was trained on."
