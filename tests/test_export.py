@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 
 from tests import deployables
 from tests.deployables import (
@@ -141,7 +141,15 @@ def test_an_operator_between_restored_integers_counts_as_integer() -> None:
     def graph(*restored: str) -> bytes:
         nodes = [helper.make_node("DequantizeLinear", [f"q{name}", "scale"], [name], name=name) for name in restored]
         nodes.append(helper.make_node("Conv", ["x", "w", "bias"], ["y"]))
-        return helper.make_model(helper.make_graph(nodes, "g", [], [])).SerializeToString()
+        floats = {"scale": [], "bias": [3], "x": [1, 2, 7], "w": [3, 2, 1]}
+        inputs = [
+            helper.make_tensor_value_info(f"q{name}", TensorProto.INT8, shape)
+            if name in restored
+            else helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in floats.items()
+        ]
+        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 7])
+        return helper.make_model(helper.make_graph(nodes, "g", inputs, [output])).SerializeToString()
 
     assert float_operators(graph("x", "w")) == {}
     assert float_operators(graph("w")) == float_operators(graph()) == {"Conv": 1}
