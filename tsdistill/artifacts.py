@@ -18,7 +18,7 @@ import torch
 from tsdistill import manifest as manifests
 from tsdistill import runtime
 from tsdistill.data.task import Signature
-from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, nearest, shown
+from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, check_type, nearest, shown
 from tsdistill.exporting import Deployed
 from tsdistill.files import flush_folder, write_atomic, write_new
 from tsdistill.formats import parse_json, read_inside
@@ -26,6 +26,7 @@ from tsdistill.manifest import Manifest
 from tsdistill.models import MODELS, Forecaster
 from tsdistill.models.base import levels_of
 from tsdistill.models.stored import fitting
+from tsdistill.plain import plain_data
 from tsdistill.signatures import checker, signature_of
 from tsdistill.spec import LineageStep
 
@@ -49,13 +50,15 @@ def save(model: Forecaster | Deployed, folder: str | Path, *, metrics: Mapping[s
     Args:
         model: A trainable forecaster (`weights.safetensors`) or a deployed one (`model.onnx` and golden windows).
         folder: Where to; missing parents are made.
-        metrics: Numbers to keep with it, as plain data.
+        metrics: Numbers to keep with it. Those of numpy and torch, arrays, paths and dates become plain data, numbers
+            that are not finite None.
 
     Returns:
         The folder.
 
     Raises:
         ArtifactError: The target is a file or holds something that is no artifact, or the disk refuses.
+        ConfigError: `folder` is no path, or `metrics` holds what no file of text can (all of it is listed).
         UnsupportedError: `model` is neither kind.
 
     Example:
@@ -68,7 +71,9 @@ def save(model: Forecaster | Deployed, folder: str | Path, *, metrics: Mapping[s
         >>> again.digest == model.digest
         True
     """
-    manifest, files = _packed(model, metrics)
+    check_type("folder", folder, (str, os.PathLike), "Pass the path of a folder as text or as a pathlib.Path")
+    manifest, files = _packed(model, None if metrics is None else plain_data("metrics", metrics))
+    listing = manifest.to_bytes()
     target = Path(os.path.realpath(folder))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +82,7 @@ def save(model: Forecaster | Deployed, folder: str | Path, *, metrics: Mapping[s
             for name, content in files.items():
                 write_new(scratch / name, content)
             # The manifest last: a folder without one is no artifact.
-            write_new(scratch / manifests.NAME, manifest.to_bytes())
+            write_new(scratch / manifests.NAME, listing)
             flush_folder(scratch)
             _put_in_place(scratch, target)
     except ArtifactError:

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tsdistill.errors import ArtifactError, listed, must, nearest, shown
+from tsdistill.errors import ArtifactError, check_type, listed, must, nearest, shown
 from tsdistill.formats import MAX_FILE_BYTES, check_onnx, is_count, parse_json, read_inside, tensors
 from tsdistill.formats.offsets import offset_problems, version_of
 from tsdistill.formats.reading import reading_problems
+from tsdistill.plain import plain_data
 
 SCHEMA_VERSION = 1
 """Version of the written form of artifacts; a reader refuses a newer one."""
@@ -104,6 +105,7 @@ class Manifest:
         values["files"] = {name: entry._asdict() for name, entry in sorted(self.files.items())}
         if self.deployment is not None:
             values["deployment"] = asdict(self.deployment)
+        values["metrics"] = plain_data("metrics", self.metrics)
         values = _finite({"schema_version": version_of(self.signature), **values})
         return json.dumps({**values, "sha256": _digest(values)}, indent=1, allow_nan=False).encode()
 
@@ -136,6 +138,7 @@ def read(
         ArtifactError: Anything is missing, damaged, tampered with, outside the folder or of a newer schema; every
             problem is listed.
     """
+    check_type("folder", folder, (str, os.PathLike), "Pass the path of an artifact as text or as a pathlib.Path")
     folder = Path(folder)
     for _ in range(ATTEMPTS):
         problems: list[str] = []

@@ -19,11 +19,14 @@ from pydantic import (
     GetCoreSchemaHandler,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from tsdistill.errors import ConfigError, Problem
+from tsdistill.plain import plain_data
 from tsdistill.spec.explaining import config_error, explained, named
 from tsdistill.spec.limits import Seed
 from tsdistill.spec.reading import RefusedError, parse_json, parse_toml, plain, read_text
@@ -266,6 +269,12 @@ class LineageStep(Spec):
     metrics: dict[str, Any] = {}
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
+
+    @field_validator("spec", "metrics", mode="before")
+    @classmethod
+    def _as_written(cls, values: Any, info: ValidationInfo) -> Any:
+        """A step is written to files, so that it holds what files can hold."""
+        return plain_data(str(info.field_name), values)
 
 
 def digest_of(values: Any) -> str:

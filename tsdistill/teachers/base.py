@@ -13,6 +13,7 @@ from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
+from tsdistill.teachers.lending import own_copy
 
 SAME = 1e-6
 """Part of a standard deviation by which two scalers may differ and still be one: other machines round otherwise."""
@@ -36,9 +37,30 @@ class Teacher(Protocol):
         """Scaled forecasts (batch, horizon, channel), without gradients."""
 
 
+def forecast_of(teacher: Teacher, batch: Batch) -> Tensor:
+    """A teacher's forecast of a batch; one from elsewhere gets a copy of it, so that it cannot write on ours."""
+    return teacher.forecast(batch if is_ours(teacher) else own_copy(batch))
+
+
+def is_ours(teacher: object) -> bool:
+    """Whether a teacher is of this package, and leaves what it is given alone."""
+    return type(teacher).__module__.startswith("tsdistill.")
+
+
+def doubts_of(teacher: Teacher) -> tuple[str, ...]:
+    """What a teacher's digest, or that of a member, cannot be sure of; none where its owner answers for it."""
+    if isinstance(teacher, Composed):
+        held = [getattr(teacher, name) for name in teacher.members]
+        members = [member for entry in held for member in (entry if isinstance(entry, tuple) else (entry,))]
+        return tuple(dict.fromkeys(doubt for member in members for doubt in doubts_of(member)))
+    return tuple(getattr(teacher, "doubts", ()))
+
+
 def shown_by(teacher: Teacher, batch: Batch, *, attention: bool = False) -> Activations:
     """Everything that a teacher shows of a batch, without gradients; of a teacher without insides its forecast."""
     activations: Activations
+    if not is_ours(teacher) and not isinstance(teacher, Forecaster):
+        batch = own_copy(batch)
     if (show := getattr(teacher, "show", None)) is not None:
         activations = show(batch, attention=attention)
         return activations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from tsdistill.errors import ArtifactError, optional_path
 from tsdistill.files import AtomicWriter, lock
 from tsdistill.models.activations import Activations
 from tsdistill.progress import open_bar
-from tsdistill.teachers.base import Teacher, at, shown_by
+from tsdistill.teachers.base import Teacher, at, doubts_of, forecast_of, shown_by
+from tsdistill.teachers.checking import check_kept, is_checked, mark_checked
 from tsdistill.teachers.keeping import entry_key
 from tsdistill.teachers.mapped import mapped
 
@@ -39,7 +41,9 @@ class CachedTeacher:
     Forecasts, and what else the losses look at, are kept in half precision (a rounding of about 0.0005 standard
     deviations, far below any teacher's error). With a folder they are memory-mapped from files named after the digests
     of teacher and windows, which other epochs, students, trials and processes then share; a second process waits for
-    the first instead of computing them again.
+    the first instead of computing them again. What was there before is compared with the teacher on a few windows, once
+    in a process. A teacher whose digest is not sure of it (`doubts`) is kept in memory, with a warning, until its owner
+    gives it a `name`.
 
     Args:
         teacher: The teacher.
@@ -72,7 +76,8 @@ class CachedTeacher:
         """The forecasts of all windows and the parts named in `reads` (see `Activations.parts`), computed or read.
 
         Raises:
-            ArtifactError: the folder cannot be written, or the disk is full; nothing half-written stays.
+            ArtifactError: the folder cannot be written, or the disk is full; nothing half-written stays. Or what is
+                kept there is not what the teacher gives.
         """
         wanted, live = ["forecast", *sorted(reads)], frozenset[str]()
         if reads:
@@ -83,7 +88,7 @@ class CachedTeacher:
         return CachedOutputs(at(self.teacher, self.device) if live else self.teacher, kept, live)
 
     def _kept(self, windows: Windows, names: list[str]) -> dict[str, Tensor]:
-        if self.folder is None:
+        if self.folder is None or self._is_doubtful():
             arrays: dict[str, _Memory] = {}
 
             def make(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Memory:
@@ -97,12 +102,13 @@ class CachedTeacher:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with lock(folder / f"{key}.lock"):
-                self._fill({name: path for name, path in paths.items() if not path.exists()}, windows)
+                missing = {name: path for name, path in paths.items() if not path.exists()}
+                self._fill(missing, windows)
                 for path in paths.values():
                     os.utime(path)  # when it was last of use, for whoever cleans up
                 # Opened under the lock, so that nobody removes it in between; once open, it stays readable. Mapped
                 # copy-on-write: torch wants writable memory, and nothing is ever written to it.
-                return {name: torch.from_numpy(mapped(path, len(windows))) for name, path in paths.items()}
+                kept = {name: torch.from_numpy(mapped(path, len(windows))) for name, path in paths.items()}
         except ArtifactError:
             raise
         except OSError as error:
@@ -111,6 +117,31 @@ class CachedTeacher:
                 f"Cannot keep teacher forecasts in {folder}: {error.strerror or error} ({free / 1e6:.0f} MB free). "
                 "Free some space or name another folder."
             ) from None
+        self._check({name: path for name, path in paths.items() if name not in missing}, kept, windows)
+        for path in paths.values():
+            mark_checked(str(path.resolve()), self.teacher)
+        return kept
+
+    def _is_doubtful(self) -> bool:
+        """Whether the digest is not sure of the teacher, which is then said."""
+        doubts = doubts_of(self.teacher)
+        if doubts:
+            warnings.warn(
+                f"The teacher's forecasts are kept in memory and not in {self.folder}, as nothing tells whether it is "
+                f"the same one next time: {'; '.join(doubts[:3])}{'; ...' if len(doubts) > 3 else ''}. Where you know "
+                'that, give it a name: td.wrap(..., name="my teacher, version 1").',
+                UserWarning,
+                stacklevel=2,
+            )
+        return bool(doubts)
+
+    def _check(self, paths: dict[str, Path], kept: dict[str, Tensor], windows: Windows) -> None:
+        """Compare what was there before with the teacher."""
+        names = [name for name, path in paths.items() if not is_checked(str(path.resolve()), self.teacher)]
+        if names and len(windows):
+            teacher = at(self.teacher, self.device)
+            place = str(next(iter(paths.values())).parent)
+            check_kept(kept, self.teacher, windows, lambda batch: _outputs(teacher, batch, names), place)
 
     def _ask(self, windows: Windows, names: list[str], opened: Opener) -> None:
         """Compute the parts of every window in order; those too large for float16 in float32."""
@@ -244,7 +275,7 @@ def _ask_once(
 def _outputs(teacher: Teacher, batch: Batch, names: list[str]) -> dict[str, Tensor]:
     """The named parts of a batch, float32 on the CPU, as they are kept."""
     if names == ["forecast"]:
-        parts = {"forecast": teacher.forecast(batch)}
+        parts = {"forecast": forecast_of(teacher, batch)}
     else:
         parts = shown_by(teacher, batch, attention=_with_attention(names)).parts()
     parts = {name: parts[name].detach().float().cpu() for name in names}

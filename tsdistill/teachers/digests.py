@@ -1,68 +1,77 @@
-"""What foreign objects are made of, as digests that are the same in every process; nothing is ever pickled."""
+"""Digests of teachers from elsewhere, and what they are not sure of."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tsdistill.spec import Spec
+from tsdistill.data.task import Batch, Signature
+from tsdistill.errors import ConfigError, must
+from tsdistill.spec import digest_of
+from tsdistill.teachers.inventory import Inventory
 
-UNIMPORTANT = ("training", "name_or_path")
-"""Settings of a module that change no forecast: its mode, and where a library loaded it from."""
-
-
-def digest_of_module(module: nn.Module) -> str:
-    """Digest of what a module is made of: classes, plain settings, config, and every weight and buffer."""
-    digest = hashlib.sha256()
-    config = getattr(module, "config", None)
-    if isinstance(config, Spec) or callable(getattr(config, "to_dict", None)):
-        fields = config.to_dict()  # type: ignore[union-attr]
-        # Where it was loaded from, and by which version, changes nothing.
-        digest.update(json.dumps({key: plain(value) for key, value in sorted(fields.items())
-                                  if not key.startswith("_") and key != "transformers_version"}).encode())  # fmt: skip
-    for name, submodule in module.named_modules():
-        settings = [[key, plain(value)] for key, value in sorted(vars(submodule).items())
-                    if key[0] != "_" and key not in UNIMPORTANT
-                    and _is_simple(*(value if isinstance(value, tuple) else [value]))]  # fmt: skip
-        digest.update(json.dumps([name, type(submodule).__module__, type(submodule).__qualname__, settings]).encode())
-    tensors = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    for name, tensor in sorted(tensors, key=lambda named: named[0]):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+N_PROBES = 32
+"""Windows whose forecasts stand in a digest that is not sure of everything else."""
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON that is the same in every process: tensors by their bytes, functions by name and code."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry) for entry in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
-    if isinstance(value, Tensor):
-        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return [str(value.dtype), list(value.shape), hashlib.sha256(raw).hexdigest()]
-    if isinstance(value, Callable):  # type: ignore[arg-type]
-        code = getattr(value, "__code__", None)
-        body = (
-            []
-            if code is None
-            else [code.co_code.hex(), *(repr(entry) for entry in code.co_consts if _is_simple(entry))]
-        )
-        return [getattr(value, "__module__", ""), getattr(value, "__qualname__", type(value).__name__), *body]
-    if isinstance(value, np.ndarray | np.generic):
-        array = np.ascontiguousarray(value)
-        return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
-    if _is_simple(value):
-        return value
-    return re.sub(r"0x[0-9a-fA-F]+", "", repr(value))
+def teacher_digest(
+    parts: Inventory,
+    details: list[Any],
+    name: str | None,
+    probe: Callable[[], Tensor],
+    left_out: set[str] | None = None,
+) -> str:
+    """Sixteen hex digits of a teacher's parts and details; of its forecasts too where parts are unknown.
+
+    Forecasts are rounded otherwise on other machines, so that they count only where nothing else tells teachers apart,
+    and not where the user's name does.
+    """
+    digits = [parts.digest(), *details, *([] if name is None else [name])]
+    if parts.doubts and name is None:
+        digits.append(_rounded(probe))
+    return digest_of(digits)
 
 
-def _is_simple(*values: Any) -> bool:
-    return all(value is None or isinstance(value, bool | int | float | str) for value in values)
+def check_name(name: object) -> None:
+    """Refuse a name for a teacher that is no text."""
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise ConfigError(must("name", "be a text", name, "Leave it out, or name exactly this version of the teacher"))
+
+
+def probe_batch(signature: Signature) -> Batch:
+    """Windows that are the same everywhere: noise, random walks, waves, constants and large values."""
+    noise = np.random.Generator(np.random.PCG64(0))
+    steps, n_channels = signature.context, len(signature.channels)
+    contexts = noise.standard_normal((N_PROBES, steps, n_channels))
+    contexts[8:16] = contexts[8:16].cumsum(axis=1) / np.sqrt(steps)
+    contexts[16:20] = np.sin(np.arange(steps)[:, None] * np.array([0.1, 0.26, 0.9, 3.0])[:, None, None])
+    contexts[20:24] = np.array([0.0, 1.0, -3.0, 50.0])[:, None, None]
+    contexts[24:28] *= 30
+    contexts[28:30] *= 1e-3
+    contexts[30:] = 0.0
+    contexts[30:, -1] = np.array([5.0, -5.0])[:, None]
+
+    def drawn(n_steps: int, n_columns: int) -> Tensor | None:
+        values = noise.standard_normal((N_PROBES, n_steps, n_columns)).astype(np.float32)
+        return torch.from_numpy(values) if n_columns else None
+
+    return Batch(
+        torch.from_numpy(contexts.astype(np.float32)),
+        torch.zeros(N_PROBES, signature.horizon, n_channels),
+        torch.arange(N_PROBES),
+        future=drawn(steps + signature.horizon, len(signature.future)),
+        past=drawn(steps, len(signature.past)),
+    )
+
+
+def _rounded(probe: Callable[[], Tensor]) -> list[str]:
+    """Forecasts of the probe windows to four digits; of a teacher that refuses them, how it does."""
+    try:
+        forecasts = probe().double().numpy()
+    except Exception as error:
+        return [type(error).__name__]
+    return [f"{value:.4g}" for value in forecasts.ravel()]

@@ -12,7 +12,7 @@ from torch import Tensor
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ConfigError, DataError, listed, must, nearest
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import Composed, Teacher, check_teacher
+from tsdistill.teachers.base import Composed, Teacher, check_teacher, forecast_of
 from tsdistill.teachers.places import Places
 
 Weighing = Literal["equal", "validation", "best-per-window"]
@@ -108,7 +108,7 @@ class TeacherEnsemble(Composed):
         Raises:
             DataError: the best per window is asked for, and the windows are not the training windows of the task.
         """
-        forecasts = torch.stack([teacher.forecast(batch).float() for teacher in self.teachers])
+        forecasts = torch.stack([forecast_of(teacher, batch).float() for teacher in self.teachers])
         if self.weights is not None:
             return torch.einsum("mbhc,m->bhc", forecasts, forecasts.new_tensor(self.weights))
         self._places.require_training(batch, 'The best teacher of each window (weights="best-per-window")')
@@ -119,7 +119,9 @@ class TeacherEnsemble(Composed):
         """Mean product of every two members' errors on the validation part, (member, member)."""
         total, count = np.zeros((len(self.teachers),) * 2), 0
         for batch in task.validation.batches(CHUNK):
-            errors = [(teacher.forecast(batch).cpu() - batch.target).double().flatten() for teacher in self.teachers]
+            errors = [
+                (forecast_of(teacher, batch).cpu() - batch.target).double().flatten() for teacher in self.teachers
+            ]
             stacked = torch.stack(errors)
             total += (stacked @ stacked.T).numpy()
             count += stacked.shape[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from tsdistill.errors import must, nearest
 from tsdistill.spec import Spec
 from tsdistill.teachers.axes import MisfitError
+from tsdistill.teachers.lending import own_copy
 
 
 class Tap(Spec):
@@ -100,7 +101,8 @@ def watched(module: nn.Module, names: Sequence[str], *, attention: Sequence[str]
 
     def keep(name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            seen.setdefault(name, output)
+            if name not in seen:  # as it is now: a later layer may write on it
+                seen[name] = own_copy(output)
 
         return hook
 
@@ -121,12 +123,25 @@ def watched(module: nn.Module, names: Sequence[str], *, attention: Sequence[str]
 
 @contextmanager
 def resting(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients while it lasts; every submodule then is in the mode it was in."""
-    modes = {submodule: submodule.training for submodule in module.modules()}
-    module.eval()
+    """Evaluation mode without gradients while it lasts; every submodule then is in the mode it was in.
+
+    A module that cannot switch (a program of torch.export is written for one mode) stays as it is.
+    """
+    modes = {submodule: getattr(submodule, "training", None) for submodule in module.modules()}
+    try:
+        module.eval()
+    except Exception:  # it or a part of it has no modes: switched are those that have
+        for submodule in modes:
+            _switch(submodule, False)
     try:
         with torch.no_grad():
             yield
     finally:
         for submodule, mode in modes.items():
-            submodule.training = mode
+            if mode is not None and getattr(submodule, "training", None) != mode:
+                _switch(submodule, mode)
+
+
+def _switch(module: nn.Module, mode: bool) -> None:
+    with suppress(AttributeError, RuntimeError, NotImplementedError):  # of a frozen program
+        module.training = mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,15 +15,19 @@ from torch import Tensor
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ConfigError, DataError, UnsupportedError, must
 from tsdistill.inputs.levels import offset_of
-from tsdistill.spec import digest_of
-from tsdistill.teachers.digests import plain
+from tsdistill.teachers.digests import check_name, teacher_digest
+from tsdistill.teachers.inventory import inventory
+from tsdistill.teachers.lending import own_copy
 from tsdistill.teachers.places import Places
 
 Forecasting = Callable[[np.ndarray, int], Any]
 """A series (time,) and a number of steps, to that many forecasts."""
 
-N_PROBES = 3
-"""Windows whose forecasts stand in the digest."""
+N_TRIED = 3
+"""Windows that a function is tried out on."""
+
+N_PROBES = 32
+"""Windows whose forecasts speak for a function that the digest cannot be sure of."""
 
 MEMORY = 256
 """Fits that are remembered, for windows that share one."""
@@ -39,8 +44,9 @@ class RefittedTeacher:
         n_warned: How many of them warned, by the name of the warning.
     """
 
-    def __init__(self, function: Forecasting, task: Task, stride: int, made_of: Any) -> None:
+    def __init__(self, function: Forecasting, task: Task, stride: int, made_of: Any, name: str | None = None) -> None:
         self.function = function
+        self.name = name
         self.task = task
         self.stride = stride
         self.signature: Signature = task.without_covariates().signature
@@ -48,9 +54,28 @@ class RefittedTeacher:
         self.n_warned = Counter[str]()
         self._places = Places(task)
         self._paths = dict[tuple[int, int], np.ndarray]()
-        index = torch.linspace(0, len(task.train) - 1, min(N_PROBES, len(task.train))).long()
-        forecasts = self.forecast(task.train.batch(index)).numpy()
-        self.digest = digest_of([made_of, stride, plain(forecasts), self.signature.digest])
+        self._made_of = made_of
+        self.forecast(self._probes(N_TRIED))
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of the function: its code, constants, defaults, closure and the globals it looks at.
+
+        Where a part does not say what it holds (`doubts`), forecasts of 32 windows speak for it.
+        """
+        details = ["refitted", self.stride, self.signature.digest]
+        return teacher_digest(
+            inventory(self._made_of), details, self.name, lambda: self.forecast(self._probes(N_PROBES))
+        )
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the digest cannot be sure of, each with its place; none for a teacher that has a name."""
+        return () if self.name is not None else inventory(self._made_of, light=True).sentences()
+
+    def _probes(self, n_windows: int) -> Batch:
+        windows = self.task.train
+        return windows.batch(torch.linspace(0, len(windows) - 1, min(n_windows, len(windows))).long())
 
     def check(self, task: Task) -> None:
         """Refuse a task of other windows."""
@@ -130,7 +155,7 @@ class RefittedTeacher:
         return f"<RefittedTeacher every {self.stride} windows, {self.n_fits:,} fits>"
 
 
-def from_function(function: Forecasting, task: Task, *, stride: int = 1) -> RefittedTeacher:
+def from_function(function: Forecasting, task: Task, *, stride: int = 1, name: str | None = None) -> RefittedTeacher:
     """Let any function of a series teach: it is given a context in raw units and returns the steps that follow.
 
     It is called for every training window and channel separately, so that teaching costs one call for each: at 20
@@ -144,9 +169,10 @@ def from_function(function: Forecasting, task: Task, *, stride: int = 1) -> Refi
         function: Takes a series (context,) and a number of steps, gives that many forecasts.
         task: Whose windows to forecast.
         stride: Every how many windows of an item it is called.
+        name: What you call exactly this version of it; see `td.wrap`.
 
     Returns:
-        A teacher for this task; its digest holds the function's name and code, and its forecasts of three windows.
+        A teacher for this task; its digest holds the function's code and everything that the code looks at.
 
     Raises:
         ConfigError: `function` cannot be called, or `stride` is below 1.
@@ -159,7 +185,8 @@ def from_function(function: Forecasting, task: Task, *, stride: int = 1) -> Refi
     """
     if not callable(function):
         raise ConfigError(must("function", "be callable with a series and a number of steps", function, "Write a def"))
-    return RefittedTeacher(function, task, _stride(stride), plain(function))
+    check_name(name)
+    return RefittedTeacher(function, task, _stride(stride), function, name)
 
 
 def from_statsmodels(
@@ -169,6 +196,7 @@ def from_statsmodels(
     settings: Mapping[str, Any] | None = None,
     fit: Mapping[str, Any] | None = None,
     stride: int = 1,
+    name: str | None = None,
 ) -> RefittedTeacher:
     """Let a model class of statsmodels teach: `model(series, **settings).fit(**fit).forecast(n_steps)` for each window.
 
@@ -181,6 +209,7 @@ def from_statsmodels(
         settings: Keyword arguments of the model.
         fit: Keyword arguments of its `fit`, such as `{"disp": False}`.
         stride: Every how many windows of an item it is fitted.
+        name: What you call exactly this version of it; see `td.wrap`.
 
     Returns:
         A teacher for this task.
@@ -200,15 +229,16 @@ def from_statsmodels(
         raise ConfigError(must("model", "be a model class of statsmodels", model, "Give the class itself"))
     import statsmodels
 
-    settings, fit = dict(settings or {}), dict(fit or {})
+    check_name(name)
+    settings, fit = copy.deepcopy(dict(settings or {})), copy.deepcopy(dict(fit or {}))
 
     def refitted(series: np.ndarray, n_steps: int) -> np.ndarray:
         if np.ptp(series) == 0:
             return np.full(n_steps, series[-1])
-        return np.asarray(model(series, **settings).fit(**fit).forecast(n_steps))
+        return np.asarray(model(series, **own_copy(settings)).fit(**own_copy(fit)).forecast(n_steps))
 
-    made_of = [plain(model), plain(settings), plain(fit), statsmodels.__version__]
-    return RefittedTeacher(refitted, task, _stride(stride), made_of)
+    made_of = [model, settings, fit, statsmodels.__version__]
+    return RefittedTeacher(refitted, task, _stride(stride), made_of, name)
 
 
 def _stride(stride: int) -> int:

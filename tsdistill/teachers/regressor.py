@@ -10,14 +10,14 @@ from torch import Tensor
 
 from tsdistill.data.task import Batch, Task, Windows
 from tsdistill.errors import ConfigError, DataError, ShapeError, must
-from tsdistill.spec import digest_of
-from tsdistill.teachers.digests import plain
+from tsdistill.teachers.digests import check_name, teacher_digest
+from tsdistill.teachers.inventory import inventory
 
 CHUNK = 512
 """Windows gathered at once while examples are collected."""
 
 N_PROBES = 64
-"""Windows whose forecasts stand in the digest."""
+"""Windows that a fitted regressor is tried out on; their forecasts speak for parts that do not say what they hold."""
 
 
 class RegressorTeacher:
@@ -29,8 +29,9 @@ class RegressorTeacher:
         n_examples: Windows times channels that it was fitted on.
     """
 
-    def __init__(self, regressor: Any, task: Task, n_examples: int) -> None:
+    def __init__(self, regressor: Any, task: Task, n_examples: int, name: str | None = None) -> None:
         self.regressor = regressor
+        self.name = name
         self.signature = task.without_covariates().signature
         self.n_examples = n_examples
         index = torch.linspace(0, len(task.train) - 1, min(N_PROBES, len(task.train))).long()
@@ -39,19 +40,20 @@ class RegressorTeacher:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of its parameters, of the arrays it has learnt, and of its forecasts for probe windows.
+        """Sixteen hex digits of its class and everything that it holds: parameters, arrays, trees.
 
-        A regressor may have learnt things that cannot be read without executing them (trees, for one), and nothing is
-        pickled here. What it forecasts for 64 windows of the training part speaks for them.
+        Nothing is pickled. Where a part does not say what it holds (`doubts`), forecasts of 64 windows of the training
+        part speak for it.
         """
         import sklearn
 
-        learnt = {name: plain(value) for name, value in sorted(vars(self.regressor).items())
-                  if name.endswith("_") and isinstance(value, np.ndarray | np.generic | int | float | str)}  # fmt: skip
-        forecasts = self.forecast(self._probes).numpy()
-        return digest_of(
-            [_parameters(self.regressor), learnt, plain(forecasts), self.signature.digest, sklearn.__version__]
-        )
+        details = ["regressor", self.signature.digest, sklearn.__version__]
+        return teacher_digest(inventory(self.regressor), details, self.name, lambda: self.forecast(self._probes))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the digest cannot be sure of, each with its place; none for a teacher that has a name."""
+        return () if self.name is not None else inventory(self.regressor, light=True).sentences()
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise."""
@@ -80,7 +82,9 @@ class RegressorTeacher:
         return f"<RegressorTeacher {type(self.regressor).__name__}, fitted on {self.n_examples:,} examples>"
 
 
-def from_sklearn(regressor: Any, task: Task, *, n_windows: int | None = 10_000, seed: int = 0) -> RegressorTeacher:
+def from_sklearn(
+    regressor: Any, task: Task, *, n_windows: int | None = 10_000, seed: int = 0, name: str | None = None
+) -> RegressorTeacher:
     """Fit a scikit-learn regressor on windows of the training part, so that it can teach.
 
     Every channel of a window is an example: its scaled context, less the mean of that context, gives its horizon, less
@@ -94,6 +98,7 @@ def from_sklearn(regressor: Any, task: Task, *, n_windows: int | None = 10_000, 
         task: Whose training windows to learn from. Covariates are not looked at.
         n_windows: Windows to fit on, drawn without replacement; None or more than there are: all of them.
         seed: What they are drawn with. The regressor's own randomness is its `random_state`.
+        name: What you call exactly this version of it; see `td.wrap`.
 
     Returns:
         A teacher.
@@ -121,13 +126,14 @@ def from_sklearn(regressor: Any, task: Task, *, n_windows: int | None = 10_000, 
         raise ConfigError(must("regressor", "have fit and predict", type(regressor).__name__, remedy))
     if n_windows is not None and (not isinstance(n_windows, int) or n_windows < 1):
         raise ConfigError(must("n_windows", "be a whole number of at least 1, or None", n_windows, "Leave it out"))
+    check_name(name)
     fitted = clone(regressor)
     if task.horizon > 1 and not get_tags(fitted).target_tags.multi_output:
         fitted = MultiOutputRegressor(fitted)
     windows = _drawn(task.train, n_windows, seed)
     examples, targets = _examples(windows)
     fitted.fit(examples, targets[:, 0] if task.horizon == 1 else targets)
-    return RegressorTeacher(fitted, task, len(examples))
+    return RegressorTeacher(fitted, task, len(examples), name)
 
 
 def _drawn(windows: Windows, n_windows: int | None, seed: int) -> Windows:
@@ -153,11 +159,3 @@ def _centred(context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rows = context.transpose(0, 2, 1).reshape(-1, context.shape[1])
     centre = rows.mean(axis=1, keepdims=True)
     return rows - centre, centre
-
-
-def _parameters(regressor: Any) -> Any:
-    """Class and parameters of a regressor, and of those inside it."""
-    name = f"{type(regressor).__module__}.{type(regressor).__qualname__}"
-    values = regressor.get_params(deep=False) if hasattr(regressor, "get_params") else {}
-    return [name, {key: _parameters(value) if hasattr(value, "get_params") else plain(value)
-                   for key, value in sorted(values.items())}]  # fmt: skip

@@ -13,7 +13,7 @@ from tsdistill.errors import ConfigError, listed, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import Composed, Teacher, check_teacher, shown_by
+from tsdistill.teachers.base import Composed, Teacher, check_teacher, forecast_of, shown_by
 from tsdistill.teachers.places import Places
 
 
@@ -102,7 +102,7 @@ class TrustedTeacher(Composed):
 
     def trust(self, batch: Batch) -> Tensor:
         """The weight of the teacher, (batch, channel), from 0 to 1; takes and raises what `forecast` does."""
-        return self._trust(batch, self.teacher.forecast(batch).float())
+        return self._trust(batch, forecast_of(self.teacher, batch).float())
 
     def forecast(self, batch: Batch) -> Tensor:
         """Scaled forecasts (batch, horizon, channel) of training windows, drawn to the truth where they are worse.
@@ -110,7 +110,7 @@ class TrustedTeacher(Composed):
         Raises:
             DataError: the windows are not the training windows of the task.
         """
-        return self._drawn(batch, self.teacher.forecast(batch).float())
+        return self._drawn(batch, forecast_of(self.teacher, batch).float())
 
     def show(self, batch: Batch, *, attention: bool = False) -> Activations:
         """The forecast, and the teacher's own hidden states and attention."""
@@ -123,7 +123,7 @@ class TrustedTeacher(Composed):
     def _trust(self, batch: Batch, forecast: Tensor) -> Tensor:
         self._places.require_training(batch, "Trust")
         error, baseline_error = (
-            (values - batch.target).square().mean(1) for values in (forecast, self.baseline.forecast(batch).float())
+            (values - batch.target).square().mean(1) for values in (forecast, forecast_of(self.baseline, batch).float())
         )
         # Where the teacher makes no error at all it has its whole weight, however good the baseline is.
         ratio = torch.where(

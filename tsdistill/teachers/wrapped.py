@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ConfigError, ShapeError, UnsupportedError, listed, must
 from tsdistill.models.activations import Activations
-from tsdistill.spec import Spec, digest_of
+from tsdistill.spec import Spec
 from tsdistill.teachers.axes import MisfitError, axis_problem, read, write
-from tsdistill.teachers.digests import digest_of_module, plain
+from tsdistill.teachers.digests import check_name, probe_batch, teacher_digest
 from tsdistill.teachers.hooks import Tap, found_at, path_problem, picked, resting, watched
+from tsdistill.teachers.inventory import Inventory, inventory
+from tsdistill.teachers.lending import own_copy
+from tsdistill.teachers.trying import try_out
 
 COARSE = 1e-2
 """A module in raw units that loses more than this share of a deviation by rounding is refused."""
@@ -46,27 +49,44 @@ class WrappedTeacher:
         module: The module itself, as it was given.
         signature: Steps, channels and scaling of the task it was wrapped for.
         calling: How it is called, and where its insides are.
+        name: What its owner calls exactly this version of it, or None.
     """
 
     def __init__(
-        self, module: nn.Module, signature: Signature, calling: Calling, arguments: Mapping[str, Any] | None = None
+        self,
+        module: nn.Module,
+        signature: Signature,
+        calling: Calling,
+        arguments: Mapping[str, Any] | None = None,
+        name: str | None = None,
     ) -> None:
         self.module = module
         self.signature = signature
         self.calling = calling
-        self._arguments = dict(arguments or {})
+        self.name = name
+        self._arguments = dict(sorted((arguments or {}).items()))
+        self._written = set[str]()
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of class, config, plain settings and every weight and buffer, and of how it is called."""
-        return digest_of(
-            [
-                digest_of_module(self.module),
-                self.calling.digest,
-                self.signature.digest,
-                plain(sorted(self._arguments.items())),
-            ]
-        )
+        """Sixteen hex digits of everything it is made of, and of how it is called.
+
+        Weights, buffers, attributes of any kind, hooks, and the code of methods and functions with their constants,
+        closures, defaults and the globals they look at. What the module writes down while it runs is left out. Where a
+        part does not say what it holds (`doubts`), forecasts of 32 fixed windows speak for it.
+        """
+        details = [self.calling.digest, self.signature.digest]
+        return teacher_digest(self.parts(), details, self.name, lambda: self.forecast(probe_batch(self.signature)))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What the digest cannot be sure of, each with its place; none for a teacher that has a name."""
+        return () if self.name is not None else self.parts(light=True).sentences()
+
+    def parts(self, *, light: bool = False) -> Inventory:
+        """What module and arguments are made of, in evaluation mode, less what a call changes; see `inventory`."""
+        with resting(self.module):
+            return inventory({"module": self.module, "arguments": self._arguments}, light=light, left_out=self._written)
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise than the one it was wrapped for."""
@@ -126,7 +146,8 @@ class WrappedTeacher:
         inside = [tapped(taps, wanted) for taps, wanted in ((hidden, HIDDEN), (attention, ATTENTION))]
         try:
             forecast = picked(output, self.calling.output)
-            forecast = read(forecast, self.calling.output_axes, BATCH, {**sizes, "time": shape[1]}).to(home, kind)
+            forecast = read(forecast, self.calling.output_axes, BATCH, {**sizes, "time": shape[1]})
+            forecast = forecast.to(home, kind, copy=True)  # the module may use its memory again
             if tuple(forecast.shape) != shape:
                 raise MisfitError(f"is {tuple(forecast.shape)} (batch, time, channel)")
         except MisfitError as error:
@@ -158,8 +179,12 @@ class WrappedTeacher:
             future=None if future is None else future[:, -signature.context - signature.horizon :].to(values),
             past=None if past is None else past[:, -signature.context :].to(values),
         )
-        arguments = {name: given(known) if _makes(given) else given for name, given in self._arguments.items()}
-        args = [write(values, BATCH, calling.input_axes)]
+        # Code from elsewhere may write on what it is given: it gets copies, the module and every function its own.
+        arguments = {
+            name: own_copy(given(own_copy(known)) if _makes(given) else given)
+            for name, given in self._arguments.items()
+        }
+        args = [write(values, BATCH, calling.input_axes).clone()]
         if calling.input is not None:
             arguments[calling.input] = args.pop()
         names, maps = (
@@ -175,7 +200,7 @@ class WrappedTeacher:
 
 
 def wrap(
-    module: nn.Module,
+    module: nn.Module | torch.export.ExportedProgram,
     task: Task | Signature,
     *,
     input: str | None = None,
@@ -187,16 +212,18 @@ def wrap(
     context: int | None = None,
     hidden: Sequence[str | Tap] = (),
     attention: Sequence[str | Tap] = (),
+    name: str | None = None,
 ) -> WrappedTeacher:
     """Let any torch module teach: say how it is called, where its forecast is, and which submodules show something.
 
-    The module is called once on a few windows, so that a wrong name, axis or path fails here and not in the middle of
-    a distillation. It is called in evaluation mode and without gradients, and left in the mode it was in; hooks are
-    gone after every call. Use it for a network of your own or of another library. For a model that runs elsewhere,
-    write its forecasts into a table (`td.teachers.read_forecasts`).
+    The module is called a few times on a few windows, so that a wrong name, axis or path fails here and not in the
+    middle of a distillation, and so does a module whose forecast of a window depends on the windows beside it. It is
+    called in evaluation mode (if it has one) and without gradients, on copies of what it reads, and left in the mode
+    it was in; hooks are gone after every call. Use it for a network of your own or of another library. For a model that
+    runs elsewhere, write its forecasts into a table (`td.teachers.read_forecasts`).
 
     Args:
-        module: A torch module that has learnt to forecast.
+        module: A torch module that has learnt to forecast; a TorchScript module or a program of `torch.export` will do.
         task: What it forecasts; a signature will do, and noise is then what it is tried on.
         input: Name of the argument that takes the context; None: the first one.
         input_axes: How it wants the context: a permutation of "batch", "time", "channel". Two that are flattened into
@@ -210,6 +237,8 @@ def wrap(
         hidden: Submodules whose output is a hidden state, by path or, where axes or place differ from the default, as
             `td.teachers.Tap`.
         attention: Submodules whose output is an attention map, likewise; torch's own attention layers count.
+        name: What you call exactly this version of the teacher. It becomes part of the digest, and is needed where
+            something inside does not say what it holds (`doubts`): forecasts are then kept on disk under your word.
 
     Returns:
         A teacher for `td.distill` and `td.prune`.
@@ -217,8 +246,8 @@ def wrap(
     Raises:
         ConfigError: names of axes that cannot be, or paths of submodules that do not exist, with the nearest that do.
         ShapeError: the module cannot be called so, or what it gives has other axes; the shapes seen are shown.
-        UnsupportedError: raw values are asked for of a task with a scaler per item, or the module answers the same
-            question differently each time.
+        UnsupportedError: raw values are asked for of a task with a scaler per item, or the module forecasts a window
+            differently each time, or differently in other company.
 
     Example:
         >>> import torch
@@ -240,8 +269,11 @@ def wrap(
         >>> tuple(teacher.activations(task.train.batch(torch.arange(5)).context).hidden[0].shape)
         (5, 3, 1, 13)
     """
+    if isinstance(module, torch.export.ExportedProgram):
+        module = module.module()
     if not isinstance(module, nn.Module):
         raise ConfigError(must("module", "be a torch.nn.Module", type(module).__name__, "Wrap functions in one"))
+    check_name(name)
     signature = task.signature if isinstance(task, Task) else task
     if context is not None and not 1 <= context <= signature.context:
         raise ConfigError(must("context", f"be from 1 to the task's {signature.context} steps", context, "Shorten it"))
@@ -252,8 +284,8 @@ def wrap(
         input=input, input_axes=tuple(input_axes), output=output, output_axes=tuple(output_axes), units=units,
         hidden=tuple(taps[0]), attention=tuple(taps[1]),
     )  # fmt: skip
-    teacher = WrappedTeacher(module, own, calling, arguments)
-    _try_out(teacher, task)
+    teacher = WrappedTeacher(module, own, calling, arguments, name)
+    teacher._written = try_out(teacher, task)
     return teacher
 
 
@@ -294,53 +326,6 @@ def _check(
             candidates.append(axis_problem(f"axes of {tap.path}", tap.axes or default, default, NEEDED[default]))
     if problems := [problem for problem in candidates if problem]:
         raise ConfigError(listed(problems, f"the wrapping of {type(module).__name__}"))
-
-
-def _try_out(teacher: WrappedTeacher, task: Task | Signature) -> None:
-    """Forecast a few windows, of a number that no other axis has."""
-    signature = teacher.signature
-    taken = {signature.context, signature.horizon, len(signature.channels)}
-    n_windows = next(size for size in (5, 7, 11, 13) if size not in taken)
-    if isinstance(task, Task):
-        index = torch.linspace(0, len(task.train) - 1, n_windows).long()
-        batch = task.train.batch(index)
-    else:
-        noise = torch.Generator().manual_seed(0)
-
-        def drawn(steps: int, n_columns: int) -> Tensor:
-            return torch.randn(n_windows, steps, n_columns, generator=noise)
-
-        steps = signature.context + signature.horizon
-        batch = Batch(
-            drawn(signature.context, len(signature.channels)),
-            drawn(signature.horizon, len(signature.channels)),
-            torch.arange(n_windows),
-        )
-        batch = replace(
-            batch,
-            future=drawn(steps, len(signature.future)) if signature.future else None,
-            past=drawn(signature.context, len(signature.past)) if signature.past else None,
-        )
-    try:
-        inside = teacher.activations(batch.context, batch.future, batch.past, attention=True)
-    except (ConfigError, ShapeError):
-        raise
-    except Exception as error:
-        shape = tuple(write(batch.context[:, -signature.context :], BATCH, teacher.calling.input_axes).shape)
-        raise ShapeError(
-            f"`module` must be callable with a context of shape {shape} {list(teacher.calling.input_axes)}"
-            f"{' as ' + repr(teacher.calling.input) if teacher.calling.input else ''}, but "
-            f"{type(teacher.module).__name__} says: {type(error).__name__}: {error}. See "
-            "input, input_axes and arguments."
-        ) from error
-    again = teacher.forecast(batch)
-    if not torch.isfinite(inside.forecast).all():
-        raise ShapeError("`module` must forecast finite numbers, and it gives others for windows of the task.")
-    if not torch.allclose(inside.forecast, again, rtol=1e-3, atol=1e-4 * float(again.abs().max())):
-        raise UnsupportedError(
-            "`module` must forecast a window the same each time, and in evaluation mode it does not. Take the random "
-            "draws out of it, or write their mean into a table (td.teachers.read_forecasts)."
-        )
 
 
 def _makes(given: Any) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 from tsdistill.data.task import Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.files import AtomicWriter
-from tsdistill.teachers.base import Teacher, check_teacher
+from tsdistill.teachers.base import Teacher, check_teacher, forecast_of
 from tsdistill.teachers.places import Learnt, Places, on_time_line
 from tsdistill.teachers.tabulating import Columns
 
@@ -61,7 +61,7 @@ def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("tra
         raw = []
         for batch in windows.batches(CHUNK):
             mean, scale = windows.units(batch.index)
-            raw.append(teacher.forecast(batch).cpu().double().numpy() * scale + mean + windows.offsets(batch.index))
+            raw.append(forecast_of(teacher, batch).cpu().double().numpy() * scale + mean + windows.offsets(batch.index))
         cutoffs = np.repeat(places.cutoffs(part), task.horizon)
         steps = cutoffs + np.tile(np.arange(1, task.horizon + 1), len(windows))
         frame = pd.DataFrame(np.concatenate(raw).reshape(-1, len(columns)), columns=columns)
