@@ -42,7 +42,7 @@ def pieces(content: bytes, kind: str = "model") -> tuple[Piece, ...]:
         tag, place = _varint(content, place)
         begin = place
         known = SCHEMA[kind].get(tag >> 3)
-        inner = known.kind if known is not None and known.kind in SCHEMA else None
+        inner = known.form if known is not None and known.form in SCHEMA else None
         if tag & 7 == 0:
             _, place = _varint(content, place)
         elif tag & 7 == 2:

@@ -116,10 +116,10 @@ def test_the_schema_is_that_of_onnx() -> None:
         for number, entry in protobuf.SCHEMA[name].items():
             description = described[number]
             assert (entry.name, entry.repeated) == (description.name, description.is_repeated), name
-            expected: Any = kinds.get(entry.kind, entry.kind)
+            expected: Any = kinds.get(entry.form, entry.form)
             expected = expected[entry.name] if isinstance(expected, dict) else expected
-            if entry.kind in own:
-                assert description.message_type.full_name == own[entry.kind].DESCRIPTOR.full_name  # type: ignore[attr-defined]
+            if entry.form in own:
+                assert description.message_type.full_name == own[entry.form].DESCRIPTOR.full_name  # type: ignore[attr-defined]
             else:
                 assert scalars[description.type] == expected, (name, entry.name)
         for kind, number in protobuf.REFUSED:

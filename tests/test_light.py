@@ -62,9 +62,9 @@ def imported(folder: Path) -> set[str]:
 def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleType, tmp_path: Path) -> None:
     hook.assemble(tmp_path, "7.11")
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    modules = {"clock.py", "errors.py", "manifest.py", "runtime.py", "signatures.py"}
-    inputs = {f"inputs/{name}.py" for name in ("__init__", "arrays", "frames", "history", "planned")}
-    files = ("errors", "finite", "graphs", "operators", "protobuf", "regular", "shapes", "sizes", "texts", "weights")
+    modules = {"clock.py", "errors.py", "manifest.py", "plain.py", "runtime.py", "signatures.py"}
+    inputs = {f"inputs/{name}.py" for name in ("__init__", "arrays", "frames", "history", "levels", "planned")}
+    files = "errors finite graphs offsets operators protobuf reading regular shapes sizes texts weights".split()
     formats = {"formats/__init__.py", *(f"formats/{name}.py" for name in files)}
     assert names == modules | inputs | formats | TABLES | {"__init__.py", "py.typed"}
     assert imported(tmp_path) == {"tsdistill_runtime", "numpy", "onnxruntime", "pandas", "cryptography"}

@@ -262,7 +262,7 @@ path = "forecasts.csv"
 
 def test_trust_changes_the_students_key_and_not_the_teachers(data: Path) -> None:
     plain = teacher_of(data, '[teacher]\nmodel = { kind = "linear" }')
-    trusted = teacher_of(data, '[teacher]\ntrust = true\nmodel = { kind = "linear" }')
+    trusted = teacher_of(data, '[teacher]\ntrust = 1.0\nmodel = { kind = "linear" }')
     assert isinstance(trusted, td.teachers.TrustedTeacher)
     assert trusted.teacher.digest == plain.digest != trusted.digest
     assert stages(data / "out") == [("teacher", False), ("teacher", True)]

@@ -211,7 +211,7 @@ def test_an_objective_serves_a_loop_of_ones_own(searched: Searched) -> None:
         ({"max_size_bytes": 0}, ["max_size_bytes", "above 0"]),
         ({"recipe": None}, ["`recipe` must be given", "td.datasets"]),
         ({"recipe": {"task": TaskSpec(context=46, horizon=7)}}, ["3 problems", "context", "horizon", "split"]),
-        ({"recipe": {"teacher": TeacherSpec()}}, ["2 problems", "recipe.teacher.model", "width=5", "max_steps=3"]),
+        ({"recipe": {"teacher": TeacherSpec()}}, ["2 problems", "recipe.teacher.model", "width=5", "max_steps=4"]),
         ({"space": LONG}, ["In student.model.patch:", "context = 47"]),
     ],
 )

@@ -23,12 +23,12 @@ MAX_LENGTH = 2**31 - 1
 class Field(NamedTuple):
     """A field of a message that is read.
 
-    `kind` is a scalar ("int64", "int32", "enum", "float", "string", "bytes"), the numbers of a tensor, which are left
+    `form` is a scalar ("int64", "int32", "enum", "float", "string", "bytes"), the numbers of a tensor, which are left
     as they are ("floats", "doubles", "varints"), or the name of another message.
     """
 
     name: str
-    kind: str
+    form: str
     repeated: bool = False
 
 
@@ -159,8 +159,8 @@ class _Reader:
         self.position = position
         return value
 
-    def message(self, kind: str, end: int) -> dict[str, Any]:
-        fields = SCHEMA[kind]
+    def message(self, name: str, end: int) -> dict[str, Any]:
+        fields = SCHEMA[name]
         values: dict[str, Any] = {}
         while self.position < end:
             self.n_fields += 1
@@ -169,13 +169,13 @@ class _Reader:
             tag = self.varint(end, 32)
             field = fields.get(tag >> 3)
             if field is None:
-                unknown = f"its {kind} holds the field {tag >> 3}, which is unknown or of no use in a forecaster"
-                unknown += ", or it is not an ONNX model" if kind == "model" else ""
-                raise FormatError(REFUSED.get((kind, tag >> 3), unknown))
-            value = self._value(kind, field, tag & 7, end)
+                unknown = f"its {name} holds the field {tag >> 3}, which is unknown or of no use in a forecaster"
+                unknown += ", or it is not an ONNX model" if name == "model" else ""
+                raise FormatError(REFUSED.get((name, tag >> 3), unknown))
+            value = self._value(name, field, tag & 7, end)
             if not field.repeated:
                 if field.name in values:
-                    raise FormatError(f"its {kind} holds `{field.name}` twice")
+                    raise FormatError(f"its {name} holds `{field.name}` twice")
                 values[field.name] = value
             elif isinstance(value, list):
                 values.setdefault(field.name, []).extend(value)
@@ -184,16 +184,16 @@ class _Reader:
         return values
 
     def _value(self, owner: str, field: Field, wire: int, end: int) -> Any:
-        kind = field.kind
-        plain = _WIRES.get(kind)
+        form = field.form
+        plain = _WIRES.get(form)
         if wire == 2 and (plain is None or field.repeated):
             begin, stop = self._span(end)
-            if kind in SCHEMA:
-                return self.message(kind, stop)
+            if form in SCHEMA:
+                return self.message(form, stop)
             self.position = stop
-            if kind == "bytes":
+            if form == "bytes":
                 return memoryview(self.content)[begin:stop]
-            if kind == "string":
+            if form == "string":
                 return _text(self.content[begin:stop])
             return self._packed(field, begin, stop)
         if wire != plain:
@@ -201,11 +201,11 @@ class _Reader:
         if wire == 0:
             begin = self.position
             number = _signed(self.varint(end, 64))
-            if (kind in ("int32", "enum") or field.name == "int32_data") and not -(2**31) <= number < 2**31:
+            if (form in ("int32", "enum") or field.name == "int32_data") and not -(2**31) <= number < 2**31:
                 raise FormatError(
                     f"`{field.name}` of its {owner} has more than 32 bits, which parsers read differently"
                 )
-            return self.content[begin : self.position] if kind == "varints" else number
+            return self.content[begin : self.position] if form == "varints" else number
         begin, stop = self.position, self.position + (4 if wire == 5 else 8)
         if stop > end:
             raise FormatError("it is cut short")
@@ -220,13 +220,13 @@ class _Reader:
 
     def _packed(self, field: Field, begin: int, stop: int) -> Any:
         """Several numbers in one field; those of tensors stay bytes."""
-        if field.kind in ("float", "floats", "doubles"):
-            width = 8 if field.kind == "doubles" else 4
+        if field.form in ("float", "floats", "doubles"):
+            width = 8 if field.form == "doubles" else 4
             if (stop - begin) % width:
                 raise FormatError(f"its `{field.name}` is cut short")
             chunk = self.content[begin:stop]
-            return chunk if field.kind != "float" else [chunk[at : at + 4] for at in range(0, len(chunk), 4)]
-        if field.kind == "varints":
+            return chunk if field.form != "float" else [chunk[at : at + 4] for at in range(0, len(chunk), 4)]
+        if field.form == "varints":
             if not _VARINTS[field.name].fullmatch(self.content, begin, stop):
                 raise FormatError(f"its `{field.name}` holds numbers that are cut short, too wide or too long")
             return self.content[begin:stop]

@@ -108,16 +108,16 @@ def read(column: Any, name: str, form: DateForm, problems: list[str]) -> Stamps:
 
 def _plain(column: pd.Series) -> pd.Series:
     """The same values in a type of numpy's or pandas' own; text, and what has no such type, as objects."""
-    kind: Any = column.dtype
-    if isinstance(kind, pd.CategoricalDtype):
-        return _plain(column.astype(kind.categories.dtype))
-    arrow: Any = kind if isinstance(kind, pd.ArrowDtype) else None
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _plain(column.astype(dtype.categories.dtype))
+    arrow: Any = dtype if isinstance(dtype, pd.ArrowDtype) else None
     if arrow is not None:
-        if kind.kind in "iuf":
+        if dtype.kind in "iuf":
             return column.convert_dtypes(dtype_backend="numpy_nullable")
-        naive = kind.kind == "M" and getattr(arrow.pyarrow_dtype, "tz", None) is None
+        naive = dtype.kind == "M" and getattr(arrow.pyarrow_dtype, "tz", None) is None
         return column.astype(arrow.numpy_dtype) if naive else _plain(column.astype(object))
-    if types.is_object_dtype(kind):
+    if types.is_object_dtype(dtype):
         inferred = pd.api.types.infer_dtype(column, skipna=True)
         if inferred == "period":
             return pd.Series(pd.PeriodIndex(column))

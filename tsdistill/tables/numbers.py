@@ -27,8 +27,8 @@ def missing_in(column: Any) -> np.ndarray:
 
 def as_numbers(column: pd.Series) -> Numbers:
     """A column as float64; text is read, and complex numbers, lists and numbers beyond all floats are wrong cells."""
-    kind = column.dtype
-    if isinstance(kind, pd.CategoricalDtype) or (isinstance(kind, pd.ArrowDtype) and kind.kind == "O"):
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype) or (isinstance(dtype, pd.ArrowDtype) and dtype.kind == "O"):
         column = column.astype(object)
     missing = missing_in(column)
     try:
