@@ -64,7 +64,8 @@ def test_it_holds_the_runtime_what_that_imports_and_nothing_else(hook: ModuleTyp
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     modules = {"clock.py", "errors.py", "manifest.py", "plain.py", "runtime.py", "signatures.py"}
     inputs = {f"inputs/{name}.py" for name in ("__init__", "arrays", "frames", "history", "levels", "planned")}
-    files = "errors finite graphs offsets operators protobuf reading regular shapes sizes texts weights".split()
+    files = ["errors", "finite", "graphs", "offsets", "operators", "protobuf", "reading", "regular", "shapes"]
+    files += ["sizes", "texts", "weights"]
     formats = {"formats/__init__.py", *(f"formats/{name}.py" for name in files)}
     assert names == modules | inputs | formats | TABLES | {"__init__.py", "py.typed"}
     assert imported(tmp_path) == {"tsdistill_runtime", "numpy", "onnxruntime", "pandas", "cryptography"}
