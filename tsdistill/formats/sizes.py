@@ -66,7 +66,7 @@ def _result(node: Node, inputs: Sequence[Value | None]) -> Value:
     try:
         rule = RULES.get(node.operator)
         shape = None if rule is None else rule(node, inputs)
-    except (IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
+    except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError):
         shape = None  # not as the operator asks for it: the runtime says so
     if shape is not None and (len(shape) > 64 or any(size < 0 for size in shape)):
         shape = None
