@@ -7,6 +7,7 @@ works for someone who has never read this page.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -213,3 +214,26 @@ def listed(problems: list[str], what: str) -> str:
     left = len(problems) - MOST_LISTED
     lines = [*map(_message, problems[:MOST_LISTED]), *([f"and {left} more"] if left > 0 else [])]
     return f"{len(problems)} problems in {printable(what)}:\n" + "\n".join(f"  - {line}" for line in lines)
+
+
+_NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator|not enough memory|out of memory|can't allocate memory|cannot allocate memory|bad_alloc"
+    r"|bad allocation|failed to allocate|unable to allocate|can't start new thread",
+    re.IGNORECASE,
+)
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """What says that memory ran out, of this error and those behind it; None when nothing does.
+
+    Each library says it in words and classes of its own.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        by_kind = isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno == errno.ENOMEM)
+        if by_kind or _NO_MEMORY.search(str(link)):
+            return (str(link).strip().splitlines() or [type(link).__name__])[0].rstrip(".")[:200]
+        link = link.__cause__ or link.__context__
+    return None

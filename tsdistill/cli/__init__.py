@@ -15,7 +15,6 @@ import typer
 
 from tsdistill import __version__
 from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, serving
-from tsdistill.cli.memory import TOO_LITTLE_MEMORY, lack_of_memory
 from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
@@ -26,9 +25,11 @@ from tsdistill.errors import (
     ShapeError,
     TsdistillError,
     UnsupportedError,
+    lack_of_memory,
     printable,
 )
 
+TOO_LITTLE_MEMORY = 8
 EXIT_CODES: dict[type[TsdistillError], int] = {
     ConfigError: 2,
     DataError: 4,
@@ -134,8 +135,7 @@ def _run() -> None:
         if code:
             sys.exit(code)
     except TsdistillError as error:
-        if (sentence := lack_of_memory(error)) is not None:
-            _fail(printable(sentence), TOO_LITTLE_MEMORY)
+        _fail_without_memory(error)
         _fail(str(error), next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
         _fail(interrupted, 130)
@@ -149,8 +149,7 @@ def _run() -> None:
             _fail(printable(f"{error.format_message().rstrip('.')}. Try --help."), 2)
         if type(error).__name__ == "Abort":
             _fail(interrupted, 130)
-        if (sentence := lack_of_memory(error)) is not None:
-            _fail(printable(sentence), TOO_LITTLE_MEMORY)
+        _fail_without_memory(error)
         if isinstance(error, OSError):
             _fail(printable(f"{error.strerror or error}: {error.filename or 'the disk or network'}."), 5)
         if os.environ.get("TSDISTILL_TRACEBACK"):
@@ -159,6 +158,15 @@ def _run() -> None:
             printable(f"tsdistill itself failed ({type(error).__name__}: {error}).")
             + " Set TSDISTILL_TRACEBACK=1 to see where, and report it.",
             1,
+        )
+
+
+def _fail_without_memory(error: BaseException) -> None:
+    if (reason := lack_of_memory(error)) is not None:
+        _fail(
+            f"There is too little memory for this ({printable(reason)}). Take a smaller batch_size, model or context, "
+            "or a machine with more memory. What is finished is kept: the same command goes on.",
+            TOO_LITTLE_MEMORY,
         )
 
 

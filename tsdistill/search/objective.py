@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from optuna.trial import BaseTrial
 
 from tsdistill.data import Split, Task, datasets
-from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, check_type, listed, must
+from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, check_type, lack_of_memory, listed, must
 from tsdistill.evaluation import evaluate
 from tsdistill.exporting import Deployed
 from tsdistill.models import Forecaster
@@ -103,7 +102,7 @@ class TrialObjective:
         try:
             models = make_models(recipe, self.task, self.teacher, InMemory(self.cache), control=False, progress=False)
         except (MemoryError, RuntimeError) as error:
-            if isinstance(error, TsdistillError) or not _is_out_of_memory(error):
+            if isinstance(error, TsdistillError) or lack_of_memory(error) is None:
                 raise
             raise UnsupportedError(
                 f"A {recipe.student.model.kind} student of this size does not fit into memory. Lower batch_size or the "
@@ -252,7 +251,3 @@ def _origin(teacher: Teacher) -> str:
     if not lineage:
         return teacher.digest
     return digest_of([[step.verb, step.spec, step.seed, step.data] for step in lineage])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
