@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
-import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tsdistill.errors import ConfigError, FieldPath, shown
+from tsdistill.formats import read_regular
 from tsdistill.spec.limits import LARGEST, MAX_NESTING
 
 MAX_BYTES = 1 << 20
@@ -33,15 +32,7 @@ def read_text(path: Path) -> str:
         ConfigError: it is not there, no regular file, too large or no text.
     """
     try:
-        # Not blocking: opening a pipe that nobody writes to would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError("it is no regular file")
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise OSError(f"it is larger than {MAX_BYTES:,} bytes")
-        return content.decode("utf-8").replace("\r\n", "\n")
+        return read_regular(path, MAX_BYTES).decode("utf-8").replace("\r\n", "\n")
     except (OSError, ValueError) as error:
         raise ConfigError(f"Cannot read {path}: {error}. Give the path of a .toml or .json file.") from None
 
