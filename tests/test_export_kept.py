@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from tests import deployables
 from tsdistill.exporting import graph as graphs
-from tsdistill.models import Forecaster, LSTMConfig, MLPConfig
+from tsdistill.exporting import tracing
+from tsdistill.models import MODELS, Forecaster, MLPConfig, ModelConfig
 
 
 @pytest.fixture
@@ -22,8 +24,24 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[Forecaster]:
         models.append(model)
         return model.digest.encode()  # tracing takes seconds, and what it gives does not matter here
 
-    monkeypatch.setattr(graphs, "_kept", {})
-    monkeypatch.setattr(graphs, "_traced", counted)
+    monkeypatch.setattr(graphs, "_graphs", tracing.Latest())
+    monkeypatch.setattr(graphs, "_made", counted)
+    return models
+
+
+@pytest.fixture
+def templates(monkeypatch: pytest.MonkeyPatch) -> list[Forecaster]:
+    """Models whose architecture was traced, none of which was kept before."""
+    models: list[Forecaster] = []
+    template = tracing._template
+
+    def counted(model: Forecaster, *rest: Any) -> bytes:
+        models.append(model)
+        return template(model, *rest)
+
+    monkeypatch.setattr(graphs, "_graphs", tracing.Latest())
+    monkeypatch.setattr(tracing, "_templates", tracing.Latest())
+    monkeypatch.setattr(tracing, "_template", counted)
     return models
 
 
@@ -38,12 +56,49 @@ def test_an_equal_model_has_the_graph_that_was_traced_before(traced: list[Foreca
     assert len(traced) == 1
 
 
-def test_a_graph_that_is_traced_again_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = LSTMConfig(widths=(3,), patch=7).build(deployables.task().signature).eval()
-    monkeypatch.setattr(graphs, "_kept", {})
-    first = graphs.graph_of(model)
-    monkeypatch.setattr(graphs, "_kept", {})
-    assert graphs.graph_of(model) == first
+def _check_filled(config: ModelConfig, templates: list[Forecaster]) -> None:
+    """A graph that is filled with weights is the one that tracing the same model gives, to the byte."""
+    signature = deployables.task().signature
+    elsewhere = signature.replace(
+        channels=tuple(f"other {name}" for name in signature.channels),
+        mean=tuple(2.5 * mean + 1 for mean in signature.mean),
+        scale=tuple(3.5 * scale for scale in signature.scale),
+    )
+    first = config.build(signature, seed=0).eval()
+    second = config.build(elsewhere, seed=1).eval()
+    graphs.graph_of(first)
+    filled = graphs.graph_of(second)
+    assert templates == [first]
+    graphs._graphs.clear()
+    tracing._templates.clear()
+    assert graphs.graph_of(second) == filled
+    assert templates == [first, second]
+
+
+def test_a_graph_that_is_filled_is_the_one_that_is_traced(templates: list[Forecaster]) -> None:
+    _check_filled(MLPConfig(width=3, depth=1), templates)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", MODELS.examples(), ids=lambda config: config.kind)
+def test_every_architecture_is_traced_once(config: ModelConfig, templates: list[Forecaster]) -> None:
+    if config.needs is not None:
+        pytest.skip("it needs covariates")
+    _check_filled(config, templates)
+
+
+def test_a_class_of_someone_else_is_traced_for_every_scaling(templates: list[Forecaster]) -> None:
+    class WritesItsScale(MLPConfig.forecaster):  # type: ignore[name-defined, misc]
+        def activations(self, context: torch.Tensor, *rest: Any, **options: Any) -> Any:
+            return super().activations(context * self.signature.scale[0], *rest, **options)
+
+    signature = deployables.task().signature
+    models = [MLPConfig(width=3, depth=1).build(signature, seed=seed).eval() for seed in (0, 1)]
+    models.append(MLPConfig(width=3, depth=1).build(signature.replace(scale=(7.0,) * len(signature.scale))).eval())
+    for model in models:
+        model.__class__ = WritesItsScale
+        graphs.graph_of(model)
+    assert templates == [models[0], models[2]]
 
 
 @pytest.mark.parametrize("change", ["weights", "class", "attribute", "hook", "unknown state"])
@@ -66,10 +121,10 @@ def test_what_may_compute_something_else_is_traced(change: str, traced: list[For
 
 def test_no_more_is_kept_than_was_said(traced: list[Forecaster], monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(graphs.graph_of(_model()))
-    monkeypatch.setattr(graphs, "KEPT_BYTES", size + 1)
+    monkeypatch.setattr(tracing, "KEPT_BYTES", size + 1)
     graphs.graph_of(_model(seed=1))
-    assert len(graphs._kept) == 1
-    monkeypatch.setattr(graphs, "KEPT_BYTES", 0)
+    assert len(graphs._graphs) == 1
+    monkeypatch.setattr(tracing, "KEPT_BYTES", 0)
     graphs.graph_of(_model(seed=2))
-    assert not graphs._kept
+    assert not graphs._graphs
     assert len(traced) == 3

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tsdistill.exporting.deployed import Deployed, refuse_deployed
 from tsdistill.exporting.exporter import export, refuse_foreign
-from tsdistill.exporting.graph import labelled, package_versions, quiet, stripped
+from tsdistill.exporting.graph import labelled, package_versions, stripped
 from tsdistill.exporting.operators import float_operators
 from tsdistill.exporting.parity import check_task, parity_report, parity_windows
+from tsdistill.exporting.tracing import quiet
 
 __all__ = [
     "Deployed",
