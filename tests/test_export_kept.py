@@ -13,6 +13,7 @@ from tests import deployables
 from tsdistill.exporting import graph as graphs
 from tsdistill.exporting import tracing
 from tsdistill.models import MODELS, Forecaster, MLPConfig, ModelConfig
+from tsdistill.models.mlp import MLP
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_every_architecture_is_traced_once(config: ModelConfig, templates: list[
 
 
 def test_a_class_of_someone_else_is_traced_for_every_scaling(templates: list[Forecaster]) -> None:
-    class WritesItsScale(MLPConfig.forecaster):  # type: ignore[name-defined, misc]
+    class WritesItsScale(MLP):
         def activations(self, context: torch.Tensor, *rest: Any, **options: Any) -> Any:
             return super().activations(context * self.signature.scale[0], *rest, **options)
 

@@ -60,7 +60,7 @@ def traced(model: Forecaster) -> onnx.ModelProto:
     from onnx_ir.tensor_adapters import TorchTensor
 
     around = _RawUnits(model).eval()
-    tensors = dict(around.named_parameters(remove_duplicate=False))
+    tensors: dict[str, Tensor] = dict(around.named_parameters(remove_duplicate=False))
     tensors |= dict(around.named_buffers(remove_duplicate=False))
     template = _templates.get_or_make(_template_key(model, tensors), lambda: _template(model, around, tensors))
     graph = onnx_ir.from_proto(onnx.ModelProto.FromString(template))
