@@ -18,7 +18,7 @@ from tsdistill.losses import Loss, OutputLoss, check_losses_type
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.provenance import machine, versions
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
+from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info
 from tsdistill.training import Objective, TeacherObjective, Training, fit
 from tsdistill.training.steps import device_of
 
@@ -96,7 +96,7 @@ def distill(
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
     checkpoint = optional_path("checkpoint", checkpoint)
     cache = optional_path("cache", cache)
-    check_teacher(teacher, task)
+    teacher = adapt(teacher, task)
     fresh = _start(student, task, training)
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")

@@ -19,7 +19,7 @@ from tsdistill.models.linear import Linear, LinearConfig
 from tsdistill.models.provenance import machine, versions
 from tsdistill.models.ridge import Statistics
 from tsdistill.spec import LineageStep, digest_of
-from tsdistill.teachers import Teacher, check_teacher
+from tsdistill.teachers import Teacher, adapt
 from tsdistill.training import checkpoint as state
 
 ASKED = 64
@@ -141,8 +141,7 @@ def _gathered(config: LinearConfig, tasks: Iterable[Task], teacher: Teacher | No
     for task in tasks:
         if not isinstance(task, Task):
             raise ConfigError(must("tasks", "hold td.Task only", type(task).__name__, "Make one of each part"))
-        if teacher is not None:
-            check_teacher(teacher, task)
+        asked = None if teacher is None else adapt(teacher, task)
         if sums is None:
             key = digest_of([task.signature.digest, config.individual, teacher.digest if teacher else None])
             sums = _Sums(task.signature, key)
@@ -152,11 +151,11 @@ def _gathered(config: LinearConfig, tasks: Iterable[Task], teacher: Teacher | No
         _check_alike(sums.signature, task.signature)
         sums.came.add(task.fingerprint)
         if task.fingerprint not in sums.parts:
-            sums.add(task, _asked(teacher, task.train) if teacher else None, config.individual)
+            sums.add(task, _asked(asked, task.train) if asked is not None else None, config.individual)
             if path is not None:
                 sums.write(path)
         # Let go before the next one is made: two parts may not fit into memory.
-        del task
+        del task, asked
     if sums is None:
         raise ConfigError("`tasks` must hold at least one task, got none. A generator can be used only once.")
     if gone := set(sums.parts) - sums.came:

@@ -23,7 +23,7 @@ from tsdistill.pruning.spec import Pruning
 from tsdistill.pruning.targets import MEASURES, STEPS, ratio_for
 from tsdistill.pruning.unstructured import cut_weights, held, zeros_in
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher, teacher_info
+from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info
 from tsdistill.training import Objective, TeacherObjective, TruthObjective, fit
 from tsdistill.training.steps import device_of
 
@@ -88,7 +88,7 @@ def prune(
     cache = optional_path("cache", cache)
     if teacher is not None:
         refuse_deployed(teacher, "prune")
-        check_teacher(teacher, task)
+        teacher = adapt(teacher, task)
         if pruning.recover_from is not None:
             rule = "be None where a teacher is given"
             raise ConfigError(must("recover_from", rule, pruning.recover_from, "Leave one of the two out"))

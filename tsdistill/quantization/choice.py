@@ -26,7 +26,7 @@ from tsdistill.quantization.judging import (
 )
 from tsdistill.quantization.sensitivities import mixed
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import Teacher, teacher_info
+from tsdistill.teachers import Teacher, adapt, teacher_info
 
 SAME_SIZE = 0.02
 """Part by which bytes may differ and still be as good: of such forms the fastest is selected."""
@@ -96,6 +96,7 @@ def quantize(
     if teacher is not None and not spec.needs_teacher:
         remedy = "Leave it out, or quantize with method='qat', which trains"
         raise ConfigError(must("teacher", f"be None with method={spec.method!r}", type(teacher).__name__, remedy))
+    teacher = None if teacher is None else adapt(teacher, task)
     cache = optional_path("cache", cache)
     checkpoint = optional_path("checkpoint", checkpoint)
     spec.check_model(forecaster)

@@ -19,7 +19,7 @@ from tsdistill.quantization.static import Static, convolves
 from tsdistill.quantization.weight_only import BlockSize, WeightOnly
 from tsdistill.spec import Tuned, digest_of
 from tsdistill.spec.limits import Count
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
+from tsdistill.teachers import CachedTeacher, Teacher, adapt
 from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
 from tsdistill.training.steps import device_of
 
@@ -157,8 +157,7 @@ def train_rounded(
     spec.check_model(forecaster)
     objective: Objective = TruthObjective()
     if teacher is not None:
-        check_teacher(teacher, task)
-        cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=device_of(spec.training))
+        cached_teacher = CachedTeacher(adapt(teacher, task), cache, progress=progress, device=device_of(spec.training))
         objective = TeacherObjective(spec.losses, cached_teacher)
     rounding = spec.deployed_form(forecaster).rounding()
     # A checkpoint of the same forecaster trained without rounding is one of another run.

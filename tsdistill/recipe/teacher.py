@@ -14,12 +14,14 @@ from tsdistill.models import AnyModelConfig, Forecaster, PatchTSTConfig
 from tsdistill.spec import Family, Member
 from tsdistill.spec.limits import MAX_ITEMS, Count
 from tsdistill.teachers import (
+    PrivilegedTeacher,
     RescaledTeacher,
     Teacher,
     TeacherEnsemble,
     from_huggingface,
     from_sklearn,
     read_forecasts,
+    same_inputs,
     same_scaling,
 )
 from tsdistill.training import Training
@@ -192,6 +194,9 @@ class HuggingFaceTeacherSpec(_Read):
 class SavedTeacherSpec(_Read):
     """A trainable forecaster that `td.save` wrote, of whatever rows; rescaled where its scaler is not the task's.
 
+    One of another context or with covariates is asked about its own windows, as a `PrivilegedTeacher`, which
+    the recipe's panel has to give.
+
     Args:
         path: The artifact's folder.
         trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
@@ -200,13 +205,15 @@ class SavedTeacherSpec(_Read):
     kind: Literal["saved"] = "saved"
 
     def build(self, builder: TeacherBuilder) -> Teacher:
-        """Loaded, and brought to the task's scale where it was trained on other rows."""
+        """Loaded, brought to the task's scale where it was trained on other rows, and asked with its own inputs."""
         model = load(self.path)
         if not isinstance(model, Forecaster):
             raise OrderError(
                 f"`teacher.path` must hold a trainable forecaster, and {self.path} holds a deployed one. Save the "
                 "forecaster before it is exported or quantized."
             )
+        if not same_inputs(model.signature, builder.task):
+            return PrivilegedTeacher(model, builder.task)
         alike = same_scaling(model.signature, builder.task.signature)
         return model if alike else RescaledTeacher(model, builder.task)
 

@@ -12,7 +12,7 @@ from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher import RecipeTeacher, TeacherSpec
 from tsdistill.recipe.workspace import Workspace
 from tsdistill.spec import digest_of
-from tsdistill.teachers import ForecastTable, Teacher, TeacherEnsemble, TrustedTeacher
+from tsdistill.teachers import ForecastTable, PrivilegedTeacher, Teacher, TeacherEnsemble, TrustedTeacher
 from tsdistill.training import train
 
 
@@ -73,6 +73,8 @@ def shown_digest(teacher: Any) -> str:
     """Digest of all that a report can show of a teacher: of a table's forecasts for the test part too."""
     if isinstance(teacher, ForecastTable):
         return teacher.shown_digest
+    if isinstance(teacher, PrivilegedTeacher):
+        return digest_of([teacher.shown_digest, shown_digest(teacher.teacher)])
     if isinstance(teacher, TrustedTeacher):
         return digest_of([teacher.digest, shown_digest(teacher.teacher)])
     if isinstance(teacher, TeacherEnsemble):

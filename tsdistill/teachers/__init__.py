@@ -11,6 +11,7 @@ from tsdistill.teachers.ensemble import TeacherEnsemble
 from tsdistill.teachers.hooks import Tap
 from tsdistill.teachers.huggingface import from_huggingface
 from tsdistill.teachers.keeping import CacheEntry, Cleaning, cached, clean
+from tsdistill.teachers.privileged import PrivilegedTeacher, adapt, same_inputs
 from tsdistill.teachers.refitted import RefittedTeacher, from_function, from_statsmodels
 from tsdistill.teachers.regressor import RegressorTeacher, from_sklearn
 from tsdistill.teachers.rescaled import RescaledTeacher
@@ -24,6 +25,7 @@ __all__ = [
     "CachedTeacher",
     "Cleaning",
     "ForecastTable",
+    "PrivilegedTeacher",
     "RefittedTeacher",
     "RegressorTeacher",
     "RescaledTeacher",
@@ -32,6 +34,7 @@ __all__ = [
     "TeacherEnsemble",
     "TrustedTeacher",
     "WrappedTeacher",
+    "adapt",
     "cached",
     "check_teacher",
     "clean",
@@ -41,6 +44,7 @@ __all__ = [
     "from_sklearn",
     "from_statsmodels",
     "read_forecasts",
+    "same_inputs",
     "same_scaling",
     "shown_by",
     "teacher_info",

@@ -42,6 +42,18 @@ def forecast_of(teacher: Teacher, batch: Batch) -> Tensor:
     return teacher.forecast(batch if is_ours(teacher) else own_copy(batch))
 
 
+def reached_by(teacher: Teacher, batch: Batch) -> Tensor | None:
+    """Which windows of a batch a teacher has a lesson for, (batch,) of True and False; None where it has for all."""
+    reaches = getattr(teacher, "reaches", None) if is_ours(teacher) else None
+    reached: Tensor | None = None if reaches is None else reaches(batch)
+    return None if reached is None or bool(reached.all()) else reached
+
+
+def title_of(teacher: Teacher) -> str:
+    """A teacher in the list of an ensemble's members: its class, and what it is asked with."""
+    return getattr(teacher, "title", type(teacher).__name__)
+
+
 def is_ours(teacher: object) -> bool:
     """Whether a teacher is of this package, and leaves what it is given alone."""
     return type(teacher).__module__.startswith("tsdistill.")
@@ -124,6 +136,7 @@ def check_teacher(teacher: Teacher, task: Task) -> None:
     teacher_signature, task_signature = getattr(teacher, "signature", None), task.signature
     if isinstance(teacher_signature, Signature):
         check_question(teacher_signature, task_signature)
+        _check_covariates(teacher, teacher_signature, task_signature)
         if isinstance(teacher, Forecaster) and not same_scaling(teacher_signature, task_signature):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was trained on other rows or with "
@@ -133,6 +146,18 @@ def check_teacher(teacher: Teacher, task: Task) -> None:
     check = getattr(teacher, "check", None)
     if check is not None:
         check(task)
+
+
+def _check_covariates(teacher: Teacher, own: Signature, task: Signature) -> None:
+    """Refuse a forecaster that looks at what the task's batches do not hold."""
+    names, given = ([*signature.future, *signature.past] for signature in (own, task))
+    if isinstance(teacher, Forecaster) and any(
+        getattr(own, s) not in ((), getattr(task, s)) for s in ("future", "past")
+    ):
+        raise ShapeError(
+            f"`teacher` must look at the task's covariates or none, {given}, got {names}. Give "
+            "td.teachers.PrivilegedTeacher(teacher, task) in its place, which asks it with its own."
+        )
 
 
 def same_scaling(first: Signature, second: Signature) -> bool:
@@ -159,5 +184,5 @@ def check_question(teacher: Signature, task: Signature) -> None:
     if teacher.context > task.context:
         raise ShapeError(
             f"`teacher` must see at most the task's context of {task.context} steps, got context={teacher.context}. "
-            "Give the task the teacher's context; a student may use the last steps of it."
+            "Give td.teachers.PrivilegedTeacher(teacher, task) in its place."
         )

@@ -12,14 +12,18 @@ from torch import Tensor
 from tsdistill.data.task import Batch, Signature, Task
 from tsdistill.errors import ConfigError, DataError, listed, must, nearest
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import Composed, Teacher, check_teacher, forecast_of
+from tsdistill.teachers.base import Composed, Teacher, check_teacher, forecast_of, reached_by, title_of
 from tsdistill.teachers.places import Places
+from tsdistill.teachers.privileged import adapt
 
 Weighing = Literal["equal", "validation", "best-per-window"]
 WEIGHINGS: tuple[Weighing, ...] = get_args(Weighing)
 
 CHUNK = 256
 """Windows that the members forecast at once while they are weighed."""
+
+TINY = 1e-30
+"""In the place of a sum of weights that is 0."""
 
 
 class TeacherEnsemble(Composed):
@@ -35,8 +39,12 @@ class TeacherEnsemble(Composed):
     lesson towards the truth and its noise. It can teach, and cannot be scored on other parts. An ensemble shows no
     hidden states, attention or quantiles: its members' would be those of different networks.
 
+    Members may differ in context, covariates, channels and scaling: a forecaster whose own task follows from its
+    signature joins as it is, any other as a `PrivilegedTeacher`. Where a member has no lesson (its longer context
+    reaches back before the first row) the others share its weight; where none has, the window carries none.
+
     Args:
-        teachers: The members, each of this task.
+        teachers: The members, of this task or of others over its series.
         task: The task they teach.
         weights: "equal", "validation" or "best-per-window".
 
@@ -77,9 +85,7 @@ class TeacherEnsemble(Composed):
             problems.append(must("weights", f"be one of {', '.join(WEIGHINGS)}", weights, hint))
         if problems:
             raise ConfigError(listed(problems, "TeacherEnsemble"))
-        for teacher in teachers:
-            check_teacher(teacher, task)
-        self.teachers = tuple(teachers)
+        self.teachers = tuple(adapt(teacher, task) for teacher in teachers)
         self.weighing = weights
         self.signature: Signature = task.signature
         self._places = Places(task)
@@ -108,29 +114,85 @@ class TeacherEnsemble(Composed):
         Raises:
             DataError: the best per window is asked for, and the windows are not the training windows of the task.
         """
-        forecasts = torch.stack([forecast_of(teacher, batch).float() for teacher in self.teachers])
-        if self.weights is not None:
+        forecasts, reached = self._asked(batch)
+        if self.weights is None:
+            self._places.require_training(batch, 'The best teacher of each window (weights="best-per-window")')
+            errors = (forecasts - batch.target).square().mean(dim=(2, 3))
+            best = (errors if reached is None else errors.masked_fill(~reached, torch.inf)).argmin(dim=0)
+            forecast = forecasts[best, torch.arange(len(best), device=best.device)]
+        elif reached is None:
             return torch.einsum("mbhc,m->bhc", forecasts, forecasts.new_tensor(self.weights))
-        self._places.require_training(batch, 'The best teacher of each window (weights="best-per-window")')
-        best = (forecasts - batch.target).square().mean(dim=(2, 3)).argmin(dim=0)
-        return forecasts[best, torch.arange(len(best), device=best.device)]
+        else:
+            shares = forecasts.new_tensor(self.weights)[:, None] * reached
+            forecast = torch.einsum("mbhc,mb->bhc", forecasts, shares / shares.sum(0).clamp_min(TINY))
+        if reached is not None and not (known := reached.any(dim=0)).all():
+            # Nobody has a lesson here: any of them gives the truth in training windows, and an error in others.
+            forecast[~known] = forecast_of(self.teachers[self._active[0]], _of_windows(batch, ~known)).float()
+        return forecast
+
+    def reaches(self, batch: Batch) -> Tensor:
+        """Which windows of a batch a member with a weight has a lesson for, (batch,) of True and False."""
+        reached = self._reached(batch)
+        return torch.ones(len(batch.index), dtype=torch.bool) if reached is None else reached.any(dim=0)
+
+    @property
+    def _active(self) -> list[int]:
+        """Members that count."""
+        return [n for n in range(len(self.teachers)) if self.weights is None or self.weights[n] > 0]
+
+    def _reached(self, batch: Batch) -> Tensor | None:
+        """Who has a lesson for which window, (member, batch), False for those without a weight; None: all for all."""
+        by_member = {number: reached_by(self.teachers[number], batch) for number in self._active}
+        if all(windows is None for windows in by_member.values()):
+            return None
+        reached = torch.zeros(len(self.teachers), len(batch.index), dtype=torch.bool)
+        for number, windows in by_member.items():
+            reached[number] = True if windows is None else windows
+        return reached
+
+    def _asked(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Forecasts (member, batch, horizon, channel), 0 where one has no lesson, and who has one for what."""
+        reached = self._reached(batch)
+        forecasts = torch.zeros(len(self.teachers), *batch.target.shape, device=batch.target.device)
+        for number in self._active:
+            if reached is None or reached[number].all():
+                forecasts[number] = forecast_of(self.teachers[number], batch).float()
+            elif reached[number].any():
+                some = _of_windows(batch, reached[number])
+                forecasts[number, reached[number]] = forecast_of(self.teachers[number], some).float()
+        return forecasts, None if reached is None else reached.to(batch.target.device)
 
     def _error_products(self, task: Task) -> np.ndarray:
-        """Mean product of every two members' errors on the validation part, (member, member)."""
+        """Mean product of every two members' errors on the validation windows that all have a lesson for."""
         total, count = np.zeros((len(self.teachers),) * 2), 0
         for batch in task.validation.batches(CHUNK):
-            errors = [
-                (forecast_of(teacher, batch).cpu() - batch.target).double().flatten() for teacher in self.teachers
-            ]
-            stacked = torch.stack(errors)
+            forecasts, reached = self._asked(batch)
+            errors = (forecasts.cpu() - batch.target).double()
+            stacked = (errors if reached is None else errors[:, reached.all(dim=0)]).flatten(1)
             total += (stacked @ stacked.T).numpy()
             count += stacked.shape[1]
+        if not count:
+            raise DataError(
+                "Teachers cannot be weighed: no validation window is one that all of them can forecast. Leave out "
+                "those with the longest contexts."
+            )
         return total / count
 
+    @property
+    def remark(self) -> str:
+        """Its members and their weights, for a report."""
+        shares = [""] * len(self.teachers) if self.weights is None else [f"{weight:.2f} " for weight in self.weights]
+        return ", ".join(map("".join, zip(shares, map(title_of, self.teachers), strict=True)))
+
     def __repr__(self) -> str:
-        names = [type(teacher).__name__ for teacher in self.teachers]
-        shares = [""] * len(names) if self.weights is None else [f"{weight:.2f} " for weight in self.weights]
-        return f"<TeacherEnsemble {self.weighing}: {', '.join(map(''.join, zip(shares, names, strict=True)))}>"
+        return f"<{type(self).__name__} {self.weighing}: {self.remark}>"
+
+
+def _of_windows(batch: Batch, chosen: Tensor) -> Batch:
+    """Some windows of a batch."""
+    fields = {name: getattr(batch, name) for name in ("context", "target", "mask", "past", "future")}
+    parts = {name: None if values is None else values[chosen] for name, values in fields.items()}
+    return Batch(index=batch.index[chosen.cpu()], **parts)  # type: ignore[arg-type]
 
 
 def simplex_weights(products: np.ndarray) -> tuple[float, ...]:

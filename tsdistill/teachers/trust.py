@@ -13,8 +13,9 @@ from tsdistill.errors import ConfigError, listed, must
 from tsdistill.models.activations import Activations
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.spec import digest_of
-from tsdistill.teachers.base import Composed, Teacher, check_teacher, forecast_of, shown_by
+from tsdistill.teachers.base import Composed, Teacher, check_teacher, forecast_of, reached_by, shown_by
 from tsdistill.teachers.places import Places
+from tsdistill.teachers.privileged import adapt
 
 
 class TrustedTeacher(Composed):
@@ -82,10 +83,8 @@ class TrustedTeacher(Composed):
         if isinstance(baseline, str):
             periods = [period for period in task.panel.periods if period <= task.context] or [1]
             baseline = SeasonalNaiveConfig(period=periods[0]).build(task.without_covariates().signature)
-        for member in (teacher, baseline):
-            check_teacher(member, task)
-        self.teacher = teacher
-        self.baseline = baseline
+        self.teacher = adapt(teacher, task)
+        self.baseline = adapt(baseline, task)
         self.sharpness = float(sharpness)
         self.signature: Signature = task.signature
         self._places = Places(task)
@@ -103,6 +102,11 @@ class TrustedTeacher(Composed):
     def trust(self, batch: Batch) -> Tensor:
         """The weight of the teacher, (batch, channel), from 0 to 1; takes and raises what `forecast` does."""
         return self._trust(batch, forecast_of(self.teacher, batch).float())
+
+    def reaches(self, batch: Batch) -> Tensor:
+        """Which windows of a batch the teacher has a lesson for, (batch,) of True and False."""
+        reached = reached_by(self.teacher, batch)
+        return torch.ones(len(batch.index), dtype=torch.bool) if reached is None else reached
 
     def forecast(self, batch: Batch) -> Tensor:
         """Scaled forecasts (batch, horizon, channel) of training windows, drawn to the truth where they are worse.

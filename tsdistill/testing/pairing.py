@@ -17,7 +17,7 @@ from tsdistill.exporting import refuse_deployed
 from tsdistill.losses import BoundLoss, Loss, check_losses_type
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
-from tsdistill.teachers import CachedTeacher, Teacher, check_teacher
+from tsdistill.teachers import CachedTeacher, Teacher, adapt
 from tsdistill.testing.rules import ContractError, require, shaken
 from tsdistill.training import TeacherObjective, Training, checkpoint
 from tsdistill.training.ranks import Ranks
@@ -107,7 +107,7 @@ def check_losses(
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     check_losses_type(losses)
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
-    check_teacher(teacher, task)
+    teacher = adapt(teacher, task)
     model = student.build(task.signature, training.seed) if isinstance(student, ModelConfig) else copy.deepcopy(student)
     if model.n_parameters == 0:
         raise UnsupportedError(f"A {model.config.kind!r} model has no weights that a teacher could shape.")
