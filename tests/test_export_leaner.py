@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests import deployables
 from tsdistill.exporting import graph as graphs
+from tsdistill.exporting import tracing
 from tsdistill.exporting.leaner import without_detours
 from tsdistill.models import LSTMConfig
 
@@ -27,7 +28,7 @@ def test_a_leaner_graph_gives_the_same_forecasts(name: str, monkeypatch: pytest.
     model = CONFIGS[name].build(deployables.task().signature).eval()
     lean = onnx.load_from_string(graphs.graph_of(model))
     monkeypatch.setattr(graphs, "without_detours", lambda graph: graph)
-    monkeypatch.setattr(graphs, "_kept", {})
+    monkeypatch.setattr(graphs, "_graphs", tracing.Latest())
     plain = onnx.load_from_string(graphs.graph_of(model))
     for batch in (1, 5):
         x = {"context": deployables.contexts(batch).astype(np.float32)}
