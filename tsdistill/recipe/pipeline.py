@@ -19,6 +19,7 @@ from tsdistill.formats import read_regular
 from tsdistill.models import Forecaster, versions
 from tsdistill.pruning import Pruning, prune
 from tsdistill.quantization import quantize, replay
+from tsdistill.recipe import choosing
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
 from tsdistill.recipe.workspace import Model, Workspace, read_mark
@@ -171,8 +172,11 @@ def make_models(
         on_stage: Called with the name and the model of every stage as it is finished.
 
     Returns:
-        Models by name; the last name is the precision of what is deployed, "deployed" for float32.
+        Models by name; the last name is the precision of what is deployed, "deployed" for float32. Of several
+        candidates, those of the one that was chosen.
     """
+    if recipe.student.candidates:
+        return _chosen(recipe, task, teacher, stages, progress, on_stage)
     making = _Making(recipe, task, teacher, stages, control or recipe.student.keeps_better, progress)
     models: dict[str, Model] = {}
 
@@ -189,6 +193,31 @@ def make_models(
         finished("pruned", smallest)
     deployed = making.deployed(smallest)
     finished("deployed" if deployed.precision == FULL_PRECISION else deployed.precision, deployed)
+    return models
+
+
+def _chosen(
+    recipe: Recipe,
+    task: Task,
+    teacher: Teacher,
+    stages: Stages,
+    progress: bool | None,
+    on_stage: Callable[[str, Model], None] | None,
+) -> dict[str, Model]:
+    """Every candidate made to the end, and the models of the one to deploy."""
+    made: dict[str, dict[str, Model]] = {}
+    problems: dict[str, str] = {}
+    for name, contender in choosing.contenders(recipe, task).items():
+        try:
+            made[name] = make_models(contender, task, teacher, choosing.Within(stages, name), progress=progress)
+        except choosing.REFUSED as error:
+            problems[name] = str(error)
+    if not made:
+        raise choosing.none_left(problems)
+    models = choosing.choose(made, problems, task, recipe.student.budget, stages)
+    if on_stage is not None:
+        for name, model in models.items():
+            on_stage(name, model)
     return models
 
 

@@ -18,6 +18,7 @@ from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import AnyModelConfig, LSTMConfig
 from tsdistill.pruning import Pruning
 from tsdistill.quantization import AnyQuantization, Auto
+from tsdistill.recipe.candidates import Budget, Candidate
 from tsdistill.recipe.teacher import AnyTeacher, TeacherSpec
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import MAX_ITEMS, Steps
@@ -143,14 +144,29 @@ class StudentSpec(Spec):
         losses: What it imitates.
         training: How it is trained, and the same student without a teacher beside it.
         keep: "better" goes on with whichever of the two validation prefers, "student" with the student in any case.
+        candidates: Students that compete with `model`. Each is distilled, pruned and quantized as the recipe says (one
+            that is solved in closed form is not pruned), with `keep="better"`, and the smallest of those whose
+            validation error lies within one standard error of the best is deployed, with the reason in the report.
+        budget: What the deployed model may cost at most, where there are candidates.
     """
 
-    late: ClassVar[frozenset[str]] = frozenset({"keep"})
+    late: ClassVar[frozenset[str]] = frozenset({"keep", "candidates", "budget"})
 
     model: AnyModelConfig = LSTMConfig()
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1, max_length=MAX_ITEMS)
     training: Training = Training()
     keep: Literal["student", "better"] = "student"
+    candidates: tuple[Candidate, ...] = Field(default=(), max_length=MAX_ITEMS)
+    budget: Budget | None = None
+
+    @model_validator(mode="after")
+    def _chosen_among(self) -> Self:
+        if self.budget is not None and not self.candidates:
+            remedy = "List the models to choose from as `candidates`"
+            raise ValueError(must("budget", "be left out without candidates", str(self.budget), remedy))
+        for candidate in self.candidates:
+            self.of(candidate)  # refused here, before a teacher is trained for it
+        return self
 
     @model_validator(mode="after")
     def _solved(self) -> Self:
@@ -165,6 +181,30 @@ class StudentSpec(Spec):
             remedy = "Keep an output loss of squared errors and leave the others out"
             raise ValueError(must("losses", rule, extra, remedy))
         return self
+
+    def of(self, candidate: Candidate) -> StudentSpec:
+        """The student that a candidate stands for: what it does not say is as here."""
+        losses = candidate.losses or self.losses
+        if candidate.losses is None and candidate.model.forecaster.closed_form:
+            losses = (OutputLoss(alpha="validation"),)
+        return StudentSpec(
+            model=candidate.model, losses=losses, training=candidate.training or self.training, keep="better"
+        )
+
+    def with_seed(self, seed: int) -> StudentSpec:
+        """The same student, and candidates, with every random draw taken from another seed."""
+        candidates = (
+            candidate
+            if candidate.training is None
+            else candidate.replace(training=candidate.training.replace(seed=seed))
+            for candidate in self.candidates
+        )
+        return self.replace(training=self.training.replace(seed=seed), candidates=tuple(candidates))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The student as plain data; what nobody asked for is left out, so that old recipes stay the same."""
+        written = super().to_dict()
+        return {name: value for name, value in written.items() if name not in ("candidates", "budget") or value}
 
     @property
     def keeps_better(self) -> bool:
@@ -226,7 +266,7 @@ class Recipe(Spec):
         """The same recipe with every random draw taken from another seed."""
         return self.replace(
             teacher=self.teacher.with_seed(seed),
-            student=self.student.replace(training=self.student.training.replace(seed=seed)),
+            student=self.student.with_seed(seed),
             pruning=None if self.pruning is None else self.pruning.with_seed(seed),
             quantization=None if self.quantization is None else self.quantization.with_seed(seed),
         )

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from tsdistill.deprecation import moved_names
 from tsdistill.report.comparison import compare
 from tsdistill.report.history import plot_history, read_history
-from tsdistill.report.records import Comparison, ExampleForecast, Measurements, Row
+from tsdistill.report.records import CandidateRow, Comparison, ExampleForecast, Measurements, Row
 from tsdistill.report.report import Report
 from tsdistill.report.sensitivities import plot_sensitivity
 
 __all__ = [
+    "CandidateRow",
     "Comparison",
     "ExampleForecast",
     "Measurements",

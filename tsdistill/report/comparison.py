@@ -20,6 +20,7 @@ from tsdistill.evaluation import (
 )
 from tsdistill.evaluation import baselines as make_baselines
 from tsdistill.progress import open_bar
+from tsdistill.report.candidates import rows_of_choice
 from tsdistill.report.entries import Entry, make_entries
 from tsdistill.report.examples import examples
 from tsdistill.report.foreign import RUNTIME, chosen_reference, is_foreign, refuse_misfit, unscored_reason, unwrapped
@@ -154,6 +155,7 @@ def compare(
         comparisons=comparisons_of(scored, subject, task.horizon),
         levels=levels,
         examples=forecasts,
+        candidates=rows_of_choice(models.values()),
         versions=versions(),
         machine=machine(),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tsdistill.evaluation import Scores, StatisticalForecaster
+from tsdistill.report.candidates import VERB
 from tsdistill.report.foreign import RUNTIME, is_foreign
 
 if TYPE_CHECKING:
@@ -51,8 +52,11 @@ def make_entries(
     def deployed(name: str, role: str, model: Any) -> Entry:
         bar.note(f"export {name}")
         if not isinstance(model, Deployed):
-            # The copy has no control: that is exported only where it gets a row.
-            model = export(copy.deepcopy(model), task)
+            # The copy has no control: that is exported only where it gets a row. Nor has it the record of a choice,
+            # which tells about other models and would count towards its size.
+            model = copy.deepcopy(model)
+            model.lineage = tuple(step for step in model.lineage if step.verb != VERB)
+            model = export(model, task)
         bar.advance()
         return Entry(name, role, model, f"onnx {model.precision}", model.size_bytes)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tsdistill.errors import ArtifactError
 from tsdistill.files import write_atomic
-from tsdistill.report import words
+from tsdistill.report import candidates, words
 from tsdistill.report.figures import colours, figures
 from tsdistill.report.records import Measurements, Row
 from tsdistill.report.text import accuracy, cost, fits_explained, headline, notes, quantiles_explained
@@ -60,6 +60,7 @@ def render(report: Measurements) -> str:
             report=report,
             title=report.panel or "Forecasters compared",
             headline=headline(report),
+            candidates=candidates.cells(report),
             tables={"accuracy": accuracy(report), "cost": cost(report)},
             styles=[_style(row, report, shades[row.name]) for row in report.rows],
             facts=_facts(report),

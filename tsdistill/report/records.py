@@ -116,6 +116,36 @@ class Comparison(Spec):
     n_windows: int | None = None
 
 
+class CandidateRow(Spec):
+    """A student that was made as one of several, as it would be deployed, on the validation part.
+
+    Args:
+        name: Its architecture, with a number where there are several of it.
+        reason: Why it is deployed, or why not.
+        chosen: Whether it is the one that is deployed.
+        validation_mse: Mean squared error, scaled; None for one that could not be made, as all other numbers.
+        relative: How far this is above the least one among those within the budget, as a share.
+        standard_error: Of that share; None over the budget.
+        size_bytes: Every file it needs to forecast.
+        latency_p50_ms: Median time of one forecast, one window, one thread.
+        n_parameters: Weights, each counted once.
+        precision: What it is deployed in.
+        taught: Whether the teacher has shaped it: its control was not better, and its share is above 0.
+    """
+
+    name: str
+    reason: str
+    chosen: bool = False
+    validation_mse: float | None = None
+    relative: float | None = None
+    standard_error: float | None = None
+    size_bytes: int | None = None
+    latency_p50_ms: float | None = None
+    n_parameters: int | None = None
+    precision: str | None = None
+    taught: bool | None = None
+
+
 class ExampleForecast(Spec):
     """One channel of one window in raw units: the context, the target, and the forecast of each row.
 
@@ -156,6 +186,7 @@ class Measurements(Spec):
         comparisons: The subject against its control and the baselines.
         levels: What weighted quantile losses are a mean over: the levels that all models with quantiles have in common.
         examples: A few windows at fixed positions, not chosen by their look.
+        candidates: The students that the subject was chosen among, on validation; empty without such a choice.
         versions: Of the packages that can change numbers.
         machine: Processor, its INT8 abilities and the threads used.
     """
@@ -176,6 +207,7 @@ class Measurements(Spec):
     comparisons: tuple[Comparison, ...] = ()
     levels: tuple[float, ...] = ()
     examples: tuple[ExampleForecast, ...] = ()
+    candidates: tuple[CandidateRow, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, Any] = Field(default_factory=dict)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tsdistill.errors import printable
+from tsdistill.report import candidates
 from tsdistill.report.records import Measurements, Row
 from tsdistill.report.verdict import verdict
 from tsdistill.report.words import chance, change, count, error, factor, milliseconds, share, size, versus
@@ -48,6 +49,9 @@ def renderables(report: Measurements, width: int = WIDEST, *, ascii_only: bool =
     yield Text("")
     yield from _tables(report, accuracy(report), width, ascii_only)
     yield from _tables(report, cost(report), width, ascii_only)
+    if report.candidates:
+        yield _candidates(report, ascii_only)
+        yield Text("")
     for number, paragraph in enumerate(verdict(report)):
         yield Text(f"{printable(paragraph)}\n", style="bold" if number == 0 else "")
     yield Text(printable(footnote(report)), style="dim")
@@ -217,6 +221,20 @@ def _table(report: Measurements, cells: dict[str, list[str]], names: int, ascii_
     for place, row in enumerate(report.rows):
         numbers = (Text(column[place]) for column in cells.values())
         table.add_row(Text(printable(row.name)), Text(printable(row.runtime)), *numbers, style=_style(row, report))
+    return table
+
+
+def _candidates(report: Measurements, ascii_only: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = candidates.cells(report)
+    table = Table(box=box.ASCII if ascii_only else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, heading in enumerate(columns):
+        table.add_column(heading, justify="right" if place > 1 else "left", overflow="fold")
+    for row, line in zip(report.candidates, zip(*columns.values(), strict=True), strict=True):
+        table.add_row(*(Text(printable(cell)) for cell in line), style="bold" if row.chosen else "")
     return table
 
 

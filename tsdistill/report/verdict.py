@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tsdistill.evaluation import SIGNIFICANT
+from tsdistill.report.candidates import sentence
 from tsdistill.report.records import Comparison, Measurements, Row
 from tsdistill.report.words import change, error, factor, milliseconds, p_equals, size
 
@@ -15,6 +16,7 @@ def verdict(report: Measurements) -> tuple[str, ...]:
     paragraphs.append(_against_baselines(report))
     paragraphs.append(_reference_against_baselines(subject, base, report))
     paragraphs.append(_runtime(subject, base, report))
+    paragraphs.append(sentence(report))
     if any(comparison.p_value is None and comparison.n_windows is None for comparison in report.comparisons):
         paragraphs.append(
             f"There are too few windows for a significance test: it takes at least "

@@ -106,7 +106,7 @@ class Space(Spec):
 
         INT8 is proposed without `require_gain`, because that depends on timing: the same trial could then be
         deployed in one form today and in another tomorrow. Accuracy (`max_error_increase`) still counts, and the
-        search measures the bytes anyway.
+        search measures the bytes anyway. Candidates of the recipe are left out: trials are what competes in a search.
 
         Args:
             trial: An Optuna trial, or an `optuna.trial.FixedTrial` of a finished trial's parameters, which gives that
@@ -127,6 +127,7 @@ class Space(Spec):
             >>> space.propose(FixedTrial(drawn), default_recipe()).student.model.width
             16
         """
+        recipe = recipe.replace(student=recipe.student.replace(candidates=(), budget=None))
         ranges = self.ranges(recipe)
         if KIND in ranges:
             recipe = _with_kind(recipe, str(_draw(trial, KIND, ranges[KIND], whole=False)))

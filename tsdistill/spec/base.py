@@ -251,7 +251,7 @@ class LineageStep(Spec):
     """One step of how a forecaster came to be: what was done, with which spec, seed, data and result.
 
     Args:
-        verb: The function that made it: train, shrink, distill, prune, export, quantize.
+        verb: The function that made it: train, shrink, distill, prune, export, quantize, choose.
         spec: The specs it was called with, as plain data.
         seed: The seed of the step, where it draws random numbers.
         data: Fingerprint of the training and validation windows it saw; never of the test part.

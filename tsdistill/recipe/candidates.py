@@ -1,0 +1,55 @@
+"""Students that compete with each other, and what the one that is deployed may cost, as data."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from tsdistill.losses import AnyLoss
+from tsdistill.models import AnyModelConfig
+from tsdistill.spec import Spec
+from tsdistill.spec.limits import MAX_ITEMS, Count
+from tsdistill.training import Training
+
+
+class Candidate(Spec):
+    """A student that competes with `[student.model]`: its architecture, and what it does not share with that one.
+
+    Args:
+        model: Its architecture.
+        losses: What it imitates; by default what the recipe's student does. One that is solved in closed form takes
+            the share of the teacher that validation prefers.
+        training: How it is trained; by default as the recipe's student.
+
+    Example:
+        >>> Candidate(model={"kind": "linear"}).model.kind
+        'linear'
+    """
+
+    model: AnyModelConfig
+    losses: tuple[AnyLoss, ...] | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
+    training: Training | None = None
+
+    @model_validator(mode="after")
+    def _learns(self) -> Self:
+        if self.losses is not None and not self.model.learns:
+            raise ValueError(f"`losses` must be left out for a {self.model.kind!r} model, which learns nothing.")
+        return self
+
+
+class Budget(Spec):
+    """What the deployed model may cost at most; a candidate that costs more is not chosen.
+
+    Args:
+        max_size_bytes: Every file that it needs to forecast, as `size_bytes` counts them.
+        max_latency_ms: Median time of one forecast, one window on one thread of this machine. Only where it is given
+            does a clock decide what is deployed.
+
+    Example:
+        >>> Budget(max_size_bytes=50_000).max_latency_ms is None
+        True
+    """
+
+    max_size_bytes: Count | None = None
+    max_latency_ms: float | None = Field(default=None, gt=0)
