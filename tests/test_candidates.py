@@ -15,19 +15,19 @@ from tests.recipes import QUICK, float_recipe
 from tsdistill.errors import ConfigError
 from tsdistill.evaluation import evaluate
 from tsdistill.models import MLPConfig, SparseTSFConfig
-from tsdistill.recipe import Budget, Candidate, InMemory, Recipe, Run, StudentSpec, choosing, make_models, run
+from tsdistill.recipe import Budget, InMemory, Recipe, Run, StudentCandidate, StudentSpec, choosing, make_models, run
 from tsdistill.report.candidates import choice_of
 from tsdistill.search import Space
 from tsdistill.testing import toy_task
 
-LINEAR = Candidate(model=td.LinearConfig())
-TOO_LONG = Candidate(model=td.PatchTSTConfig(patch=500))
+LINEAR = StudentCandidate(model=td.LinearConfig())
+TOO_LONG = StudentCandidate(model=td.PatchTSTConfig(patch=500))
 
 
 def candidate_recipe(folder: Path, budget: Budget | None = None) -> Recipe:
     """An MLP of four steps, a ridge that is far better, one with nothing to prune, and one that cannot be made."""
     recipe = float_recipe(folder)
-    sparse = Candidate(model=SparseTSFConfig(period=7), training=QUICK)
+    sparse = StudentCandidate(model=SparseTSFConfig(period=7), training=QUICK)
     return recipe.replace(student=recipe.student.replace(candidates=(LINEAR, sparse, TOO_LONG), budget=budget))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tsdistill.deprecation import moved_names
-from tsdistill.recipe.candidates import Budget, Candidate
+from tsdistill.recipe.candidates import Budget, StudentCandidate
 from tsdistill.recipe.pipeline import InMemory, Run, Stages, from_anywhere, make_models, make_report, run
 from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, default_recipe, read_recipe
 from tsdistill.recipe.teacher import (
@@ -30,7 +30,6 @@ __all__ = [
     "TEACHERS",
     "AnyTeacher",
     "Budget",
-    "Candidate",
     "EnsembleTeacherSpec",
     "HuggingFaceTeacherSpec",
     "InMemory",
@@ -41,6 +40,7 @@ __all__ = [
     "SavedTeacherSpec",
     "Source",
     "Stages",
+    "StudentCandidate",
     "StudentSpec",
     "TableTeacherSpec",
     "TaskSpec",

@@ -13,7 +13,7 @@ from tsdistill.spec.limits import MAX_ITEMS, Count
 from tsdistill.training import Training
 
 
-class Candidate(Spec):
+class StudentCandidate(Spec):
     """A student that competes with `[student.model]`: its architecture, and what it does not share with that one.
 
     Args:
@@ -23,7 +23,7 @@ class Candidate(Spec):
         training: How it is trained; by default as the recipe's student.
 
     Example:
-        >>> Candidate(model={"kind": "linear"}).model.kind
+        >>> StudentCandidate(model={"kind": "linear"}).model.kind
         'linear'
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -230,7 +231,7 @@ def _calls(deployed: Mapping[str, Deployed]) -> dict[str, Callable[[], object]]:
     calls: dict[str, Callable[[], object]] = {}
     for name, model in deployed.items():
         inputs = {port: values[:1] for port, values in model.golden.items() if port in ("context", "future", "past")}
-        calls[name] = lambda run=model.predictor.outputs, inputs=inputs: run(**inputs)
+        calls[name] = functools.partial(model.predictor.outputs, **inputs)
     return calls
 
 

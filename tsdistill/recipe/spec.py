@@ -18,7 +18,7 @@ from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import AnyModelConfig, LSTMConfig
 from tsdistill.pruning import Pruning
 from tsdistill.quantization import AnyQuantization, Auto
-from tsdistill.recipe.candidates import Budget, Candidate
+from tsdistill.recipe.candidates import Budget, StudentCandidate
 from tsdistill.recipe.teacher import AnyTeacher, TeacherSpec
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import MAX_ITEMS, Steps
@@ -156,7 +156,7 @@ class StudentSpec(Spec):
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1, max_length=MAX_ITEMS)
     training: Training = Training()
     keep: Literal["student", "better"] = "student"
-    candidates: tuple[Candidate, ...] = Field(default=(), max_length=MAX_ITEMS)
+    candidates: tuple[StudentCandidate, ...] = Field(default=(), max_length=MAX_ITEMS)
     budget: Budget | None = None
 
     @model_validator(mode="after")
@@ -182,7 +182,7 @@ class StudentSpec(Spec):
             raise ValueError(must("losses", rule, extra, remedy))
         return self
 
-    def of(self, candidate: Candidate) -> StudentSpec:
+    def of(self, candidate: StudentCandidate) -> StudentSpec:
         """The student that a candidate stands for: what it does not say is as here."""
         losses = candidate.losses or self.losses
         if candidate.losses is None and candidate.model.forecaster.closed_form:
