@@ -6,6 +6,7 @@ A cell is a deployed forecaster, or the reason why there can be none.
 from __future__ import annotations
 
 import functools
+import string
 import sys
 from unittest import mock
 
@@ -21,11 +22,13 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     "patchtst": td.PatchTSTConfig(depth=2, width=6, heads=2, patch=7, stride=5),
     "inverted-transformer": td.models.InvertedTransformerConfig(depth=1, width=6, heads=2),
     "lstm": td.LSTMConfig(widths=(5, 3), patch=7),
+    "gru": td.models.GRUConfig(widths=(5, 3), patch=7),
     "tcn": td.TCNConfig(width=7, depth=2, patch=5),
     "mlp": td.MLPConfig(width=5, depth=1),
     "tsmixer": td.models.TSMixerConfig(depth=1),
     "dlinear": td.models.DLinearConfig(kernel=5),
     "sparse-tsf": td.models.SparseTSFConfig(period=24),
+    "timebase": td.models.TimeBaseConfig(period=5, basis=3),
     "cyclenet": td.models.CycleNetConfig(),
     "linear": td.LinearConfig(),
     "averaged-linear": td.models.AveragedLinearConfig(),
@@ -47,6 +50,7 @@ REASONS = {
     "closed form": "solved in closed form, not trained by steps; use `dynamic`",
     "nothing to quantize": "no layer with weights to quantize; use `td.export`",
     "no units, heads or widths to prune": "no units that could be pruned",
+    "GRU layers": "GRU layers: ONNX Runtime has no integer products for them; use `weight-only`, or `qat` with 4 bits",
 }
 """Words of an `UnsupportedError`, and what the table says of it."""
 
@@ -113,20 +117,21 @@ def row(kind: str) -> list[str]:
         return "yes"
 
     cells = [cell(form) for form in FORMS]
-    # Pruned forecasters are of the same classes: one INT8 form stands for all.
-    return [kind, *cells, cell("fp32", True), cell("static" if cells[1] != "yes" else "dynamic", True)]
+    # Pruned forecasters are of the same classes: one INT8 form stands for all, the first there is.
+    made = [form for form, text in zip(FORMS, cells, strict=True) if text == "yes" and FORMS[form] is not None]
+    return [kind, *cells, cell("fp32", True), cell(made[0] if made else "static", True)]
 
 
 def mark(words: str) -> str:
     """The letter of a reason below the table."""
-    return f"no ({'abcdef'[list(REASONS).index(words)]})"
+    return f"no ({string.ascii_lowercase[list(REASONS).index(words)]})"
 
 
 def table(rows: list[list[str]]) -> str:
     """Markdown, with the reasons below."""
     header = ["architecture", *FORMS, "pruned", "pruned + INT8"]
     lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
-    notes = [f"- ({'abcdef'[place]}) {text}" for place, text in enumerate(REASONS.values())]
+    notes = [f"- ({string.ascii_lowercase[place]}) {text}" for place, text in enumerate(REASONS.values())]
     return "\n".join([*lines, "", *notes])
 
 

@@ -19,7 +19,7 @@ from tsdistill.runtime import INPUT, OUTPUT, QUANTILES
 if TYPE_CHECKING:
     import onnx
 
-LAYERS = ("Conv", "Gemm", "LSTM", "MatMul")
+LAYERS = ("Conv", "GRU", "Gemm", "LSTM", "MatMul")
 """Operators that hold the weights of a forecaster."""
 
 SCOPES = "pkg.torch.onnx.name_scopes"

@@ -1,4 +1,4 @@
-"""A graph without the superfluous nodes that torch's exporter writes around LSTM layers.
+"""A graph without the superfluous nodes that torch's exporter writes around recurrent layers.
 
 For one window of a small LSTM, much of the time goes to nodes of which each computes almost nothing: initial states
 that are always zero, filled for every batch, and shapes read off tensors whose shapes are known. ONNX has zero states
@@ -14,15 +14,15 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-STATES = (5, 6)
-"""Places of the initial states among an LSTM's inputs."""
+STATES = {"GRU": (5,), "LSTM": (5, 6)}
+"""Recurrent layers, and the places of the initial states among their inputs."""
 
-DIRECTION = "lstm.direction"
-"""Name of the constant that holds the axis of directions in an LSTM's output."""
+DIRECTION = "{}.direction"
+"""Name of the constant that holds the axis of directions in the output of such a layer."""
 
 
 def without_detours(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with LSTM layers that start from ONNX's own zeros and, if unidirectional, drop that axis at once.
+    """The graph with recurrent layers that start from ONNX's own zeros and, if unidirectional, drop that axis at once.
 
     Only the exporter's own patterns are changed, with the shapes that it infers.
     """
@@ -69,10 +69,11 @@ def without_detours(graph: onnx.ModelProto) -> onnx.ModelProto:
             for place, cut in enumerate(cuts)
         )
 
-    layers = [node for node in nodes if node.op_type == "LSTM"]
-    squeezed = 0
+    layers = [node for node in nodes if node.op_type in STATES]
+    squeezed = set()
     for layer in layers:
-        for place in STATES:
+        direction = DIRECTION.format(layer.op_type.lower())
+        for place in STATES[layer.op_type]:
             if len(layer.input) > place and is_zero(layer.input[place]):
                 layer.input[place] = ""
         for transpose in readers.get(layer.output[0], []):
@@ -80,11 +81,11 @@ def without_detours(graph: onnx.ModelProto) -> onnx.ModelProto:
                 # (step, 1, batch, unit), transposed and made flat.
                 exported = (transpose.op_type, reshape.op_type) == ("Transpose", "Reshape") and _turns(transpose)
                 if exported and drops_directions(transpose, reshape):
-                    plain = onnx.helper.make_node("Squeeze", [layer.output[0], DIRECTION], reshape.output, reshape.name)
+                    plain = onnx.helper.make_node("Squeeze", [layer.output[0], direction], reshape.output, reshape.name)
                     reshape.CopyFrom(plain)
-                    squeezed += 1
-    if squeezed:
-        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), DIRECTION))
+                    squeezed.add(direction)
+    for name in sorted(squeezed):
+        graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), name))
     return _without_unread(graph) if layers else graph
 
 

@@ -11,6 +11,7 @@ from tsdistill.models.base import MODELS, AnyModelConfig, Forecaster, ModelConfi
 from tsdistill.models.cyclenet import CycleNetConfig
 from tsdistill.models.dlinear import DLinearConfig
 from tsdistill.models.groups import Slice, WidthGroup
+from tsdistill.models.gru import GRUConfig
 from tsdistill.models.heads import HEADS, AnyHead, BinnedHead, Head, PointHead, QuantileHead
 from tsdistill.models.inverted import InvertedTransformerConfig
 from tsdistill.models.linear import LinearConfig
@@ -20,17 +21,20 @@ from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.models.patchtst import PatchTSTConfig
 from tsdistill.models.sparse import SparseTSFConfig
 from tsdistill.models.tcn import TCNConfig
+from tsdistill.models.timebase import TimeBaseConfig
 from tsdistill.models.tsmixer import TSMixerConfig
 
 MODELS.include(
     PatchTSTConfig,
     InvertedTransformerConfig,
     LSTMConfig,
+    GRUConfig,
     TCNConfig,
     MLPConfig,
     TSMixerConfig,
     DLinearConfig,
     SparseTSFConfig,
+    TimeBaseConfig,
     CycleNetConfig,
     LinearConfig,
     AveragedLinearConfig,
@@ -51,6 +55,7 @@ __all__ = [
     "CycleNetConfig",
     "DLinearConfig",
     "Forecaster",
+    "GRUConfig",
     "Head",
     "InvertedTransformerConfig",
     "LSTMConfig",
@@ -65,6 +70,7 @@ __all__ = [
     "SparseTSFConfig",
     "TCNConfig",
     "TSMixerConfig",
+    "TimeBaseConfig",
     "WidthGroup",
     "register",
     "versions",

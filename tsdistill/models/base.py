@@ -46,7 +46,7 @@ class ModelConfig(Member):
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset()
     traits: ClassVar[frozenset[str]] = frozenset(
-        {"head", "dropout", "channel_embedding", "shortcut", "channel_bias", "individual"}
+        {"head", "dropout", "channel_embedding", "shortcut", "channel_bias", "individual", "bidirectional", "mixing"}
     )
     """Fields that describe what a model is rather than its size: they stay when the architecture changes."""
 

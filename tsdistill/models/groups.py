@@ -29,8 +29,8 @@ class Slice:
     """Where the units of a width group sit along one axis of one parameter.
 
     The axis holds `repeat` runs of `size * block` entries after `offset` others and before `rest` more: unit u of run r
-    occupies `offset + r * size * block + u * block` and the `block - 1` entries after it. LSTM gates are `repeat=4`;
-    the rows of an attention head are `block=head_width`.
+    occupies `offset + r * size * block + u * block` and the `block - 1` entries after it. LSTM gates are `repeat=4`,
+    those of a GRU `repeat=3`; the rows of an attention head are `block=head_width`.
 
     With `axis=None` every unit has a parameter of its own, the one that `parameter` names with the unit's number in
     the place of {}.

@@ -66,7 +66,7 @@ class Evidence:
     def read(self) -> dict[str, Tensor]:
         """What every linear layer reads over the training windows, (row, entry), by the weight that reads it.
 
-        Of an LSTM, the recurrent weights read its own outputs.
+        Of a recurrent layer, the recurrent weights read its own outputs.
         """
         return inputs_of(self.model, self.train)
 
@@ -102,7 +102,7 @@ def inputs_of(model: Forecaster, windows: Windows) -> dict[str, Tensor]:
 
     def hook(path: str) -> Callable[..., None]:
         def seen(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
-            if isinstance(module, nn.LSTM):
+            if isinstance(module, nn.LSTM | nn.GRU):
                 assert isinstance(output, tuple)  # outputs and last states
                 for way, own in zip(("", "_reverse"), output[0].split(module.hidden_size, dim=-1), strict=False):
                     keep(f"{path}.weight_ih_l0{way}", inputs[0])
@@ -127,7 +127,7 @@ def inputs_of(model: Forecaster, windows: Windows) -> dict[str, Tensor]:
 
 def _reads(module: nn.Module) -> bool:
     pointwise = isinstance(module, nn.Conv1d) and module.kernel_size == (1,) and module.groups == 1
-    return isinstance(module, nn.Linear | nn.LSTM) or pointwise
+    return isinstance(module, nn.Linear | nn.LSTM | nn.GRU) or pointwise
 
 
 def _spread(windows: Windows, n_windows: int) -> Windows:

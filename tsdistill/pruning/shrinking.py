@@ -25,10 +25,10 @@ def shrink(
 ) -> Forecaster:
     """Start a smaller student of the teacher's class from layers and units picked out of the teacher's weights.
 
-    Of N blocks, the n at round(i * (N - 1) / (n - 1)) for i = 0 ... n - 1 stay, from the first to the last one (LSTM
-    layers without which others do not fit together stay anyway), and of each width, in each block, the units of the
-    largest weights (the "magnitude" of `Pruning`); of the context the last steps. What a unit is and which slices of
-    weights belong to it is the same as in pruning.
+    Of N blocks, the n at round(i * (N - 1) / (n - 1)) for i = 0 ... n - 1 stay, from the first to the last one
+    (recurrent layers without which others do not fit together stay anyway), and of each width, in each block, the units
+    of the largest weights (the "magnitude" of `Pruning`); of the context the last steps. What a unit is and which
+    slices of weights belong to it is the same as in pruning.
 
     Use it where student and teacher are alike and data or epochs are few: the student starts near to where it is
     going. It is not trained yet: give it to `td.distill` as the student. Its control then starts from random weights,

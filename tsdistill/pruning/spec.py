@@ -34,9 +34,9 @@ class Pruning(Spec):
             divided by their mean.
         groups: What is cut: kinds of groups or names of them, in which * stands for anything ("block*.feedforward").
             Kinds are "units" and "heads", which None stands for, "width" (of residual vectors and embeddings),
-            "layers" (whole blocks; of an LSTM those that give as many numbers as they read) and "context" (the oldest
-            steps or patches; most weights of a `PatchTSTConfig` are there to read those). A context can be as short as
-            one step, patch or period, or a moving average's kernel.
+            "layers" (whole blocks; of an LSTM or GRU those that give as many numbers as they read) and "context"
+            (the oldest steps or patches; most weights of a `PatchTSTConfig` are there to read those). A context can be
+            as short as one step, patch or period, or a moving average's kernel.
         method: "structured" removes units and leaves a smaller model; "unstructured" sets single weights to zero by
             their magnitude, in each tensor ("local") or over all ("global"): the textbook row, which makes neither the
             deployed file smaller nor the model faster, only its compressed weights smaller.

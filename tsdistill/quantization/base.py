@@ -28,7 +28,7 @@ MIXED = "-mixed"
 WORST = 5.0
 """The worst step and channel may lose this many times what the mean may."""
 
-MODULES: Mapping[str, type[nn.Module]] = {"LSTM": nn.LSTM, "Conv": nn.Conv1d}
+MODULES: Mapping[str, type[nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "Conv": nn.Conv1d}
 """The modules that become operators which not every method can round."""
 
 DEFAULTS_OF_0_1: Mapping[str, Any] = {
@@ -49,11 +49,11 @@ class Quantization(Member):
     batch ("dynamic") or the one they had over training windows ("static"), or not at all ("weight-only"). "qat" trains
     on before, so that the forecaster forecasts well with rounded numbers.
 
-    Use "dynamic" for LSTMs, "static" for convolutions, either for transformers and MLPs, "weight-only" when bytes count
-    and time does not, "qat" when one of these costs too much accuracy; these refuse with an error what does not pay.
-    "auto" measures all of them but "qat" on the machine at hand, for that machine. As "auto" and `require_gain` go by
-    the clock, machines can decide differently about models for which INT8 hardly matters; `forms` of "auto" makes a
-    form again that was chosen before, without the clock.
+    Use "dynamic" for LSTMs, "static" for convolutions, either for transformers and MLPs, "weight-only" for GRUs and
+    wherever bytes count and time does not, "qat" when one of these costs too much accuracy; these refuse with an error
+    what does not pay. "auto" measures all of them but "qat" on the machine at hand, for that machine. As "auto" and
+    `require_gain` go by the clock, machines can decide differently about models for which INT8 hardly matters; `forms`
+    of "auto" makes a form again that was chosen before, without the clock.
 
     Each method is a class with fields of its own beside the common ones below: `Dynamic`, `Static`, `WeightOnly`, `QAT`
     and `Auto` in `tsdistill.quantization`. Calling `Quantization` makes one of the class that `method` names.

@@ -18,7 +18,15 @@ from tsdistill.models.layers import ChannelLinear
 from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.float_graph import FloatGraph
-from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
+from tsdistill.quantization.layers import (
+    GRUS,
+    Ability,
+    Inability,
+    check_complete,
+    constant_folded,
+    finished,
+    to_quantize,
+)
 from tsdistill.quantization.per_channel import scale_every_matrix
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
@@ -26,14 +34,15 @@ BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "Ma
 
 ABILITY = Ability(
     ("Gemm", "LSTM", "MatMul"),
-    {"Conv": Inability("convolutions", "which dynamic INT8 makes slower than float32", "static")},
+    {"Conv": Inability("convolutions", "which dynamic INT8 makes slower than float32", "static"), "GRU": GRUS},
 )
 
 
 class Dynamic(Quantization):
     """LSTM and linear layers multiply integers; activations are rounded in the range they have in that very batch.
 
-    Use it for LSTMs, transformers and MLPs; convolutions would become slower, and it refuses them. For the fields that
+    Use it for LSTMs, transformers and MLPs; convolutions would become slower, GRUs have no
+    integer form, and it refuses both. For the fields that
     all methods have see `Quantization`.
 
     Args:

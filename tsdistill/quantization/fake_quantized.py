@@ -22,10 +22,10 @@ class Rounding:
     Attributes:
         layer_types: Modules that it rounds.
         weight_bits: Bits of a weight; 4 take a scale for every block of weights.
-        per_channel: One scale per output of a layer (of an LSTM: per row of a gate) instead of one per layer.
+        per_channel: One scale per output of a layer (of an LSTM or GRU: per row of a gate) instead of one per layer.
         block_size: Weights that share a scale in 4 bits.
         keep_float: Names of layers that round nothing.
-        rounds_inputs: Whether what these layers read is rounded, and of LSTMs the hidden state of every step.
+        rounds_inputs: Whether what these layers read is rounded, and of recurrent ones the hidden state of every step.
         rounds_outputs_of: Modules of which what they give is rounded as well.
     """
 
@@ -62,12 +62,13 @@ def fake_quantize(forecaster: Forecaster, rounding: Rounding) -> Forecaster:
     of its calibration windows. Of a layer that is not called, only its weight used, only the weight is rounded.
 
     Raises:
-        UnsupportedError: There is no layer to round, or an LSTM is of a kind that is not known here.
+        UnsupportedError: There is no layer to round, or a recurrent layer is of a kind that is not known here.
     """
     model = copy.deepcopy(forecaster)
     for name, layer in rounding.layers(model):
-        if isinstance(layer, nn.LSTM):
-            layer = RoundedLSTM(layer, rounds_inputs=rounding.rounds_inputs)
+        if isinstance(layer, nn.LSTM | nn.GRU):
+            cell = RoundedLSTM if isinstance(layer, nn.LSTM) else RoundedGRU
+            layer = cell(layer, rounds_inputs=rounding.rounds_inputs)
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, layer)
         elif rounding.rounds_inputs:
@@ -93,36 +94,48 @@ def fold_rounded(model: Forecaster, forecaster: Forecaster) -> Forecaster:
     return plain.eval()
 
 
-class RoundedLSTM(nn.Module):
-    """A layer of an LSTM as ONNX Runtime's DynamicQuantizeLSTM computes it, step by step.
+class RoundedRecurrent(nn.Module):
+    """A recurrent layer, computed token by token from weights that may be rounded.
 
-    Where what it reads is rounded, the inputs of all steps are on one grid, and the hidden state of every step is on
-    one of its own; the cell state and the gates stay exact. Only what a forecaster needs: one layer, batch first, from
-    a zero state.
+    Where what it reads is rounded, the inputs of all tokens are on one grid, and the hidden state of every token is on
+    one of its own; gates and cell state stay exact. Only what a forecaster needs: one layer, batch first, from a zero
+    state.
     """
 
-    def __init__(self, lstm: nn.LSTM, *, rounds_inputs: bool) -> None:
+    def __init__(self, layer: nn.LSTM | nn.GRU, *, rounds_inputs: bool) -> None:
         super().__init__()
-        if lstm.num_layers != 1 or not lstm.batch_first or lstm.proj_size or not lstm.bias:
+        if layer.num_layers != 1 or not layer.batch_first or layer.proj_size or not layer.bias:
+            name = type(layer).__name__
             raise UnsupportedError(
-                "`method` must fit the model, got method='qat' for an LSTM that is not one layer with biases, batch "
-                "first and without projection. Stack single layers, as td.LSTMConfig does."
+                f"`method` must fit the model, got method='qat' for {'an' if name == 'LSTM' else 'a'} {name} that is "
+                "not one layer with biases, batch first and without projection. Stack single layers, as "
+                f"{'td.LSTMConfig' if name == 'LSTM' else 'td.models.GRUConfig'} does."
             )
-        for name, parameter in lstm.named_parameters():
+        for name, parameter in layer.named_parameters():
             self.register_parameter(name, nn.Parameter(parameter.detach().clone()))
-        self.width = lstm.hidden_size
+        self.width = layer.hidden_size
         self.rounds_inputs = rounds_inputs
-        self.ways = ("_l0", "_l0_reverse") if lstm.bidirectional else ("_l0",)
+        self.ways = ("_l0", "_l0_reverse") if layer.bidirectional else ("_l0",)
+
+    def directions(self, rows: Tensor) -> list[tuple[Tensor, ...]]:
+        """Of every direction its output at every token, and its last states."""
+        rows = _rounded(rows) if self.rounds_inputs else rows
+        return [self._read(rows, way) for way in self.ways]
+
+    def _read(self, rows: Tensor, way: str) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+
+class RoundedLSTM(RoundedRecurrent):
+    """A layer of an LSTM as ONNX Runtime's DynamicQuantizeLSTM computes it."""
 
     def forward(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(rows, token, before) -> (rows, token, width of all directions), and the last hidden and cell states."""
-        rows = _rounded(rows) if self.rounds_inputs else rows
-        read = [self._read(rows, way) for way in self.ways]
-        outputs, hidden, cells = zip(*read, strict=True)
+        outputs, hidden, cells = zip(*self.directions(rows), strict=True)
         return torch.cat(outputs, dim=-1), (torch.stack(hidden), torch.stack(cells))
 
-    def _read(self, rows: Tensor, way: str) -> tuple[Tensor, Tensor, Tensor]:
-        """One direction: its output at every token, its last hidden state and its last cell state."""
+    def _read(self, rows: Tensor, way: str) -> tuple[Tensor, ...]:
+        """Output at every token, last hidden state and last cell state."""
         from_input, from_hidden = getattr(self, f"weight_ih{way}"), getattr(self, f"weight_hh{way}")
         bias = getattr(self, f"bias_ih{way}") + getattr(self, f"bias_hh{way}")
         read = (rows @ from_input.mT + bias).unbind(1)
@@ -136,6 +149,31 @@ class RoundedLSTM(nn.Module):
             hidden = show.sigmoid() * cell.tanh()
             outputs.append(hidden)
         return torch.stack(outputs[::-1] if backwards else outputs, dim=1), hidden, cell
+
+
+class RoundedGRU(RoundedRecurrent):
+    """A layer of a GRU; the reset gate is put on the product of the hidden state and its bias."""
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, token, before) -> (rows, token, width of all directions), and the last hidden states."""
+        outputs, hidden = zip(*self.directions(rows), strict=True)
+        return torch.cat(outputs, dim=-1), torch.stack(hidden)
+
+    def _read(self, rows: Tensor, way: str) -> tuple[Tensor, ...]:
+        """Output at every token, and last hidden state."""
+        from_input, from_hidden = getattr(self, f"weight_ih{way}"), getattr(self, f"weight_hh{way}")
+        read = (rows @ from_input.mT + getattr(self, f"bias_ih{way}")).unbind(1)
+        hidden = rows.new_zeros(len(rows), self.width)
+        outputs = []
+        backwards = way.endswith("_reverse")
+        for token in read[::-1] if backwards else read:
+            state = _rounded(hidden) if self.rounds_inputs else hidden
+            fed_back = state @ from_hidden.mT + getattr(self, f"bias_hh{way}")
+            (reset, keep, new), (old_reset, old_keep, old) = token.chunk(3, dim=-1), fed_back.chunk(3, dim=-1)
+            kept = (keep + old_keep).sigmoid()
+            hidden = (1 - kept) * (new + (reset + old_reset).sigmoid() * old).tanh() + kept * hidden
+            outputs.append(hidden)
+        return torch.stack(outputs[::-1] if backwards else outputs, dim=1), hidden
 
 
 class _RoundedWeight(nn.Module):

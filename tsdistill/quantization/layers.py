@@ -14,7 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, must, nearest
 from tsdistill.exporting import labelled, quiet, stripped
 
-WEIGHTS = {"Conv": (1,), "Gemm": (1,), "LSTM": (1, 2), "MatMul": (1,)}
+WEIGHTS = {"Conv": (1,), "GRU": (1, 2), "Gemm": (1,), "LSTM": (1, 2), "MatMul": (1,)}
 """Operators that may hold weights, and which of their inputs these are."""
 
 
@@ -31,6 +31,10 @@ class Inability:
     layers: str
     reason: str
     instead: str
+
+
+GRUS = Inability("GRU layers", "which ONNX Runtime multiplies in float only", "weight-only")
+"""Its one integer operator for recurrent layers is that of an LSTM."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Layer:
 def constant_folded(graph: bytes) -> bytes:
     """The graph with everything computed that depends on weights alone.
 
-    Above all the order of an LSTM's gates: as long as that is computed in the graph, no quantizer sees the weights,
-    and the LSTM silently stays in float.
+    Above all the order of a recurrent layer's gates: as long as that is computed in the graph, no quantizer sees the
+    weights, and the layer silently stays in float.
     """
     model = onnx.load_from_string(graph)
     with tempfile.TemporaryDirectory() as folder, quiet():

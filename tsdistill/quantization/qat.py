@@ -87,9 +87,18 @@ class QAT(Quantization):
         form: Quantization = self.exchanged(WeightOnly if self.weight_bits == 4 else cls)
         return form.replace(weight_bits=self.weight_bits)
 
+    def inability(self, forecaster: Forecaster) -> str | None:
+        """Why the form it deploys cannot round all layers of a forecaster; None where it can."""
+        return self.deployed_form(forecaster).inability(forecaster)
+
     def check_model(self, forecaster: Forecaster) -> None:
         """UnsupportedError for a forecaster that cannot be trained while it rounds."""
         self.deployed_form(forecaster).rounding().layers(forecaster)
+        if problem := self.inability(forecaster):
+            raise UnsupportedError(
+                f"`method` must fit the model, got method='qat' with weight_bits={self.weight_bits} for a "
+                f"{forecaster.config.kind!r} one: {problem}, or weight_bits=4."
+            )
         if forecaster.closed_form:
             raise UnsupportedError(
                 f"`method` must fit the model, got method='qat' for a {forecaster.config.kind!r} one, which is solved "

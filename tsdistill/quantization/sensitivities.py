@@ -25,7 +25,7 @@ class LayerSensitivity:
 
     Args:
         layer: Its name, for `keep_float`.
-        operator: "Conv", "Gemm", "LSTM" or "MatMul".
+        operator: "Conv", "GRU", "Gemm", "LSTM" or "MatMul".
         n_weights: Weights in it.
         increase: Share by which the validation MSE rises.
         worst_increase: The same of the single step or channel that suffers most.

@@ -18,22 +18,30 @@ from tsdistill.quantization.base import Quantization, bits_among
 from tsdistill.quantization.calibration import CALIBRATED, Ranges, digest_of_windows
 from tsdistill.quantization.fake_quantized import Rounding
 from tsdistill.quantization.float_graph import FloatGraph
-from tsdistill.quantization.layers import Ability, Inability, check_complete, constant_folded, finished, to_quantize
+from tsdistill.quantization.layers import (
+    GRUS,
+    Ability,
+    Inability,
+    check_complete,
+    constant_folded,
+    finished,
+    to_quantize,
+)
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.per_channel import scale_every_matrix
 from tsdistill.spec.limits import Count
 
 ABILITY = Ability(
     CALIBRATED,
-    {"LSTM": Inability("LSTM layers", "which ONNX Runtime cannot run on calibrated ranges", "dynamic")},
+    {"LSTM": Inability("LSTM layers", "which ONNX Runtime cannot run on calibrated ranges", "dynamic"), "GRU": GRUS},
 )
 
 
 class Static(Quantization):
     """Convolutions and linear layers multiply integers; activations are rounded in the range they had in training data.
 
-    Use it for convolutions, which nothing else makes faster, and for transformers and MLPs; not for LSTMs. Windows of a
-    batch never influence one another. For the fields that all methods have see `Quantization`.
+    Use it for convolutions, which nothing else makes faster, and for transformers and MLPs; not for LSTMs and GRUs.
+    Windows of a batch never influence one another. For the fields that all methods have see `Quantization`.
 
     Args:
         weight_bits: 7 forecasts the same on every processor. Those without VNNI instructions add products of 8-bit
@@ -127,7 +135,7 @@ def static_graph(
 
     Raises:
         ConfigError: A name in `keep_float` is no layer.
-        UnsupportedError: There is no layer to quantize, or an LSTM among them.
+        UnsupportedError: There is no layer to quantize, or an LSTM or a GRU among them.
         ArtifactError: A layer stayed in float.
     """
     plain = onnx.load_from_string(constant_folded(graph))

@@ -33,8 +33,8 @@ class TorchInt8:
 
     Raises:
         OrderError: The forecaster is deployed already.
-        UnsupportedError: This torch has no `quantize_dynamic` or no backend for it, or the forecaster has no LSTM and
-            no linear layer.
+        UnsupportedError: This torch has no `quantize_dynamic` or no backend for it, or the forecaster has no LSTM,
+            no GRU and no linear layer.
 
     Example:
         >>> from tsdistill.evaluation import evaluate
@@ -51,10 +51,10 @@ class TorchInt8:
     def __init__(self, forecaster: Forecaster) -> None:
         refuse_deployed(forecaster, "quantize")
         model = copy.deepcopy(forecaster).cpu().eval()
-        layers = (nn.Linear, nn.LSTM)
+        layers = (nn.Linear, nn.LSTM, nn.GRU)
         if not any(isinstance(module, layers) for module in model.modules()):
             raise UnsupportedError(
-                f"torch's quantize_dynamic must find an LSTM or a linear layer, got a {forecaster.config.kind} "
+                f"torch's quantize_dynamic must find an LSTM, a GRU or a linear layer, got a {forecaster.config.kind} "
                 "forecaster without one. Use td.quantize(..., td.Quantization(method='auto'))."
             )
         self.signature: Signature = forecaster.signature

@@ -18,15 +18,15 @@ from tsdistill.quantization.layers import Ability, check_complete, constant_fold
 from tsdistill.quantization.per_channel import allow_blocks
 from tsdistill.spec import Tuned
 
-ABILITY = Ability(("Conv", "Gemm", "LSTM", "MatMul"))
+ABILITY = Ability(("Conv", "GRU", "Gemm", "LSTM", "MatMul"))
 
 BlockSize = Literal[16, 32, 64, 128]
 """Weights that may share a scale in 4 bits."""
 
-OUTPUTS = {"Conv": 0, "Gemm": 0, "LSTM": 1, "MatMul": -1}
+OUTPUTS = {"Conv": 0, "GRU": 1, "Gemm": 0, "LSTM": 1, "MatMul": -1}
 """Axis of a layer's outputs in its weights; -1 is the last."""
 
-SUMMED = {"Conv": 1, "Gemm": 1, "LSTM": 2, "MatMul": -2}
+SUMMED = {"Conv": 1, "GRU": 2, "Gemm": 1, "LSTM": 2, "MatMul": -2}
 """Axis that a layer sums over, along which 4-bit weights are cut into blocks; -2 is the last but one."""
 
 
@@ -78,7 +78,7 @@ class WeightOnly(Quantization):
     def rounding(self) -> Rounding:
         """Weights alone."""
         return Rounding(
-            (nn.Linear, ChannelLinear, nn.LSTM, nn.Conv1d),
+            (nn.Linear, ChannelLinear, nn.LSTM, nn.GRU, nn.Conv1d),
             self.weight_bits,
             block_size=self.block_size,
             keep_float=self.keep_float,
@@ -158,8 +158,9 @@ def _rounded(
     """Integers, scales, and the attributes that say along which axis these lie."""
     top = 2 ** (bits - 1) - 1
     # A block never spans the taps of a filter: short sums would have as many scales as weights. Only blocks have
-    # scales for both directions of an LSTM, and for every map of individual ones: with 8 bits a block is a whole sum.
-    two_ways = operator == "LSTM" and len(weight) == 2
+    # scales for both directions of a recurrent layer, and for every map of individual ones: with 8 bits a block is a
+    # whole sum.
+    two_ways = operator in ("GRU", "LSTM") and len(weight) == 2
     per_channel = operator == "MatMul" and weight.ndim == 3
     if bits == 8 and per_channel:
         block_size = weight.shape[SUMMED[operator]]
