@@ -90,7 +90,7 @@ def test_a_budget_rules_out_what_is_larger_and_one_that_nothing_meets_says_by_ho
     }
 
     def chosen(**budget: Any) -> dict[str, Any]:
-        models = choosing.choose(made, {}, finished.task, Budget(**budget), InMemory())
+        _, models = choosing.choose(made, {}, finished.task, Budget(**budget), InMemory())
         record = choice_of(models["student"])
         assert record is not None
         return record

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import tsdistill as td
 from tests import retraining
 from tests.retraining import (
     FIRST,
@@ -284,3 +285,32 @@ def typer_commands() -> dict[str, Any]:
     from typer.core import TyperGroup
 
     return dict(instance_of(TyperGroup, typer.main.get_command(cli.app)).commands)
+
+
+def test_what_is_served_has_learnt_from_the_newest_rows_but_those_that_judge_it(tmp_path: Path) -> None:
+    retraining.write_csv(tmp_path / "fresh.csv")
+    with retraining.without_controls():
+        verdict = run_job(retraining.job(tmp_path), as_of=retraining.FIRST)
+    assert verdict.current is not None
+    served = td.load(tmp_path / "store" / verdict.current)
+    assert [step.verb for step in served.lineage] == ["distill", "refit", "export"]
+    assert not verdict.notes
+
+
+def test_a_job_may_leave_validation_rows_alone(tmp_path: Path) -> None:
+    retraining.write_csv(tmp_path / "fresh.csv")
+    with retraining.without_controls():
+        verdict = run_job(retraining.job(tmp_path, refit=False), as_of=retraining.FIRST)
+    assert verdict.current is not None
+    assert "refit" not in [step.verb for step in td.load(tmp_path / "store" / verdict.current).lineage]
+
+
+def test_a_teacher_without_forecasts_of_those_rows_leaves_a_note(tmp_path: Path) -> None:
+    retraining.write_csv(tmp_path / "fresh.csv")
+    job = retraining.job(tmp_path)
+    members = {"kind": "ensemble", "members": [job.recipe.teacher, job.recipe.teacher], "weights": "best-per-window"}
+    job = job.replace(recipe=job.recipe.replace_at({"teacher": members}))
+    with retraining.without_controls():
+        verdict = run_job(job, as_of=retraining.FIRST)
+    assert verdict.decision == "promoted"
+    assert "was not fitted again on the validation rows" in " ".join(verdict.notes)

@@ -1,7 +1,7 @@
 from . import errors, evaluation, losses, models, pruning, quantization, retrain, runtime, search, teachers, testing
 from .artifacts import load, save, verify
 from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
-from .distillation import distill
+from .distillation import distill, refit
 from .evaluation import evaluate
 from .exporting import Deployed, export
 from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss
@@ -58,6 +58,7 @@ __all__ = [
     "read_csv",
     "read_parquet",
     "read_sql",
+    "refit",
     "retrain",
     "run",
     "runtime",

@@ -19,7 +19,8 @@ from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.provenance import machine, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info
-from tsdistill.training import Objective, TeacherObjective, Training, fit
+from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
+from tsdistill.training.refitting import check_fitted, fitted_again
 from tsdistill.training.steps import device_of
 
 
@@ -104,6 +105,7 @@ def distill(
     # A student that is solved needs no device, and asks for none that is not there.
     solved = fresh.closed_form and training.device == "cuda" and not torch.cuda.is_available()
     cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=None if solved else device_of(training))
+    refits, training = training.refit is not None, training.replace(refit=None)
     objective = TeacherObjective(losses, cached_teacher, balance=balance)
     _learn(fresh, task, training, objective, checkpoint, progress, teacher_info(teacher))
     if plain is not None:
@@ -111,8 +113,105 @@ def distill(
         # What was measured for the student holds for its control: they are to differ in the teacher only.
         alike = training.replace(precision=fresh.lineage[-1].metrics.get("precision", training.precision))
         fresh.control = _learn(plain, task, alike, objective.untaught(), beside, progress)
-        return _kept(fresh, fresh.control, _against(fresh, fresh.control, task), keep)
-    return fresh
+        fresh = _kept(fresh, fresh.control, _against(fresh, fresh.control, task), keep)
+    if not refits:
+        return fresh
+    again = TeacherObjective(losses, cached_teacher, balance=balance)
+    return _fitted_again(fresh, task, again, teacher_info(teacher), progress)
+
+
+def refit(
+    model: Forecaster,
+    task: Task,
+    *,
+    teacher: Teacher | None = None,
+    losses: Sequence[Loss] = (OutputLoss(),),
+    balance: Literal["fixed", "start"] = "fixed",
+    cache: str | Path | None = None,
+    progress: bool | None = None,
+) -> Forecaster:
+    """Fit a trained or distilled forecaster again on training and validation rows, with everything chosen before.
+
+    One that is solved keeps its penalty, its contexts and its share of the teacher, and is solved for all windows
+    before the test part. One that is trained by steps starts again from its first weights and takes the epochs that
+    validation chose, over windows that are more by what validation adds. The scaler stays.
+
+    Use it last, when nothing is left to choose by validation: the newest rows before the test part are often those
+    that are most like it. What comes of it cannot be compared on validation any more, and not with results of the
+    literature, whose models learn from training rows only. `td.Training(refit="all")` does the same within
+    `td.train` and `td.distill`.
+
+    Args:
+        model: From `td.train` or `td.distill`, before it is pruned.
+        task: The task it was trained on.
+        teacher: Who taught it; needed for what a teacher has shaped. It forecasts the validation windows as well.
+        losses: What it imitated.
+        balance: As in `distill`.
+        cache: Folder of the teacher's forecasts; None keeps them in memory.
+        progress: Show progress bars; None shows them in a terminal only.
+
+    Returns:
+        A new forecaster; its control is fitted again as well. The lineage records on how many windows.
+
+    Raises:
+        OrderError: it was pruned, quantized or cut out of another model since, or is deployed.
+        ConfigError: the task is another one, or a teacher is needed and not given.
+        UnsupportedError: an architecture that is solved and cannot be solved again.
+        DataError: the teacher has no forecasts of some of the windows.
+
+    Example:
+        >>> from tsdistill.testing import toy_task
+        >>> from tsdistill.models import LinearConfig
+        >>> from tsdistill.training import train
+        >>> task = toy_task()
+        >>> final = refit(train(LinearConfig(), task), task)
+        >>> final.lineage[-1].verb, final.lineage[-1].metrics["n_windows"] > len(task.train)
+        ('refit', True)
+
+    Source: T. Hastie, R. Tibshirani and J. Friedman, "The Elements of Statistical Learning", second edition, 2009,
+    section 7.10. Differs from the source: one validation part that follows the training part in time takes the place
+    of cross-validation.
+    """
+    refuse_deployed(model, "refit")
+    check_type("model", model, Forecaster, "Pass what td.train or td.distill gave")
+    check_type("task", task, Task, "Pass the td.Task that it was trained on")
+    check_losses_type(losses)
+    cache = optional_path("cache", cache)
+    check_fitted(model, task)
+    if not _is_taught(model):
+        return _fitted_again(model, task, TruthObjective(), {}, progress)
+    if teacher is None:
+        raise ConfigError("`teacher` must be given for a distilled model, got None. Give the one that taught it.")
+    training = Training.from_dict(model.lineage[-1].spec["training"])
+    device = None if model.closed_form else device_of(training)
+    objective = TeacherObjective(
+        losses, CachedTeacher(teacher, cache, progress=progress, device=device), balance=balance
+    )
+    return _fitted_again(model, task, objective, teacher_info(teacher), progress)
+
+
+def _fitted_again(
+    model: Forecaster, task: Task, objective: Objective, teacher: Mapping[str, str], progress: bool | None
+) -> Forecaster:
+    """A model and its control, fitted again; of one that was kept as its own control, once."""
+    details: dict[str, Any] = {}
+    if not _is_taught(model):
+        objective = TruthObjective()
+    elif isinstance(objective, TeacherObjective):
+        details = {"losses": str(objective.losses), **teacher}
+    control = model.control
+    if not model.config.learns:
+        return model
+    again = fitted_again(model, task, objective, details=details, progress=progress)
+    if control is not None:
+        again.control = fitted_again(control, task, TruthObjective(), progress=progress)
+    return again
+
+
+def _is_taught(model: Forecaster) -> bool:
+    """Whether a teacher has shaped it: it was distilled, and its control was not kept in its place."""
+    step = model.lineage[-1]
+    return step.verb == "distill" and step.metrics.get("kept") != "control"
 
 
 def _check_keep(keep: str, control: bool) -> None:

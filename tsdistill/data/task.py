@@ -230,7 +230,7 @@ class Task:
             raise ConfigError(must("share", "be above 0 and at most 1", share, "Give a share of the training rows"))
         newest = [
             (offset + round(borders.train * (1 - share)), offset + borders.train)
-            for offset, borders in zip(self._offsets, self.borders, strict=True)
+            for offset, borders in zip(self.offsets, self.borders, strict=True)
         ]
         train = self.train.beginning_in(newest)
         if not len(train):
@@ -265,7 +265,7 @@ class Task:
         starts: dict[Part, list[np.ndarray]] = {part: [] for part in PARTS}
         # Half the bytes, one number per row, wherever rows can be counted with them.
         counter = np.int32 if self.panel.n_rows < 2**31 else np.int64
-        for offset, borders in zip(self._offsets, self.borders, strict=True):
+        for offset, borders in zip(self.offsets, self.borders, strict=True):
             for part, begin, end in spans(borders, self.context):
                 first = offset + max(begin, 0)
                 last = offset + end - self.context - self.horizon
@@ -285,7 +285,7 @@ class Task:
         }
 
     @property
-    def _offsets(self) -> list[int]:
+    def offsets(self) -> list[int]:
         """Row of the stacked series at which each item begins."""
         return np.cumsum([0, *[len(item) for item in self.panel.items[:-1]]]).tolist()
 
@@ -298,7 +298,7 @@ class Task:
         The arrays of `units` are (column,), or (item, column).
         """
         series = np.empty((len(columns), self.panel.n_rows), dtype=np.float32).T
-        for number, (offset, item, held) in enumerate(zip(self._offsets, self.panel.items, self._holds, strict=True)):
+        for number, (offset, item, held) in enumerate(zip(self.offsets, self.panel.items, self._holds, strict=True)):
             level, centre, unit = (values if values.ndim == 1 else values[number] for values in units)
             for first, block in blocks(item.values, held, columns, 0, len(item)):
                 series[offset + first : offset + first + len(block)] = (block - level - centre) / unit
@@ -308,7 +308,7 @@ class Task:
         """Calendar and holiday features of all items one below the other, (row, feature) float32."""
         n_features = len(covariates.known_ahead) - len(covariates.future)
         features = np.empty((self.panel.n_rows, n_features), dtype=np.float32)
-        for offset, item in zip(self._offsets, self.panel.items, strict=True):
+        for offset, item in zip(self.offsets, self.panel.items, strict=True):
             if n_features and item.ds is not None:
                 stamps = item.ds.tz_localize(None).to_numpy()
                 rows = slice(offset, offset + len(item))

@@ -172,6 +172,10 @@ class Windows:
             chosen |= (self.starts >= first) & (self.starts < end)
         return self.subset(torch.nonzero(chosen).flatten())
 
+    def beginning_at(self, starts: torch.Tensor) -> Windows:
+        """Other windows of the same series, by their first rows."""
+        return self._with(starts, future=self.future, past=self.past)
+
     def without_covariates(self) -> Windows:
         """The same windows of the same series with no covariates."""
         return self._with(self.starts, future=None, past=None)

@@ -146,6 +146,25 @@ class AveragedLinear(LinearMap):
             **({"alpha": alphas if individual else alphas[0]} if len(equations.alphas) > 1 else {}),
         }
 
+    def refit_closed_form(self, equations: NormalEquations, choice: dict[str, Any]) -> dict[str, Any]:
+        """Solve and average the ridges that were chosen, with the share of the teacher that was."""
+        individual = self.config.individual
+        learnt = [*Statistics.of(equations.train, equations.teacher, individual=individual).channels()]
+        members = choice["members"] if individual else [choice["members"]]
+        alpha = choice.get("alpha", equations.alphas[0])
+        weights = []
+        for number, sums in enumerate(learnt):
+            ridges = [_Ridge(**member) for member in members[number]]
+            share = alpha[number] if isinstance(alpha, list | tuple) else alpha
+            own = _Choice(ridges, sums, sums)
+            blend = own.mean(sums)
+            if share:
+                blend = (1 - share) * blend + share * own.mean(sums, taught=True)
+            weights.append(blend.T)
+        with torch.no_grad():
+            self.map.weight.copy_(torch.stack(weights) if individual else weights[0])
+        return {name: choice[name] for name in ("members", "alpha") if name in choice}
+
     def _choice(self, equations: NormalEquations, channel: int | None) -> _Choice:
         """The ridges for one channel, or for all; made once for a student and its control."""
         key = f"{self.config.digest} {channel}"

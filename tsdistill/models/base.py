@@ -210,11 +210,12 @@ class Forecaster(nn.Module):
         return self.activations(context, future, past).forecast
 
     def fit_closed_form(self, equations: NormalEquations) -> dict[str, Any]:
-        """Solve for the training windows; written by architectures with `closed_form`.
-
-        Returns what to record, such as the penalty that was best on validation.
-        """
+        """Solve for the training windows, where there is a closed form; returns what to record, such as the penalty."""
         raise NotImplementedError
+
+    def refit_closed_form(self, equations: NormalEquations, choice: dict[str, Any]) -> dict[str, Any]:
+        """Solve for more windows, as `fit_closed_form` has chosen and recorded; returns what to record."""
+        raise UnsupportedError(f"A {self.config.kind!r} model cannot be fitted again. Leave `refit` out.")
 
     @property
     def device(self) -> torch.device:

@@ -96,6 +96,20 @@ class Linear(LinearMap):
         """Solve for every penalty, and every share of a teacher that may be chosen; keep the best on validation."""
         return self.solve(*equations.statistics(individual=self.config.individual), equations.alphas)
 
+    def refit_closed_form(self, equations: NormalEquations, choice: dict[str, Any]) -> dict[str, Any]:
+        """Solve with the penalty and the share of the teacher that were chosen, for every channel where it has both."""
+        individual = self.config.individual
+        learnt = [*Statistics.of(equations.train, equations.teacher, individual=individual).channels()]
+        penalties, alphas = (
+            _each(choice["penalty"], len(learnt)),
+            _each(choice.get("alpha", equations.alphas[0]), len(learnt)),
+        )
+        pairs = zip(learnt, penalties, alphas, strict=True)
+        weights = torch.stack([choose(sums, sums, [penalty], [alpha]).weight.T for sums, penalty, alpha in pairs])
+        with torch.no_grad():
+            self.map.weight.copy_(weights if individual else weights[0])
+        return {name: choice[name] for name in ("penalty", "alpha") if name in choice}
+
     def solve(self, learnt: Statistics, judged: Statistics, alphas: tuple[float, ...]) -> dict[str, Any]:
         """The same from statistics; with `individual`, penalty and share are chosen, and returned, for every channel.
 
@@ -124,6 +138,11 @@ class Linear(LinearMap):
                 "validation_mse": errors.tolist(),
             }
         return metrics
+
+
+def _each(value: float | list[float], n_maps: int) -> list[float]:
+    """One number for every map: what was chosen for each, or for all."""
+    return list(value) if isinstance(value, list | tuple) else [value] * n_maps
 
 
 LinearConfig.forecaster = Linear

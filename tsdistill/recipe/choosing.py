@@ -91,8 +91,8 @@ def choose(
     task: Task,
     budget: Budget | None,
     stages: Stages,
-) -> Models:
-    """The models of the candidate to deploy.
+) -> tuple[str, Models]:
+    """The candidate to deploy, and its models.
 
     Its student carries the whole record of the choice in its lineage; what is deployed, whose manifest counts towards
     its size, carries the rule and the names only.
@@ -116,8 +116,17 @@ def choose(
     student = stages.stage("chosen", {"task": task.fingerprint, **spec, **digests, "problems": dict(problems)}, make)
     record = choice_of(student)
     assert record is not None  # the stage has just been made, or is kept as it was made
-    models = dict(made[record["chosen"]])
-    return {**models, "student": student, list(models)[-1]: deployed[record["chosen"]]}
+    name = record["chosen"]
+    models = dict(made[name])
+    return name, {**models, "student": student, list(models)[-1]: deployed[name]}
+
+
+def replaced(chosen: Models, final: Models) -> Models:
+    """The models of a choice with those that were fitted again, pruned and deployed after it in their place."""
+    mark = _last(chosen).lineage[-1]
+    deployed = _last(final)
+    marked = dataclasses.replace(deployed, lineage=(*deployed.lineage, mark))
+    return {**final, "student": chosen["student"], list(final)[-1]: marked}
 
 
 def _marked(model: Deployed, spec: dict[str, Any], name: str) -> Deployed:

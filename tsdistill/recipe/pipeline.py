@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tsdistill.artifacts import save
 from tsdistill.data import Task
-from tsdistill.distillation import distill
+from tsdistill.distillation import distill, refit
 from tsdistill.errors import check_type
 from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
@@ -27,6 +27,7 @@ from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
 from tsdistill.training import train
+from tsdistill.training.refitting import is_refitted
 
 MAX_REPORT_BYTES = 256 * 2**20
 
@@ -115,7 +116,9 @@ def run(
         models: dict[str, Any] = {"teacher": teacher, **made}
         report = make_report(task, models, workspace, progress, baselines=recipe.baselines)
         deployed = _deployed(list(models.values())[-1])
-        save(deployed, workspace.folder / "artifact", metrics=evaluate(deployed, task, part="validation"))
+        # Errors on rows that it has learnt from would say nothing.
+        metrics = None if is_refitted(deployed) else evaluate(deployed, task, part="validation")
+        save(deployed, workspace.folder / "artifact", metrics=metrics)
     student = _trainable(models["student"])
     pruned = _trainable(models["pruned"]) if "pruned" in models else None
     return Run(recipe, task, teacher, student, pruned, deployed, report, workspace.folder)
@@ -185,11 +188,13 @@ def make_models(
         if on_stage is not None:
             on_stage(name, model)
 
-    student = making.student()
+    student = smallest = making.student()
     finished("student", student)
-    smallest = student
+    if recipe.student.training.refit is not None:
+        smallest = making.refitted(student)
+        finished("refitted", smallest)
     if recipe.pruning is not None:
-        smallest = making.pruned(student, recipe.pruning)
+        smallest = making.pruned(smallest, recipe.pruning)
         finished("pruned", smallest)
     deployed = making.deployed(smallest)
     finished("deployed" if deployed.precision == FULL_PRECISION else deployed.precision, deployed)
@@ -204,17 +209,22 @@ def _chosen(
     progress: bool | None,
     on_stage: Callable[[str, Model], None] | None,
 ) -> dict[str, Model]:
-    """Every candidate made to the end, and the models of the one to deploy."""
+    """Every candidate made to the end, and the models of the one to deploy; fitted again only once it is chosen."""
     made: dict[str, dict[str, Model]] = {}
     problems: dict[str, str] = {}
-    for name, contender in choosing.contenders(recipe, task).items():
+    contenders = choosing.contenders(recipe, task)
+    for name, contender in contenders.items():
+        first = contender.replace(student=contender.student.without_refit())
         try:
-            made[name] = make_models(contender, task, teacher, choosing.Within(stages, name), progress=progress)
+            made[name] = make_models(first, task, teacher, choosing.Within(stages, name), progress=progress)
         except choosing.REFUSED as error:
             problems[name] = str(error)
     if not made:
         raise choosing.none_left(problems)
-    models = choosing.choose(made, problems, task, recipe.student.budget, stages)
+    name, models = choosing.choose(made, problems, task, recipe.student.budget, stages)
+    if contenders[name].student.training.refit is not None:
+        final = make_models(contenders[name], task, teacher, choosing.Within(stages, name), progress=progress)
+        models = choosing.replaced(models, final)
     if on_stage is not None:
         for name, model in models.items():
             on_stage(name, model)
@@ -233,7 +243,7 @@ class _Making:
     progress: bool | None
 
     def student(self) -> Forecaster:
-        spec = self.recipe.student
+        spec = self.recipe.student.without_refit()
 
         def make(checkpoint: Path | None) -> Forecaster:
             if not spec.model.learns:  # there is nothing for a teacher to shape
@@ -252,6 +262,20 @@ class _Making:
             )
 
         return _trainable(self.stages.stage("student", {**self._inputs(self.teacher), **spec.to_dict()}, make))
+
+    def refitted(self, student: Forecaster) -> Forecaster:
+        def make(checkpoint: Path | None) -> Forecaster:
+            return refit(
+                student,
+                self.task,
+                teacher=self.teacher,
+                losses=self.recipe.student.losses,
+                cache=self.stages.cache,
+                progress=self.progress,
+            )
+
+        inputs = {**self._inputs(self.teacher), **_digests(student), **self.recipe.student.without_refit().to_dict()}
+        return _trainable(self.stages.stage("refitted", inputs, make))
 
     def pruned(self, student: Forecaster, spec: Pruning) -> Forecaster:
         teacher = self.teacher if spec.needs_teacher else None

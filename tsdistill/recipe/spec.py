@@ -150,7 +150,7 @@ class StudentSpec(Spec):
         budget: What the deployed model may cost at most, where there are candidates.
     """
 
-    late: ClassVar[frozenset[str]] = frozenset({"keep", "candidates", "budget"})
+    late: ClassVar[frozenset[str]] = frozenset({"keep", "candidates"})
 
     model: AnyModelConfig = LSTMConfig()
     losses: tuple[AnyLoss, ...] = Field(default=(OutputLoss(), TemporalLoss()), min_length=1, max_length=MAX_ITEMS)
@@ -201,10 +201,9 @@ class StudentSpec(Spec):
         )
         return self.replace(training=self.training.replace(seed=seed), candidates=tuple(candidates))
 
-    def to_dict(self) -> dict[str, Any]:
-        """The student as plain data; what nobody asked for is left out, so that old recipes stay the same."""
-        written = super().to_dict()
-        return {name: value for name, value in written.items() if name not in ("candidates", "budget") or value}
+    def without_refit(self) -> StudentSpec:
+        """The same student as validation sees it, before it is fitted again."""
+        return self.replace(training=self.training.replace(refit=None))
 
     @property
     def keeps_better(self) -> bool:

@@ -105,6 +105,12 @@ class TeacherSpec(RecipeTeacher):
     model: AnyModelConfig = PatchTSTConfig()
     training: Training = Training()
 
+    @model_validator(mode="after")
+    def _leaves_validation_alone(self) -> Self:
+        if self.training.refit is not None:
+            raise ValueError("`training.refit` must be left out for a teacher: its students are chosen by validation.")
+        return self
+
     def with_seed(self, seed: int) -> Self:
         """The same teacher trained from another seed."""
         return self.replace(training=self.training.replace(seed=seed))

@@ -28,12 +28,16 @@ from tsdistill.report.machine import machine, versions
 from tsdistill.report.pairing import spread
 from tsdistill.report.report import Report
 from tsdistill.report.rows import comparisons_of, rows_of
+from tsdistill.training.refitting import is_refitted
 
 if TYPE_CHECKING:
     from tsdistill.data.task import Part, Task
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
     from tsdistill.teachers import Teacher
+
+REFITTED = "fitted again on training and validation rows, once everything had been chosen"
+"""What is remarked of a row whose model has learnt from validation rows."""
 
 BASELINES = ("seasonal naive", "ridge")
 
@@ -130,6 +134,8 @@ def compare(
                     "scored and timed one window at a time; others in its batch moved a forecast by up to "
                     f"{entry.model.batch_effect:.2g} standard deviations, which isolate=True prevents"
                 )
+            if is_refitted(entry.model):
+                entry.remark = "; ".join(filter(None, [REFITTED, entry.remark]))
             bar.advance()
         bar.note("latency")
         times = _latencies(scored, task, part, n_latency_runs) if latency else {}

@@ -48,6 +48,9 @@ class Job(Spec):
         validation: Steps before them used for selection (early stopping, INT8 or not); by default a tenth of the rows,
             at least `judge`.
         gate: When the candidate replaces the incumbent.
+        refit: Fit the student again on the validation rows as well, once everything is chosen (`td.refit`), so that
+            what is served has learnt from the newest rows but those that judge it. A teacher that has no forecasts of
+            those rows makes the job go on without, and the verdict says so.
         keep_runs: Run folders kept in the store; older ones are removed. Served models are kept apart from them.
         seed: Draw everything from this seed instead of the recipe's.
         report: Also write `report.html` of the candidate on the judging windows into the run's folder.
@@ -70,6 +73,7 @@ class Job(Spec):
     judge: Count | None = None
     validation: Count | None = None
     gate: Gate = Gate()
+    refit: bool = True
     keep_runs: Count = 5
     seed: Seed | None = None
     report: bool = True

@@ -6,7 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,19 @@ from safetensors import SafetensorError
 
 from tsdistill.data import Panel, Task
 from tsdistill.data.split import in_zone
-from tsdistill.errors import ArtifactError, TsdistillError
+from tsdistill.errors import ArtifactError, DataError, TsdistillError, UnsupportedError
 from tsdistill.exporting import Deployed
 from tsdistill.files import write_atomic
 from tsdistill.models import versions
 from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_teacher
+from tsdistill.recipe.workspace import Model
 from tsdistill.retrain.gate import Verdict
 from tsdistill.retrain.job import Cut, Job
 from tsdistill.retrain.judging import Served, judge
 from tsdistill.retrain.store import Store, UnsignedError, now
 from tsdistill.signatures import check_private_key
 from tsdistill.spec import digest_of
+from tsdistill.teachers import Teacher
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,6 +129,7 @@ class _RetrainRun:
     cut: Cut | None = None
     run: str | None = None
     data: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     def verdict(self, as_of: Any) -> Verdict:
         """Run the recipe, judge, promote, record."""
@@ -139,7 +142,7 @@ class _RetrainRun:
         candidate = self._candidate(recipe, task, cut)
         served = self._served()
         ruling = judge(self.job.gate, task, cut, candidate, served)
-        ruling["notes"] += _behind(panel, as_of)
+        ruling["notes"] += (*self.notes, *_behind(panel, as_of))
         verdict = self._verdict_with(current=served.folder, **ruling)
         if verdict.decision == "promoted":
             return self._promote(candidate, served, cut, verdict)
@@ -161,14 +164,25 @@ class _RetrainRun:
         with workspace.locked():
             write_atomic(workspace.folder / "recipe.toml", recipe.to_toml())
             teacher = make_teacher(recipe, task, workspace, self.progress)
-            models: dict[str, Any] = {"teacher": teacher}
-            models |= make_models(recipe, task, teacher, workspace, progress=self.progress)
+            models: dict[str, Any] = {"teacher": teacher, **self._models(recipe, task, teacher, workspace)}
             if self.job.report:
                 make_report(task, models, workspace, self.progress, baselines=recipe.baselines)
         candidate = list(models.values())[-1]
         if not isinstance(candidate, Deployed):
             raise TypeError("a recipe must end in a deployed model")
         return candidate
+
+    def _models(self, recipe: Recipe, task: Task, teacher: Teacher, workspace: Workspace) -> dict[str, Model]:
+        """Every model of the recipe, fitted again at the end where the job asks for that and the teacher can."""
+        if not self.job.refit or recipe.student.training.refit is not None:
+            return make_models(recipe, task, teacher, workspace, progress=self.progress)
+        final = recipe.replace_at({"student.training.refit": "all"})
+        try:
+            return make_models(final, task, teacher, workspace, progress=self.progress)
+        except (DataError, UnsupportedError) as error:
+            models = make_models(recipe, task, teacher, workspace, progress=self.progress)
+            self.notes.append(f"The student was not fitted again on the validation rows: {error}")
+            return models
 
     def _served(self) -> Served:
         folder, rolled_back = self.store.served(), self.store.rolled_back()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Task, Windows
-from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, check_type, optional_path
+from tsdistill.errors import ConfigError, DivergenceError, OrderError, ShapeError, check_type, must, optional_path
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.provenance import machine, versions
 from tsdistill.progress import open_bar
@@ -75,17 +75,23 @@ def train(
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
     model = config.build(task.signature, training.seed)
-    metrics = fit(model, task, training, TruthObjective(), checkpoint=checkpoint, progress=progress)
+    first = training.replace(refit=None)
+    metrics = fit(model, task, first, TruthObjective(), checkpoint=checkpoint, progress=progress)
     step = LineageStep(
         verb="train",
-        spec={"config": config.to_dict(), "training": training.to_dict()},
+        spec={"config": config.to_dict(), "training": first.to_dict()},
         seed=training.seed,
         data=task.fingerprint,
         metrics=metrics,
         versions=versions(),
         machine=machine(),
     )
-    return model.eval().with_step(step)
+    model = model.eval().with_step(step)
+    if training.refit is None or not config.learns:
+        return model
+    from tsdistill.training.refitting import fitted_again  # which calls `fit`
+
+    return fitted_again(model, task, TruthObjective(), progress=progress)
 
 
 def fit(
@@ -96,11 +102,13 @@ def fit(
     *,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
+    n_epochs: int | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place on any objective and leave it with its best weights; returns what to record.
 
     The verbs of tsdistill call this; call it yourself with an `Objective` of your own. An architecture that can be
-    solved in closed form is.
+    solved in closed form is. With `n_epochs`, so many epochs of the schedule are taken and the last weights kept:
+    there is nothing left for validation to choose.
 
     Started by `torchrun`, every process takes its share of each batch, and all return the same model as one process
     would, up to rounding and dropout; only the first one shows progress and writes files.
@@ -110,6 +118,10 @@ def fit(
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
     check_type("objective", objective, Objective, "Pass an Objective, such as TruthObjective()")
     checkpoint = optional_path("checkpoint", checkpoint)
+    if training.refit is not None:
+        raise ConfigError(
+            must("refit", "be None here", training.refit, "Only td.train and td.distill fit what they chose again")
+        )
     _check_fits(model, task)
     windows = task.train
     n_steps = training.n_steps(len(task.train))
@@ -142,7 +154,7 @@ def fit(
             log = history.beside(checkpoint)
             ranks.lead(lambda: history.cut(log, so_far.epoch))
         bar.at(so_far.step)
-        while so_far.step < n_steps and not _out_of_patience(so_far, training):
+        while so_far.step < n_steps and so_far.epoch != n_epochs and not _out_of_patience(so_far, training):
             began = time.perf_counter()
             parts, n_windows = epoch(run, bar)
             stepped = time.perf_counter()
@@ -156,7 +168,7 @@ def fit(
                 )
             so_far.epoch += 1
             so_far.history.append({"epoch": so_far.epoch, **parts, **errors})
-            if error < so_far.best:
+            if error < so_far.best or n_epochs is not None:
                 so_far.best = error
                 so_far.best_epoch = so_far.epoch
                 best = state.module_tensors(run.judged)

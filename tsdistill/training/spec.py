@@ -42,6 +42,8 @@ class Training(Spec):
             the user's cache and recorded in the lineage with its times, so that the same seed still gives the same
             model there. On a processor with AMX or AVX512-BF16 it can be worth asking for.
         seed: Of the initial weights, the order of windows and dropout.
+        refit: "all" fits the chosen model once more on training and validation rows, with everything that validation
+            chose (`td.refit`); None leaves it. What comes of it cannot be compared on validation any more.
         device: "auto" takes CUDA when there is some.
 
     Example:
@@ -70,6 +72,7 @@ class Training(Spec):
     precision: Literal["auto", "float32", "bfloat16", "fastest"] = "auto"
     seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    refit: Literal["all"] | None = None
 
     @property
     def windows_per_step(self) -> int:
