@@ -12,6 +12,8 @@ import torch
 
 import tsdistill as td
 from tsdistill.data import Batch, Task, Windows
+from tsdistill.data.joining import with_validation
+from tsdistill.distillation import refit
 from tsdistill.errors import DataError, ShapeError, UnsupportedError
 from tsdistill.models import CycleNetConfig, Forecaster
 from tsdistill.report.foreign import unwrapped
@@ -243,6 +245,22 @@ def test_a_teacher_whose_task_does_not_follow_is_explained(task: Task) -> None:
         privileged.forecast(batch_of(toy_task().train, 1))
     with pytest.raises(DataError, match="Make it for this task"):
         td.distill(privileged, RIDGE, task_of(31))
+
+
+def test_it_teaches_a_student_that_is_fitted_again_on_validation_rows(task: Task) -> None:
+    own_task = task_of(71, covariates=CALENDAR)
+    teacher = td.train(td.MLPConfig(width=5, depth=1), own_task, QUICK)
+    student = td.distill(teacher, RIDGE, task, losses=[td.OutputLoss()], training=td.Training(refit="all"))
+    assert [step.verb for step in student.lineage] == ["distill", "refit"]
+    assert student.lineage[-1].spec["teacher_kind"] == "PrivilegedTeacher"
+    privileged, every = PrivilegedTeacher(teacher, task), with_validation(task).train
+    index = torch.arange(331 - 29 - 5, 331 - 29 + 5)  # windows across the border between the parts
+    forecast = raw(privileged.forecast(every.batch(index)), every, index)
+    own = with_validation(own_task).train
+    expected = raw(teacher.forecast(own.batch(index - 42)), own, index - 42)
+    np.testing.assert_allclose(forecast, expected, rtol=0, atol=2e-4 * task.scale.max())
+    again = refit(td.distill(teacher, RIDGE, task, losses=[td.OutputLoss()]), task, teacher=teacher)
+    assert again.digest == student.digest
 
 
 def test_an_ensemble_of_whoever_there_is_stands_in_a_report(task: Task) -> None:

@@ -18,7 +18,7 @@ from tsdistill.losses import Loss, OutputLoss, check_losses_type
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.provenance import machine, versions
 from tsdistill.spec import LineageStep
-from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info
+from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info, teacher_record
 from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
 from tsdistill.training.refitting import check_fitted, fitted_again
 from tsdistill.training.steps import device_of
@@ -107,7 +107,8 @@ def distill(
     cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=None if solved else device_of(training))
     refits, training = training.refit is not None, training.replace(refit=None)
     objective = TeacherObjective(losses, cached_teacher, balance=balance)
-    _learn(fresh, task, training, objective, checkpoint, progress, teacher_info(teacher))
+    details = {**teacher_info(teacher), **teacher_record(teacher)}
+    _learn(fresh, task, training, objective, checkpoint, progress, details)
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
         # What was measured for the student holds for its control: they are to differ in the teacher only.
@@ -184,6 +185,7 @@ def refit(
         raise ConfigError("`teacher` must be given for a distilled model, got None. Give the one that taught it.")
     training = Training.from_dict(model.lineage[-1].spec["training"])
     device = None if model.closed_form else device_of(training)
+    teacher = adapt(teacher, task)
     objective = TeacherObjective(
         losses, CachedTeacher(teacher, cache, progress=progress, device=device), balance=balance
     )
@@ -261,7 +263,7 @@ def _learn(
     objective: Objective,
     checkpoint: Path | None,
     progress: bool | None,
-    teacher: Mapping[str, str] | None = None,
+    teacher: Mapping[str, Any] | None = None,
 ) -> Forecaster:
     """Train in place and write the lineage, with details of the teacher."""
     metrics = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tsdistill.deprecation import moved_names
+from tsdistill.recipe.auto_candidates import default_candidates
+from tsdistill.recipe.auto_teacher import AutoTeacher, AutoTeacherSpec
 from tsdistill.recipe.candidates import Budget, StudentCandidate
 from tsdistill.recipe.pipeline import InMemory, Run, Stages, from_anywhere, make_models, make_report, run
 from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, default_recipe, read_recipe
@@ -20,7 +22,7 @@ from tsdistill.recipe.teacher import (
     TeacherBuilder,
     TeacherSpec,
 )
-from tsdistill.recipe.teacher_builder import make_teacher
+from tsdistill.recipe.teacher_builder import auto_teacher, make_teacher
 from tsdistill.recipe.workspace import Workspace
 
 register = TEACHERS.register
@@ -29,6 +31,8 @@ register = TEACHERS.register
 __all__ = [
     "TEACHERS",
     "AnyTeacher",
+    "AutoTeacher",
+    "AutoTeacherSpec",
     "Budget",
     "EnsembleTeacherSpec",
     "HuggingFaceTeacherSpec",
@@ -47,6 +51,8 @@ __all__ = [
     "TeacherBuilder",
     "TeacherSpec",
     "Workspace",
+    "auto_teacher",
+    "default_candidates",
     "default_recipe",
     "from_anywhere",
     "make_models",

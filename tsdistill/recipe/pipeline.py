@@ -57,10 +57,9 @@ class Run:
 
     @property
     def replay(self) -> Recipe:
-        """The recipe with the form that was chosen in place of the choice: run again, it asks no clock."""
-        if self.recipe.quantization is None:
-            return self.recipe
-        return self.recipe.replace(quantization=replay(self.deployed))
+        """The recipe with what was chosen in place of the choices (form, teacher): run again, it asks no clock."""
+        recipe = self.recipe.replace(teacher=self.recipe.teacher.replayed(self.teacher))
+        return recipe if recipe.quantization is None else recipe.replace(quantization=replay(self.deployed))
 
 
 def run(

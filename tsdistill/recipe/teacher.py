@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from tsdistill.artifacts import load
-from tsdistill.data import Task
+from tsdistill.data import Covariates, Task
 from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, must, nearest
 from tsdistill.models import AnyModelConfig, Forecaster, PatchTSTConfig
 from tsdistill.spec import Family, Member
-from tsdistill.spec.limits import MAX_ITEMS, Count
+from tsdistill.spec.limits import MAX_ITEMS, Count, Steps
 from tsdistill.teachers import (
     PrivilegedTeacher,
     RescaledTeacher,
@@ -23,6 +23,7 @@ from tsdistill.teachers import (
     read_forecasts,
     same_inputs,
     same_scaling,
+    task_with,
 )
 from tsdistill.training import Training
 
@@ -34,11 +35,23 @@ class TeacherBuilder(Protocol):
     def task(self) -> Task:
         """What is going to be taught."""
 
-    def trained(self, spec: TeacherSpec) -> Forecaster:
+    def trained(self, spec: TeacherSpec) -> Teacher:
         """The teacher that a spec trains, trained now or kept from an earlier run."""
 
     def member(self, spec: RecipeTeacher, number: int) -> Teacher:
         """A member of an ensemble, counted from 0."""
+
+    def own_task(self, spec: TeacherSpec) -> Task:
+        """The task that a spec is trained on, made once for all that see the same."""
+
+    def say(self, line: str) -> None:
+        """Tell people what happens."""
+
+    def note(self) -> str:
+        """What an earlier run has noted of this teacher; empty where it has not, or it cannot be read."""
+
+    def keep_note(self, text: str) -> None:
+        """Note something of this teacher for later runs."""
 
 
 class RecipeTeacher(Member):
@@ -53,6 +66,9 @@ class RecipeTeacher(Member):
     late: ClassVar[frozenset[str]] = frozenset({"trust"})
     trains: ClassVar[bool] = False
     """Whether the recipe trains it by gradient steps, so that it is kept as a stage of its own."""
+
+    several: ClassVar[bool] = False
+    """Whether it is made of others, which are stages of their own."""
 
     kind: str
     trust: float | None = Field(default=None, gt=0)
@@ -81,6 +97,10 @@ class RecipeTeacher(Member):
         """The same teacher with every random draw taken from another seed."""
         return self
 
+    def replayed(self, teacher: Teacher) -> RecipeTeacher:
+        """The spec that makes a teacher of this spec again without asking the clock."""
+        return self
+
 
 TEACHERS = Family("teacher", RecipeTeacher, default="trained")
 """Who can teach in a recipe. A table without a kind is a teacher to be trained, as it was before there were kinds."""
@@ -92,18 +112,35 @@ AnyTeacher = Annotated[RecipeTeacher, TEACHERS]
 class TeacherSpec(RecipeTeacher):
     """A teacher that the recipe trains; what `[teacher]` means unless it names another `kind`.
 
+    It may see what the student does not; see `td.teachers.PrivilegedTeacher`.
+
     Args:
         model: Its architecture.
         training: How it is trained.
+        context: Past steps that it sees; None for the task's.
+        covariates: What it looks at besides the channels: "task" for what the task has, None for nothing.
+        scaler: "standard", "item", None, or "task" for the task's.
         trust: See `td.teachers.TrustedTeacher`; None believes it everywhere.
     """
 
-    late: ClassVar[frozenset[str]] = frozenset({"kind", "trust"})
+    late: ClassVar[frozenset[str]] = frozenset({"kind", "trust", "context", "covariates", "scaler"})
     trains: ClassVar[bool] = True
 
     kind: Literal["trained"] = "trained"
     model: AnyModelConfig = PatchTSTConfig()
     training: Training = Training()
+    context: Steps | None = None
+    covariates: Covariates | Literal["task"] | None = "task"
+    scaler: Literal["standard", "item", "task"] | None = "task"
+
+    def own_task(self, task: Task) -> Task:
+        """The task that it is trained on: the recipe's, or one over the same panel with inputs of its own."""
+        context = task.context if self.context is None else self.context
+        covariates = task.covariates if self.covariates == "task" else self.covariates
+        scaler = task.scaler if self.scaler == "task" else self.scaler
+        if (context, covariates, scaler) == (task.context, task.covariates, task.scaler):
+            return task
+        return task_with(task, context=context, covariates=covariates, scaler=scaler)
 
     @model_validator(mode="after")
     def _leaves_validation_alone(self) -> Self:
@@ -291,13 +328,15 @@ class EnsembleTeacherSpec(RecipeTeacher):
         trust: See `td.teachers.TrustedTeacher`; None believes them everywhere.
     """
 
+    several: ClassVar[bool] = True
+
     kind: Literal["ensemble"] = "ensemble"
     members: tuple[AnyTeacher, ...] = Field(min_length=1, max_length=MAX_ITEMS)
     weights: Literal["equal", "validation", "best-per-window"] = "equal"
 
     @model_validator(mode="after")
     def _trusted_together(self) -> Self:
-        if any(isinstance(member, EnsembleTeacherSpec) for member in self.members):
+        if any(member.several for member in self.members):
             raise ValueError("`members` must not be ensembles themselves: name their members here.")
         if any(member.trust is not None for member in self.members):
             raise ValueError("`trust` must be set on the ensemble, not on its members: they are weighed as they are.")

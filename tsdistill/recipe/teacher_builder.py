@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tsdistill.data import Task
+from tsdistill.errors import check_type
+from tsdistill.files import write_atomic
+from tsdistill.formats import read_regular
 from tsdistill.models import Forecaster
+from tsdistill.recipe.auto_teacher import AutoTeacher, AutoTeacherSpec
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher import RecipeTeacher, TeacherSpec
 from tsdistill.recipe.workspace import Workspace
 from tsdistill.spec import digest_of
-from tsdistill.teachers import ForecastTable, PrivilegedTeacher, Teacher, TeacherEnsemble, TrustedTeacher
+from tsdistill.teachers import ForecastTable, PrivilegedTeacher, Teacher, TeacherEnsemble, TrustedTeacher, same_inputs
 from tsdistill.training import train
+
+MAX_NOTE_BYTES = 2**20
 
 
 def make_teacher(recipe: Recipe, task: Task, workspace: Workspace, progress: bool | None = None) -> Teacher:
@@ -25,6 +34,57 @@ def make_teacher(recipe: Recipe, task: Task, workspace: Workspace, progress: boo
     return _Builder(task, workspace, progress).build(recipe.teacher)
 
 
+def auto_teacher(
+    task: Task,
+    *,
+    minutes: float | None = 5.0,
+    candidates: Sequence[RecipeTeacher] | None = None,
+    reach: float = 0.1,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> AutoTeacher:
+    """Train diverse teachers within a time budget, and make one of those that validation finds good.
+
+    What `[teacher] kind = "auto"` does in a recipe; see `AutoTeacherSpec`. The test part is not read.
+
+    Args:
+        task: What to teach.
+        minutes: How long to train; None trains every candidate as it is.
+        candidates: Who is tried, in order; None takes what suits the task.
+        reach: How much worse than the best a member's validation error may be, as a share of it.
+        seed: Of the default candidates.
+        folder: Where members are kept, so that a stopped run goes on and the same one again gives the same teacher;
+            None keeps them in memory.
+        progress: Show progress bars; None shows them in a terminal only.
+        say: Called with a line for people as candidates are trained or skipped.
+
+    Returns:
+        A teacher; `candidates` tells what became of each.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+        TsdistillError: what the first candidate failed with, where none could be trained.
+
+    Example:
+        >>> import tsdistill as td
+        >>> from tsdistill.testing import toy_task
+        >>> specs = [td.recipe.TeacherSpec(model=td.LinearConfig(), context=steps) for steps in (23, 47, 71)]
+        >>> auto_teacher(toy_task(), candidates=specs, minutes=None).weighing
+        'validation'
+    """
+    check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
+    given = None if candidates is None else tuple(candidates)
+    spec = AutoTeacherSpec(minutes=minutes, candidates=given, reach=reach, seed=seed)
+    with tempfile.TemporaryDirectory(prefix="tsdistill-teacher-") as temporary:
+        workspace = Workspace(folder or temporary, say=say)
+        with workspace.locked():
+            teacher = _Builder(task, workspace, progress).build(spec)
+    assert isinstance(teacher, AutoTeacher)  # a spec without trust
+    return teacher
+
+
 @dataclass(frozen=True)
 class _Builder:
     """Builds a teacher, and the members of an ensemble, each under a stage's name of its own."""
@@ -33,30 +93,59 @@ class _Builder:
     workspace: Workspace
     progress: bool | None
     stage: str = "teacher"
+    tasks: dict[str, Task] = field(default_factory=dict)
 
     def build(self, spec: RecipeTeacher) -> Teacher:
         """The teacher of a spec, weighed by trust where the spec asks for it."""
         teacher = spec.build(self) if spec.trains else self._read(spec)
         return teacher if spec.trust is None else TrustedTeacher(teacher, self.task, sharpness=spec.trust)
 
-    def trained(self, spec: TeacherSpec) -> Forecaster:
+    def trained(self, spec: TeacherSpec) -> Teacher:
         """Trained now, or kept from an earlier run with the same spec."""
+        own_task = self.own_task(spec)
         # Trust changes nothing about the training.
-        inputs = {"task": self.task.fingerprint, **spec.replace(trust=None).to_dict()}
+        inputs = {"task": own_task.fingerprint, **spec.replace(trust=None).to_dict()}
         teacher = self.workspace.stage(
             self.stage,
             inputs,
             lambda checkpoint: train(
-                spec.model, self.task, spec.training, checkpoint=checkpoint, progress=self.progress
+                spec.model, own_task, spec.training, checkpoint=checkpoint, progress=self.progress
             ),
         )
         if not isinstance(teacher, Forecaster):
             raise TypeError(f"expected a trainable model, got {type(teacher).__name__}")
-        return teacher
+        return teacher if same_inputs(teacher.signature, self.task) else PrivilegedTeacher(teacher, self.task, own_task)
 
     def member(self, spec: RecipeTeacher, number: int) -> Teacher:
         """A member of an ensemble; its stages are numbered from 1."""
         return replace(self, stage=f"{self.stage}-{number + 1}").build(spec)
+
+    def own_task(self, spec: TeacherSpec) -> Task:
+        """The task that a spec is trained on, made once for all that see the same."""
+        key = digest_of({name: spec.to_dict().get(name) for name in ("context", "covariates", "scaler")})
+        if key not in self.tasks:
+            self.tasks[key] = spec.own_task(self.task)
+        return self.tasks[key]
+
+    def say(self, line: str) -> None:
+        """Tell people what happens."""
+        self.workspace.say(line)
+
+    def note(self) -> str:
+        """What an earlier run has noted of this teacher; empty where it has not, or it cannot be read."""
+        try:
+            return read_regular(self._note_path, MAX_NOTE_BYTES).decode("utf-8")
+        except (OSError, ValueError):
+            return ""
+
+    def keep_note(self, text: str) -> None:
+        """Note something of this teacher for later runs."""
+        self._note_path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._note_path, text)
+
+    @property
+    def _note_path(self) -> Path:
+        return self.workspace.folder / "stages" / f"{self.stage}.json"
 
     def _read(self, spec: RecipeTeacher) -> Teacher:
         """A teacher that comes from elsewhere, or is fitted at once."""

@@ -20,7 +20,7 @@ from tsdistill.models import Forecaster
 from tsdistill.recipe import InMemory, Recipe, Source, TaskSpec, TeacherSpec, default_recipe, make_models
 from tsdistill.search.space import Space
 from tsdistill.spec import digest_of
-from tsdistill.teachers import Teacher
+from tsdistill.teachers import PrivilegedTeacher, Teacher
 from tsdistill.training import Training
 
 SEARCHED = "tsdistill"
@@ -247,6 +247,8 @@ def _usual_split(task: Task) -> Split:
 
 def _origin(teacher: Teacher) -> str:
     """How a teacher came to be: two machines that train the same one need not agree in the last bit."""
+    if isinstance(teacher, PrivilegedTeacher):
+        return digest_of(["privileged", _origin(teacher.teacher), teacher.own_task.fingerprint])
     lineage = getattr(teacher, "lineage", ())
     if not lineage:
         return teacher.digest

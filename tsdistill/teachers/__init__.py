@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tsdistill.deprecation import moved_names
-from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, teacher_info
+from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, teacher_info, teacher_record
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
 from tsdistill.teachers.hooks import Tap
 from tsdistill.teachers.huggingface import from_huggingface
 from tsdistill.teachers.keeping import CacheEntry, Cleaning, cached, clean
-from tsdistill.teachers.privileged import PrivilegedTeacher, adapt, same_inputs
+from tsdistill.teachers.privileged import PrivilegedTeacher, adapt, same_inputs, task_with
 from tsdistill.teachers.refitted import RefittedTeacher, from_function, from_statsmodels
 from tsdistill.teachers.regressor import RegressorTeacher, from_sklearn
 from tsdistill.teachers.rescaled import RescaledTeacher
@@ -47,7 +47,9 @@ __all__ = [
     "same_inputs",
     "same_scaling",
     "shown_by",
+    "task_with",
     "teacher_info",
+    "teacher_record",
     "wrap",
     "write_forecasts",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsdistill.data.panel import Item
-from tsdistill.data.task import Part, Task
+from tsdistill.data.task import Task, Windows
 from tsdistill.errors import DataError, listed
 from tsdistill.teachers.places import Places, on_time_line
 
@@ -71,13 +71,13 @@ class Alignment:
             raise DataError(listed(problems, "`own_task`"))
         return cls(task, own_task, items, shifts)
 
-    def starts(self, part: Part) -> np.ndarray:
-        """First row in the own panel of each window of a part, (window,); -1 where the own task has no such window.
+    def starts(self, windows: Windows) -> np.ndarray:
+        """First row in the own panel of each window of the task, (window,); -1 where the own task has no such window.
 
         A window and its own one forecast the same steps; what they see before them differs.
         """
         offsets, own_offsets = Places(self.task).offsets, Places(self.own_task).offsets
-        rows = self.task.windows(part).starts.numpy().astype(np.int64)
+        rows = windows.starts.numpy().astype(np.int64)
         number = np.searchsorted(offsets, rows, side="right") - 1
         # The row within the own item at which the target begins.
         origins = rows - offsets[number] + self.task.context + self.shifts[number]

@@ -126,6 +126,17 @@ def teacher_info(teacher: Teacher) -> dict[str, str]:
     return {"teacher": teacher.digest, **kind}
 
 
+def teacher_record(teacher: Teacher) -> dict[str, list[str]]:
+    """What the lineage of a student records besides of a teacher that was chosen: its candidates, a line each."""
+    if not isinstance(teacher, Composed):
+        return {}
+    record: list[str] | None = getattr(teacher, "record", None)
+    if record is not None:
+        return {"teacher_candidates": record}
+    inside = getattr(teacher, "teacher", None)
+    return {} if inside is None else teacher_record(inside)
+
+
 def check_teacher(teacher: Teacher, task: Task) -> None:
     """Refuse a teacher that forecasts other steps or channels than the task's, or a forecaster with another scaling."""
     if not (hasattr(teacher, "forecast") and isinstance(getattr(teacher, "digest", None), str)):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tsdistill.data.task import Batch, Part, Signature, Task, Windows
+from tsdistill.data.covariates import Covariates
+from tsdistill.data.joining import with_validation
+from tsdistill.data.task import PARTS, Batch, Signature, Task, Windows
 from tsdistill.errors import DataError, ShapeError, TsdistillError, UnsupportedError, check_type
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
@@ -29,7 +31,11 @@ from tsdistill.teachers.base import (
 from tsdistill.teachers.places import Places
 from tsdistill.teachers.rescaled import RescaledTeacher
 
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+Place = Literal["train", "validation", "test", "every"]
+"""A part of the task, or every window before its test part: those that a model learns from which is fitted again."""
+
+LEARNT: tuple[Place, ...] = ("train", "every")
+"""Where the truth may stand for a lesson."""
 
 
 class PrivilegedTeacher(Composed):
@@ -108,8 +114,9 @@ class PrivilegedTeacher(Composed):
         self.signature: Signature = self._plain.signature
         self._places = Places(self._plain)
         self._alignment = Alignment.of(task, own_task)
+        self._starts: dict[Place, np.ndarray] = {}
         self._columns = [own_task.channels.index(name) for name in task.channels]
-        unreached = self._starts("train") < 0
+        unreached = self._known_starts("train") < 0
         self.n_unreached = int(unreached.sum())
         if unreached.all():
             raise DataError(
@@ -143,7 +150,7 @@ class PrivilegedTeacher(Composed):
 
     def reaches(self, batch: Batch) -> Tensor:
         """Which windows of a batch it has a lesson for, (batch,) of True and False."""
-        _, starts = self._located(batch)
+        _, starts, _ = self._located(batch)
         return torch.from_numpy(starts >= 0)
 
     def forecast(self, batch: Batch) -> Tensor:
@@ -153,15 +160,15 @@ class PrivilegedTeacher(Composed):
             DataError: the windows are not of the task; or it has no window of its own for some that are no training
                 windows.
         """
-        part, starts = self._located(batch)
+        windows, starts, place = self._located(batch)
         reached = torch.from_numpy(starts >= 0)
         if not reached.all():
-            self._require_training(batch, part, int((~reached).sum()))
+            self._require_learnt(batch, place, int((~reached).sum()))
         forecast = batch.target.float().clone()
         if reached.any():
-            own = self._own_batch(part, starts[reached.numpy()])
-            index = batch.index[reached]
-            answer = self._brought(forecast_of(self.teacher, own).float(), starts[reached.numpy()], part, index)
+            chosen, index = starts[reached.numpy()], batch.index[reached]
+            own = self._own_batch(chosen, place)
+            answer = self._brought(forecast_of(self.teacher, own).float(), chosen, windows, index)
             forecast[reached.to(forecast.device)] = answer.to(forecast.device)
         return forecast
 
@@ -169,23 +176,23 @@ class PrivilegedTeacher(Composed):
         """The forecast, and the teacher's own insides where it has a lesson for every training window."""
         if self.n_unreached:
             return Activations(self.forecast(batch))
-        part, starts = self._located(batch)
+        windows, starts, place = self._located(batch)
         if (starts < 0).any():
-            self._require_training(batch, part, int((starts < 0).sum()))
-        inside = shown_by(self.teacher, self._own_batch(part, starts), attention=attention).to(batch.target.device)
-        forecast = self._brought(inside.forecast.float(), starts, part, batch.index)
+            self._require_learnt(batch, place, int((starts < 0).sum()))
+        inside = shown_by(self.teacher, self._own_batch(starts, place), attention=attention).to(batch.target.device)
+        forecast = self._brought(inside.forecast.float(), starts, windows, batch.index)
         if self._columns != list(range(len(self.own_task.channels))):
             inside = _of_channels(inside, self._columns, len(self.own_task.channels))
         if not self._scales_alike:
             inside = replace(inside, distribution=None, support=None, levels=())
         return replace(inside, forecast=forecast)
 
-    def _require_training(self, batch: Batch, part: Part, n_windows: int) -> None:
-        """The truth may stand for a lesson in training windows, and nowhere else."""
+    def _require_learnt(self, batch: Batch, place: Place, n_windows: int) -> None:
+        """The truth may stand for a lesson in windows that are learnt from, and nowhere else."""
         # Windows of a series that does not move look alike in every part.
-        if part != "train" or self._places.locate(batch, ("validation", "test")) is not None:
+        if place not in LEARNT or self._places.locate(batch, ("validation", "test")) is not None:
             raise DataError(
-                f"The teacher cannot forecast {n_windows} windows of the {part} part: its own task, which sees "
+                f"The teacher cannot forecast {n_windows} windows of the {place} part: its own task, which sees "
                 f"{self.own_task.context} steps, has no such windows. Leave it out, or give items more history."
             )
 
@@ -196,22 +203,30 @@ class PrivilegedTeacher(Composed):
         alike = own.scaler == task.scaler == "standard" and len(own.channels) == len(task.channels)
         return alike and same_scaling(own.without_covariates().signature, self.signature)
 
-    def _located(self, batch: Batch) -> tuple[Part, np.ndarray]:
-        """The part that a batch was taken from, and the first rows of its own windows."""
-        part = self._places.locate(batch, PARTS)
-        if part is None:
+    def _located(self, batch: Batch) -> tuple[Windows, np.ndarray, Place]:
+        """The windows that a batch was taken from, the first rows of its own windows, and where they are."""
+        place: Place | None = self._places.locate(batch, PARTS)
+        if place is None and Places(self._every).locate(batch, ("train",)) is not None:
+            place = "every"
+        if place is None:
             raise DataError(
                 "A privileged teacher knows the windows of its task only, as it looks them up in the task it was "
                 "trained for, got others. Make one for their task."
             )
-        return part, self._starts(part)[batch.index.numpy()]
+        return self._windows(place), self._known_starts(place)[batch.index.numpy()], place
 
     @functools.cached_property
-    def _known_starts(self) -> dict[Part, np.ndarray]:
-        return {part: self._alignment.starts(part) for part in PARTS}
+    def _every(self) -> Task:
+        """The task whose training windows are all before the test part."""
+        return with_validation(self._plain)
 
-    def _starts(self, part: Part) -> np.ndarray:
-        return self._known_starts[part]
+    def _windows(self, place: Place) -> Windows:
+        return self._every.train if place == "every" else self._plain.windows(place)
+
+    def _known_starts(self, place: Place) -> np.ndarray:
+        if place not in self._starts:
+            self._starts[place] = self._alignment.starts(self._windows(place))
+        return self._starts[place]
 
     def _own_windows(self, starts: np.ndarray) -> Windows:
         own = self.own_task.train
@@ -220,23 +235,23 @@ class PrivilegedTeacher(Composed):
             future=own.future, past=own.past, scaler=own.scaler,
         )  # fmt: skip
 
-    def _own_batch(self, part: Part, starts: np.ndarray) -> Batch:
+    def _own_batch(self, starts: np.ndarray, place: Place) -> Batch:
         """Own windows, numbered as in the same part of the own task, for teachers that look something up."""
         batch = self._own_windows(starts).batch(torch.arange(len(starts)))
-        of_part = self.own_task.windows(part).starts.numpy().astype(np.int64)
+        of_part = self.own_task.windows("train" if place == "every" else place).starts.numpy().astype(np.int64)
         places = np.searchsorted(of_part, starts).clip(max=len(of_part) - 1)
         return replace(batch, index=torch.from_numpy(np.where(of_part[places] == starts, places, 0)))
 
-    def _brought(self, forecast: Tensor, starts: np.ndarray, part: Part, index: Tensor) -> Tensor:
+    def _brought(self, forecast: Tensor, starts: np.ndarray, windows: Windows, index: Tensor) -> Tensor:
         """Own scaled forecasts, (batch, horizon, own channel), in the scale and channels of the task."""
         forecast = forecast[..., self._columns] if self._columns != list(range(forecast.shape[-1])) else forecast
         if self._scales_alike:
             return forecast
-        own, task, every = self._own_windows(starts), self._plain.windows(part), torch.arange(len(starts))
+        own, every = self._own_windows(starts), torch.arange(len(starts))
         own_mean, own_scale = (array[..., self._columns] for array in own.units(every))
-        mean, scale = task.units(index)
+        mean, scale = windows.units(index)
         # Offsets first: the difference of two large numbers, where the means are small.
-        shift = own.offsets(every)[..., self._columns] - task.offsets(index) + own_mean - mean
+        shift = own.offsets(every)[..., self._columns] - windows.offsets(index) + own_mean - mean
         factor, shift = (torch.from_numpy(array).to(forecast.device) for array in (own_scale / scale, shift / scale))
         return (forecast.double() * factor + shift).float()
 
@@ -267,33 +282,53 @@ def own_task_of(signature: Signature, task: Task) -> Task:
     """The task over a task's panel, cut at the same rows, that gives a forecaster the inputs of its signature.
 
     Raises:
-        ShapeError: the panel lacks a column, or has them in another order.
+        ShapeError: the panel lacks a column.
         ConfigError, DataError: what `Task` raises, such as a context that is longer than an item.
     """
-    known = signature.covariates
-    columns = (*signature.channels, *(known.columns if known is not None else ()))
-    panel = task.panel
-    if missing := [name for name in columns if name not in panel.channels]:
+    return task_with(
+        task,
+        context=signature.context,
+        covariates=signature.covariates,
+        scaler=_scaler_of(signature),
+        channels=signature.channels,
+    )
+
+
+def task_with(
+    task: Task,
+    *,
+    context: int,
+    covariates: Covariates | None,
+    scaler: Literal["standard", "item"] | None,
+    channels: tuple[str, ...] | None = None,
+) -> Task:
+    """A task over the same panel, split and horizon with other inputs; of some channels, by default the task's.
+
+    Raises:
+        ShapeError: the panel lacks a column.
+        ConfigError, DataError: what `Task` raises.
+
+    Example:
+        >>> from tsdistill.testing import toy_task
+        >>> task_with(toy_task(), context=71, covariates=None, scaler="item").context
+        71
+    """
+    panel, channels = task.panel, task.channels if channels is None else channels
+    columns = {*channels, *(covariates.columns if covariates is not None else ())}
+    if missing := [name for name in sorted(columns) if name not in panel.channels]:
         raise ShapeError(
-            f"The task's panel must have the columns {list(columns)} that the teacher sees, and lacks {missing}. "
-            "Give td.teachers.PrivilegedTeacher(teacher, task, own_task) the task that it was trained for."
+            f"The task's panel must have the columns that the teacher sees, and lacks {missing}. Give "
+            "td.teachers.PrivilegedTeacher(teacher, task, own_task) the task that it was trained for."
         )
-    if {*columns} < {*panel.channels}:
+    if columns < {*panel.channels}:
         kept = [number for number, name in enumerate(panel.channels) if name in columns]
         items = tuple(
             replace(item, values=item.values[:, kept], marks=None if item.marks is None else item.marks[:, kept])
             for item in panel.items
         )
         panel = replace(panel, items=items, channels=tuple(panel.channels[number] for number in kept))
-    return Task(
-        panel,
-        context=signature.context,
-        horizon=signature.horizon,
-        split=task.split,
-        scaler=_scaler_of(signature),
-        covariates=known,
-        short=task.short,
-    )
+    options: dict[str, Any] = {"covariates": covariates, "scaler": scaler, "short": task.short}
+    return Task(panel, context=context, horizon=task.horizon, split=task.split, **options)
 
 
 def adapt(teacher: Teacher, task: Task) -> Teacher:
