@@ -8,13 +8,21 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import atexit
 import random
+import shutil
 import socket
 import sys
+import tempfile
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+if "TSDISTILL_TEST_CACHE" not in os.environ:
+    # A cache of its own for a run of the suite, which its workers and the commands that tests start share.
+    os.environ["TSDISTILL_TEST_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tsdistill-cache-")
+    atexit.register(shutil.rmtree, os.environ["TSDISTILL_TEST_CACHE"], ignore_errors=True)
 
 LOOPBACK = ("127.", "::1", "localhost")
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from tests import deployables
 from tsdistill.exporting import graph as graphs
+from tsdistill.exporting import templates as templates_of
 from tsdistill.exporting import tracing
 from tsdistill.models import MODELS, Forecaster, MLPConfig, ModelConfig
 from tsdistill.models.mlp import MLP
@@ -31,7 +37,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[Forecaster]:
 
 
 @pytest.fixture
-def templates(monkeypatch: pytest.MonkeyPatch) -> list[Forecaster]:
+def templates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Forecaster]:
     """Models whose architecture was traced, none of which was kept before."""
     models: list[Forecaster] = []
     template = tracing._template
@@ -43,6 +49,7 @@ def templates(monkeypatch: pytest.MonkeyPatch) -> list[Forecaster]:
     monkeypatch.setattr(graphs, "_graphs", tracing.Latest())
     monkeypatch.setattr(tracing, "_templates", tracing.Latest())
     monkeypatch.setattr(tracing, "_template", counted)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return models
 
 
@@ -57,7 +64,9 @@ def test_an_equal_model_has_the_graph_that_was_traced_before(traced: list[Foreca
     assert len(traced) == 1
 
 
-def _check_filled(config: ModelConfig, templates: list[Forecaster]) -> None:
+def _check_filled(
+    config: ModelConfig, templates: list[Forecaster], monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     """A graph that is filled with weights is the one that tracing the same model gives, to the byte."""
     signature = deployables.task().signature
     elsewhere = signature.replace(
@@ -70,22 +79,34 @@ def _check_filled(config: ModelConfig, templates: list[Forecaster]) -> None:
     graphs.graph_of(first)
     filled = graphs.graph_of(second)
     assert templates == [first]
-    graphs._graphs.clear()
-    tracing._templates.clear()
+    _forget(monkeypatch, cache / "elsewhere")
+    assert graphs.graph_of(second) == filled
+    assert templates == [first, second]
+    _forget(monkeypatch, cache)  # as another process does that finds what the first one kept
     assert graphs.graph_of(second) == filled
     assert templates == [first, second]
 
 
-def test_a_graph_that_is_filled_is_the_one_that_is_traced(templates: list[Forecaster]) -> None:
-    _check_filled(MLPConfig(width=3, depth=1), templates)
+def _forget(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    graphs._graphs.clear()
+    tracing._templates.clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+def test_a_graph_that_is_filled_is_the_one_that_is_traced(
+    templates: list[Forecaster], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _check_filled(MLPConfig(width=3, depth=1), templates, monkeypatch, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", MODELS.examples(), ids=lambda config: config.kind)
-def test_every_architecture_is_traced_once(config: ModelConfig, templates: list[Forecaster]) -> None:
+def test_every_architecture_is_traced_once(
+    config: ModelConfig, templates: list[Forecaster], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     if config.needs is not None:
         pytest.skip("it needs covariates")
-    _check_filled(config, templates)
+    _check_filled(config, templates, monkeypatch, tmp_path)
 
 
 def test_a_class_of_someone_else_is_traced_for_every_scaling(templates: list[Forecaster]) -> None:
@@ -129,3 +150,51 @@ def test_no_more_is_kept_than_was_said(traced: list[Forecaster], monkeypatch: py
     graphs.graph_of(_model(seed=2))
     assert not graphs._graphs
     assert len(traced) == 3
+
+
+def _kept(folder: Path) -> list[Path]:
+    return sorted((folder / "tsdistill" / "graphs").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("damage", ["cut off", "another byte", "empty", "external data"])
+def test_a_kept_trace_that_is_not_whole_is_made_again(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    graph = onnx.helper.make_graph([], "one", [], [], [onnx.numpy_helper.from_array(np.ones(3), "w")])
+    whole = onnx.helper.make_model(graph).SerializeToString()
+    assert templates_of.template_of(("key", 1), lambda: whole) == whole
+    assert templates_of.template_of(("key", 1), lambda: b"another") == whole
+    (path,) = _kept(tmp_path)
+    content = path.read_bytes()
+    if damage == "external data":
+        graph.initializer[0].ClearField("raw_data")
+        graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+        graph.initializer[0].external_data.add(key="location", value="/etc/hostname")
+        changed = onnx.helper.make_model(graph).SerializeToString()
+        content = hashlib.sha256(changed).digest() + changed
+    path.write_bytes({"cut off": content[:-3], "another byte": content[:-1] + b"x", "empty": b""}.get(damage, content))
+    assert templates_of.template_of(("key", 1), lambda: whole) == whole
+    assert path.read_bytes()[32:] == whole
+
+
+def test_what_cannot_be_named_is_not_kept_and_a_cache_that_cannot_be_written_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for key in (None, (lambda: 1,), (type("Own", (), {}),), ([object()],)):
+        assert templates_of.template_of(key, lambda: b"made") == b"made"
+    assert not _kept(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert templates_of.template_of(("key",), lambda: b"made") == b"made"
+
+
+def test_the_oldest_traces_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(templates_of, "MAX_FILES", 2)
+    for number in range(4):
+        templates_of.template_of((number,), lambda number=number: bytes([number]))
+        for place, path in enumerate(sorted(_kept(tmp_path), key=lambda path: path.read_bytes()[32:])):
+            os.utime(path, (place, place))
+    assert sorted(path.read_bytes()[32:] for path in _kept(tmp_path)) == [b"\x02", b"\x03"]

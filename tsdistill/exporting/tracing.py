@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tsdistill.errors import UnsupportedError
+from tsdistill.exporting.templates import template_of
 from tsdistill.models.base import Forecaster, levels_of
 from tsdistill.runtime import INPUT, OUTPUT, QUANTILES
 
@@ -62,7 +63,8 @@ def traced(model: Forecaster) -> onnx.ModelProto:
     around = _RawUnits(model).eval()
     tensors: dict[str, Tensor] = dict(around.named_parameters(remove_duplicate=False))
     tensors |= dict(around.named_buffers(remove_duplicate=False))
-    template = _templates.get_or_make(_template_key(model, tensors), lambda: _template(model, around, tensors))
+    key = _template_key(model, tensors)
+    template = _templates.get_or_make(key, lambda: template_of(key, lambda: _template(model, around, tensors)))
     graph = onnx_ir.from_proto(onnx.ModelProto.FromString(template))
     for name, value in graph.graph.initializers.items():
         if name in tensors:
