@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -194,7 +195,7 @@ def test_the_oldest_traces_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(templates_of, "MAX_FILES", 2)
     for number in range(4):
-        templates_of.template_of((number,), lambda number=number: bytes([number]))
+        templates_of.template_of((number,), functools.partial(bytes, [number]))
         for place, path in enumerate(sorted(_kept(tmp_path), key=lambda path: path.read_bytes()[32:])):
             os.utime(path, (place, place))
     assert sorted(path.read_bytes()[32:] for path in _kept(tmp_path)) == [b"\x02", b"\x03"]

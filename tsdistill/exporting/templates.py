@@ -58,7 +58,7 @@ def template_of(key: tuple[Any, ...] | None, make: Callable[[], bytes]) -> bytes
 def _read(path: Path) -> bytes | None:
     """A template that is whole, this user's own, and holds all of itself; None without one."""
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
