@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# A cache of its own, which the workers of a run and the commands that tests start share, as do runs that name one.
 if "TSDISTILL_TEST_CACHE" not in os.environ:
-    # A cache of its own for a run of the suite, which its workers and the commands that tests start share.
-    os.environ["TSDISTILL_TEST_CACHE"] = os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tsdistill-cache-")
+    os.environ["TSDISTILL_TEST_CACHE"] = tempfile.mkdtemp(prefix="tsdistill-cache-")
     atexit.register(shutil.rmtree, os.environ["TSDISTILL_TEST_CACHE"], ignore_errors=True)
+os.environ["XDG_CACHE_HOME"] = os.environ["TSDISTILL_TEST_CACHE"]
 
 LOOPBACK = ("127.", "::1", "localhost")
 
