@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +89,7 @@ def test_each_keeps_the_contract_of_its_family() -> None:
     check_criterion(LastUnits)
 
 
+@pytest.mark.slow
 def test_they_go_the_whole_way(tmp_path: Path) -> None:
     recipe = td.Recipe.from_toml(
         'pruning.criterion = "last-units"\nquantization = { method = "dynamic", require_gain = false }\n'
