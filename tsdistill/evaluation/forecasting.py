@@ -22,6 +22,10 @@ Model = Any
 """A trainable forecaster, a deployed one, or anything else with `forecast(batch)` (the teacher protocol)."""
 
 
+OR = ", or give td.teachers.PrivilegedTeacher(model, task), which is asked with inputs of its own"
+"""What else can be done about a model that sees more than the task."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Forecasts of a batch, scaled as the windows are.
@@ -247,7 +251,7 @@ def check_fits(model: Model, windows: Windows, signature: Signature | None = Non
     channels = own.channels if signature is None else signature.channels
     problems = []
     if own.context > windows.context:
-        remedy = "Make the task's context longer: a model uses the last steps of a longer one"
+        remedy = f"Make the task's context longer: a model uses the last steps of a longer one{OR}"
         problems.append(must("context", f"be at least the model's {own.context} steps", windows.context, remedy))
     if own.horizon != windows.horizon:
         problems.append(must("horizon", f"be the model's {own.horizon} steps", windows.horizon, "Change the task's"))
@@ -261,7 +265,7 @@ def check_fits(model: Model, windows: Windows, signature: Signature | None = Non
         if required and (required != given or getattr(windows, name) is None):
             given = given if getattr(windows, name) is not None else []
             problems.append(
-                must(name, f"be the model's covariates {required}", given, "Give the task's covariates=...")
+                must(name, f"be the model's covariates {required}", given, f"Give the task covariates=...{OR}")
             )
     if problems:
         raise ShapeError(listed(problems, f"the task for {_title(model)}"))

@@ -220,6 +220,11 @@ class PrivilegedTeacher(Composed):
         """The task whose training windows are all before the test part."""
         return with_validation(self._plain)
 
+    @functools.cached_property
+    def _numbered(self) -> dict[Place, np.ndarray]:
+        """First rows of the own task's windows, in order, (window,)."""
+        return {part: self.own_task.windows(part).starts.numpy().astype(np.int64) for part in PARTS}
+
     def _windows(self, place: Place) -> Windows:
         return self._every.train if place == "every" else self._plain.windows(place)
 
@@ -238,7 +243,7 @@ class PrivilegedTeacher(Composed):
     def _own_batch(self, starts: np.ndarray, place: Place) -> Batch:
         """Own windows, numbered as in the same part of the own task, for teachers that look something up."""
         batch = self._own_windows(starts).batch(torch.arange(len(starts)))
-        of_part = self.own_task.windows("train" if place == "every" else place).starts.numpy().astype(np.int64)
+        of_part = self._numbered["train" if place == "every" else place]
         places = np.searchsorted(of_part, starts).clip(max=len(of_part) - 1)
         return replace(batch, index=torch.from_numpy(np.where(of_part[places] == starts, places, 0)))
 
