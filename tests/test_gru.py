@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,14 +20,16 @@ from tests import deployables
 from tsdistill import runtime
 from tsdistill.losses import FeatureLoss, OutputLoss
 from tsdistill.models import MODELS, Forecaster, GRUConfig, LSTMConfig
+from tsdistill.models.layers import ChannelLinear
 from tsdistill.pruning import CRITERIA, Pruning, prune
-from tsdistill.quantization import QAT, Auto, Dynamic, Static, WeightOnly, choice
+from tsdistill.quantization import QAT, Auto, Dynamic, Static, WeightOnly, choice, qat
 from tsdistill.quantization.fake_quantized import RoundedGRU, fake_quantize, fold_rounded
 from tsdistill.quantization.layers import constant_folded, float_layers
 from tsdistill.quantization.torch_int8 import TorchInt8
 from tsdistill.quantization.weight_only import weight_only_graph
 from tsdistill.runtime import Predictor
 from tsdistill.search import Space
+from tsdistill.spec import digest_of
 from tsdistill.testing import toy_batch, toy_signature, toy_task
 
 ONE_WAY = GRUConfig(widths=(7, 5), patch=7)
@@ -244,3 +247,15 @@ def test_searches_draw_it_and_know_what_cannot_round_it() -> None:
         space = Space(vary={"student.model.kind": ("lstm", "gru"), "quantization.method": method})
         with pytest.raises(td.errors.ConfigError, match=r"'gru' student.*GRU layers.*use 'weight-only'"):
             space.check(recipe)
+
+
+def test_runs_of_other_models_are_called_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    monkeypatch.setattr(qat, "fit", lambda model, task, training, objective, **options: names.append(objective.digest))
+    spec, task = QAT(weight_bits=4), toy_task()
+    for config in (LSTMConfig(widths=(5,), patch=11), td.MLPConfig(width=5, depth=1), GRUConfig(widths=(5,), patch=11)):
+        qat.train_rounded(config.build(task.signature), task, spec)
+    kinds = (nn.Linear, ChannelLinear, nn.LSTM, nn.Conv1d)
+    before = digest_of(["truth", repr(replace(WeightOnly(weight_bits=4).rounding(), layer_types=kinds))])
+    assert names[:2] == [before] * 2
+    assert names[2] != before

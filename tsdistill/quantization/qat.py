@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
+from torch import nn
 
 from tsdistill.data.task import Task
 from tsdistill.errors import UnsupportedError
@@ -169,8 +171,11 @@ def train_rounded(
         cached_teacher = CachedTeacher(adapt(teacher, task), cache, progress=progress, device=device_of(spec.training))
         objective = TeacherObjective(spec.losses, cached_teacher)
     rounding = spec.deployed_form(forecaster).rounding()
-    # A checkpoint of the same forecaster trained without rounding is one of another run.
-    objective.digest = digest_of([objective.digest, repr(rounding)])
+    # A checkpoint of the same forecaster trained without rounding is one of another run. GRUs came later than what else
+    # is rounded: the runs of models without them are called what they were.
+    has_gru = any(isinstance(module, nn.GRU) for module in forecaster.modules())
+    kinds = tuple(kind for kind in rounding.layer_types if kind is not nn.GRU or has_gru)
+    objective.digest = digest_of([objective.digest, repr(replace(rounding, layer_types=kinds))])
     model = fake_quantize(forecaster, rounding)
     record = fit(model, task, spec.training, objective, checkpoint=checkpoint, progress=progress)
     return fold_rounded(model, forecaster), record
