@@ -28,8 +28,8 @@ class TimeBaseConfig(ModelConfig):
 
     Use it where the bytes count: a context of 720, a period of 24 and a basis of 6 take 214 weights for a horizon of 96
     and 396 for one of 720. It wants a context of many periods and large steps: `Training(learning_rate=5e-2,
-    batch_size=256, weight_decay=0)`. `SparseTSFConfig` is its neighbour of full rank: on ETTh1 that comes closer two
-    weeks and a month ahead, and this one four and eight days ahead (experiment 013).
+    batch_size=256, weight_decay=0)`. `SparseTSFConfig` is its neighbour of full rank: on ETTh1 the two are
+    alike four and eight days ahead, and that one comes closer two weeks and a month ahead (experiment 013).
 
     Args:
         period: Steps in a segment. A context that is no multiple of it is used from the first whole segment on; the
