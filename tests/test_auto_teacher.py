@@ -82,18 +82,18 @@ def test_members_within_reach_are_weighed_and_teach_as_one(task: Task) -> None:
 def test_the_budget_gives_fewer_epochs_or_skips_and_the_first_is_trained_in_any_case(
     task: Task, seconds: list[float]
 ) -> None:
-    seconds += [400.0, 10.0, 4.0, 7200.0]
+    seconds += [24e3, 600.0, 300.0, 432e3]
     nets = (NET, NET.with_seed(1), NET.with_seed(2), NET.with_seed(3))
     lines: list[str] = []
-    teacher = auto_teacher(task, candidates=nets, minutes=1.0, say=lines.append)
+    teacher = auto_teacher(task, candidates=nets, minutes=60.0, say=lines.append)
     assert not seconds
     first, second, third, fourth = teacher.candidates
     assert [c.status for c in teacher.candidates] == ["trained", "trained", "trained", "skipped"]
     epochs = [instance_of(TeacherSpec, c.spec).training.epochs for c in (first, second, third)]
     assert epochs == [1, 3, 5]  # not even one fits, but somebody has to teach; three at least; all that there are
     assert second.reason == "3 of 5 epochs, as the budget allows"
-    assert any("is skipped, 3 epochs would take 21600 s" in line for line in lines)
-    assert "not trained: mlp, time-of-day (3 epochs would take 21600 s" in teacher.remark.lower()
+    assert any("is skipped, 3 epochs would take 1296000 s" in line for line in lines)
+    assert "not trained: mlp, time-of-day (3 epochs would take 1296000 s" in teacher.remark.lower()
     assert fourth.error is None
     assert teacher.record[3] == "skipped: mlp, time-of-day"
 
@@ -106,37 +106,37 @@ def test_closed_forms_are_judged_by_those_before_them(task: Task, monkeypatch: p
 
 
 def test_the_same_run_again_asks_no_clock(task: Task, seconds: list[float], tmp_path: Path) -> None:
-    seconds += [10.0, 7200.0]
+    seconds += [100.0, 7200.0]
     candidates = (*RIDGES, NET, NET.with_seed(5))
-    teacher = auto_teacher(task, candidates=candidates, minutes=1.0, folder=tmp_path)
+    teacher = auto_teacher(task, candidates=candidates, minutes=10.0, folder=tmp_path)
     n_lines = len((tmp_path / "log.jsonl").read_text().splitlines())
-    again = auto_teacher(task, candidates=candidates, minutes=1.0, folder=tmp_path)
+    again = auto_teacher(task, candidates=candidates, minutes=10.0, folder=tmp_path)
     assert (again.digest, again.record, again.remark) == (teacher.digest, teacher.record, teacher.remark)
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()[n_lines:]]
     assert [event["stage"] for event in events if event.get("kept")] == [f"teacher-{n}" for n in (1, 2, 3, 4)]
     # As a recipe it says the same anywhere.
-    spec = AutoTeacherSpec(candidates=candidates, minutes=1.0).replayed(TrustedTeacher(teacher, task))
+    spec = AutoTeacherSpec(candidates=candidates, minutes=10.0).replayed(TrustedTeacher(teacher, task))
     assert instance_of(AutoTeacherSpec, spec).minutes is None
     replayed = auto_teacher(task, candidates=instance_of(AutoTeacherSpec, spec).candidates, minutes=None)
     assert replayed.digest == teacher.digest
     # Another question is decided anew; what was trained alike is kept.
-    seconds += [10.0, 10.0]
-    other = auto_teacher(task, candidates=candidates, minutes=2.0, folder=tmp_path)
+    seconds += [100.0, 100.0]
+    other = auto_teacher(task, candidates=candidates, minutes=20.0, folder=tmp_path)
     assert other.candidates[4].status == "trained"
     # A note that is damaged or of other members is not believed.
     note = tmp_path / "stages" / "teacher.json"
     assert '"key"' in note.read_text()
     note.write_text('{"key": "x"')
-    seconds += [10.0, 7200.0]
-    assert auto_teacher(task, candidates=candidates, minutes=1.0, folder=tmp_path).digest == teacher.digest
+    seconds += [100.0, 7200.0]
+    assert auto_teacher(task, candidates=candidates, minutes=10.0, folder=tmp_path).digest == teacher.digest
     written = json.loads(note.read_text())
     written["candidates"][0] |= {"teacher": "0" * 16, "error": 0.001, "weight": 1.0}
     note.write_text(json.dumps(written))
-    assert auto_teacher(task, candidates=candidates, minutes=1.0, folder=tmp_path).digest == teacher.digest
+    assert auto_teacher(task, candidates=candidates, minutes=10.0, folder=tmp_path).digest == teacher.digest
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_next_member(task: Task, seconds: list[float], tmp_path: Path) -> None:
-    seconds += [15.0, 5.0]
+    seconds += [150.0, 50.0]
 
     def stop(line: str) -> None:
         if line.startswith("candidate 2 of 3"):
@@ -144,10 +144,10 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_member(task: Task, seconds
 
     candidates = (PER_CHANNEL, NET, NET.with_seed(1))
     with pytest.raises(KeyboardInterrupt):
-        auto_teacher(task, candidates=candidates, minutes=1.0, folder=tmp_path, say=stop)
+        auto_teacher(task, candidates=candidates, minutes=10.0, folder=tmp_path, say=stop)
     assert len(seconds) == 1
     lines: list[str] = []
-    teacher = auto_teacher(task, candidates=candidates, minutes=1.0, folder=tmp_path, say=lines.append)
+    teacher = auto_teacher(task, candidates=candidates, minutes=10.0, folder=tmp_path, say=lines.append)
     assert "teacher-1 kept from an earlier run" in lines
     # What the clock said of the second is kept from before it was trained.
     assert instance_of(TeacherSpec, teacher.candidates[1].spec).training.epochs == 3
