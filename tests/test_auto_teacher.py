@@ -26,6 +26,7 @@ from tsdistill.recipe import (
     read_recipe,
 )
 from tsdistill.recipe.workspace import Workspace
+from tsdistill.search.objective import recipe_of
 from tsdistill.search.workers import shared_teacher
 from tsdistill.teachers import PrivilegedTeacher, RescaledTeacher, TeacherEnsemble, TrustedTeacher
 from tsdistill.testing import toy_frame, toy_task
@@ -302,3 +303,16 @@ def test_a_trained_or_saved_teacher_of_a_recipe_may_see_more(recipe: Recipe, tmp
     together = {"kind": "ensemble", "members": [spec, TeacherSpec(model=td.LinearConfig(), scaler="item")]}
     ensemble = make_teacher(recipe.replace(teacher=together), task, Workspace(tmp_path / "out"), False)
     assert "in a scaling of its own" in instance_of(TeacherEnsemble, ensemble).remark
+
+
+def test_a_search_names_what_its_teacher_sees() -> None:
+    panel = td.datasets.load("nyc-weather")
+    task = Task(panel, context=24, horizon=3)
+    own_task = Task(panel, context=48, horizon=3, covariates=CLOCK)
+    config, training = td.MLPConfig(width=4, depth=1), td.Training(max_steps=1, precision="float32", device="cpu")
+    teacher = td.train(config, own_task, training)
+    spec = instance_of(TeacherSpec, recipe_of(teacher, task).teacher)
+    assert (spec.context, spec.covariates, spec.own_task(task).fingerprint) == (48, CLOCK, own_task.fingerprint)
+    wrong = recipe_of(teacher, task).replace(teacher=spec.replace(context=None))
+    with pytest.raises(ConfigError, match=r"`recipe\.teacher\.context` must be the teacher's \(48\)"):
+        td.search.objective(td.search.Space(), teacher, task, recipe=wrong)

@@ -208,8 +208,17 @@ def recipe_of(teacher: Teacher, task: Task) -> Recipe:
             covariates=task.covariates,
             short=task.short,
         ),
-        teacher=TeacherSpec(model=teacher.config, training=training),
+        teacher=TeacherSpec(model=teacher.config, training=training, **_own_inputs(teacher, task)),
     )
+
+
+def _own_inputs(teacher: Forecaster, task: Task) -> dict[str, Any]:
+    """What a trained teacher sees that the task does not have, as fields of its spec."""
+    own = teacher.signature
+    inputs: dict[str, Any] = {"context": own.context} if own.context > task.context else {}
+    if own.covariates is not None and own.covariates != task.covariates:
+        inputs["covariates"] = own.covariates
+    return inputs
 
 
 def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
@@ -232,6 +241,8 @@ def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
         training = Training.from_dict(lineage[0].spec["training"])
         compared["teacher.model"] = (recipe.teacher.model, teacher.config)  # type: ignore[attr-defined]
         compared["teacher.training"] = (recipe.teacher.training, training)
+        own_inputs = _own_inputs(teacher, task)  # type: ignore[arg-type]
+        compared |= {f"teacher.{name}": (getattr(recipe.teacher, name), value) for name, value in own_inputs.items()}
     problems = [
         must(f"recipe.{name}", f"be the {name.split('.')[0]}'s ({actual!r})", value, remedies[name.split(".")[0]])
         for name, (value, actual) in compared.items()
