@@ -34,6 +34,7 @@ from tsdistill.testing import toy_batch, toy_signature, toy_task
 
 ONE_WAY = GRUConfig(widths=(7, 5), patch=7)
 BOTH_WAYS = GRUConfig(widths=(5, 3), patch=7, bidirectional=True, mixing=True)
+WAYS = [pytest.param(ONE_WAY, id="one way"), pytest.param(BOTH_WAYS, id="both ways", marks=pytest.mark.slow)]
 QUICK = td.Training(max_steps=3, batch_size=16, precision="float32")
 FORCED: dict[str, Any] = {"require_gain": False, "max_error_increase": 9.0}
 
@@ -115,7 +116,7 @@ def test_its_config_is_that_of_an_lstm() -> None:
         GRUConfig(mixing=True, channel_embedding=True)
 
 
-@pytest.mark.parametrize("config", [ONE_WAY, BOTH_WAYS], ids=["one way", "both ways"])
+@pytest.mark.parametrize("config", WAYS)
 def test_its_graph_is_as_lean_as_that_of_an_lstm(config: GRUConfig) -> None:
     graph = onnx.load_from_string(deployed(config)[1].onnx).graph
     layers = [node for node in graph.node if node.op_type == "GRU"]
@@ -129,7 +130,7 @@ def test_its_graph_is_as_lean_as_that_of_an_lstm(config: GRUConfig) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("config", [ONE_WAY, BOTH_WAYS], ids=["one way", "both ways"])
+@pytest.mark.parametrize("config", WAYS)
 def test_its_weights_are_stored_in_few_bits_and_served(config: GRUConfig, bits: int, tmp_path: Path) -> None:
     full = deployed(config)[1]
     small = quantized(config, WeightOnly(weight_bits=bits, block_size=16, **FORCED))
