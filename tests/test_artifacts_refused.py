@@ -74,7 +74,7 @@ BOTH: dict[str, tuple[Change, str]] = {
         lambda f: rewrite(f, lambda v: v["signature"].update(mean=[0.0, 0.0, 0.0]), sign=False),
         "does not match its own digest",
     ),
-    "newer schema": (lambda f: rewrite(f, lambda v: v.update(schema_version=2)), "at most 1, got schema_version=2"),
+    "newer schema": (lambda f: rewrite(f, lambda v: v.update(schema_version=3)), "got schema_version=3"),
     "no schema": (lambda f: rewrite(f, lambda v: v.pop("schema_version")), "`schema_version` must be a whole number"),
     "schema is true": (lambda f: rewrite(f, lambda v: v.update(schema_version=True)), "got schema_version=True"),
     "unknown field": (lambda f: rewrite(f, lambda v: v.update(lineages=[])), "`lineages`. Did you mean `lineage`"),

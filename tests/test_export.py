@@ -36,6 +36,7 @@ from tsdistill.data.panel import Panel
 from tsdistill.data.task import Signature, Task
 from tsdistill.errors import ArtifactError, OrderError, ShapeError
 from tsdistill.exporting import Deployed, export, exporter, float_operators, refuse_deployed
+from tsdistill.exporting.parity import check_resolution
 from tsdistill.models import LinearConfig, SeasonalNaiveConfig
 from tsdistill.runtime import TOLERANCE, Predictor, difference
 from tsdistill.spec import LineageStep
@@ -110,7 +111,7 @@ def test_a_graph_tells_its_ports_channels_and_units() -> None:
     assert shapes == {"context": ["batch", CONTEXT, 3], "forecast": ["batch", HORIZON, 3]}
     facts = {item.key.removeprefix("tsdistill."): item.value for item in model.metadata_props}
     assert json.loads(facts["channels"]) == list(CHANNELS)
-    assert (facts["frequency"], facts["units"], facts["kind"]) == ("h", "raw", "mlp")
+    assert (facts["frequency"], facts["units"], facts["kind"]) == ("h", "raw less the offset", "mlp")
 
 
 @pytest.mark.parametrize("make", [exported, int8])
@@ -123,7 +124,7 @@ def test_a_graph_says_whose_it_is_and_what_its_ports_hold(make: Callable[[str], 
     ]  # fmt: skip
     descriptions = {port.name: port.doc_string for port in (*model.graph.input, *model.graph.output)}
     assert descriptions["context"].startswith(
-        "(batch, 29 past steps, channel: load, pressure, wind), float32, in the raw units"
+        "(batch, 29 past steps, channel: load, pressure, wind), float32, in raw values less "
     )
     assert descriptions["forecast"].startswith("(batch, 7 coming steps, channel: load, pressure, wind)")
 
@@ -171,10 +172,15 @@ def test_channels_far_from_zero_keep_their_precision() -> None:
     assert gap < 2e-5, where
 
 
-def test_a_channel_that_float32_cannot_tell_apart_is_refused() -> None:
+def test_a_channel_that_float32_cannot_tell_apart_gets_an_offset() -> None:
     signature = Signature(context=29, horizon=7, channels=("a", "count"), mean=(0.0, 1e8), scale=(1.0, 2.0))
+    deployed = export(SeasonalNaiveConfig(period=5).build(signature))
+    x = np.arange(58.0).reshape(29, 2) / 64 + [0, 1e8]
+    np.testing.assert_array_equal(deployed.predict(x)[:5], x[-5:])
+    # Where nothing says how far it is, the values do.
+    plain = signature.replace(mean=(0.0, 0.0), scale=(1.0, 1.0))
     with pytest.raises(ArtifactError, match=r"'count' must be far from the resolution.*Subtract a constant"):
-        export(SeasonalNaiveConfig(period=5).build(signature))
+        check_resolution(plain, np.ones(2), x[None])
 
 
 def test_a_graph_that_forecasts_something_else_is_refused_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +275,7 @@ def test_a_deployed_forecaster_can_be_copied() -> None:
 def test_golden_windows_are_few_and_small() -> None:
     golden = exported("mlp").golden
     assert golden["context"].shape == (8, CONTEXT, 3)
-    np.testing.assert_array_equal(golden["forecast"], exported("mlp").predict(golden["context"]))
+    np.testing.assert_array_equal(golden["forecast"], exported("mlp").predictor.run(golden["context"]))
     wide = Signature(context=997, horizon=3, channels=tuple("abcdefghijklm"), mean=(0.0,) * 13, scale=(1.0,) * 13)
     assert export(SeasonalNaiveConfig(period=5).build(wide)).golden["context"].shape == (5, 997, 13)
 

@@ -88,7 +88,7 @@ def test_golden_windows_hold_quantiles_that_are_replayed(tmp_path: Path) -> None
         n_windows = len(artifact.golden["context"])
         assert artifact.golden["quantiles"].shape == (n_windows, HORIZON, len(CHANNELS), len(LEVELS))
         np.testing.assert_array_equal(
-            artifact.golden["quantiles"], artifact.predict(artifact.golden["context"], quantiles=True)
+            artifact.golden["quantiles"], artifact.predictor.outputs(artifact.golden["context"])["quantiles"]
         )
         folder = save(artifact, tmp_path / name)
         assert verify(folder)["max_difference"] == 0

@@ -178,7 +178,8 @@ def test_calibration_windows_are_as_many_as_asked_and_spread() -> None:
     windows = calibration_windows(exported("mlp").signature, task(), 7)["context"]
     assert windows.shape == (7, deployables.CONTEXT, 3)
     series = deployables.hourly().to_numpy().astype(np.float32)
-    np.testing.assert_allclose(windows[0], series[: deployables.CONTEXT], rtol=1e-5, atol=1e-4)
+    raw = windows[0] + np.asarray(exported("mlp").signature.offset)
+    np.testing.assert_allclose(raw, series[: deployables.CONTEXT], rtol=1e-5, atol=1e-4)
     everything = calibration_windows(exported("mlp").signature, task(), 9999)["context"]
     assert len(everything) == len(task().train)
     np.testing.assert_array_equal(windows[-1], everything[-1])

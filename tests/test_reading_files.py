@@ -96,8 +96,8 @@ def test_a_saved_model_reads_newer_files_as_its_own_data_was_read(tmp_path: Path
         done = CliRunner().invoke(app, ["predict", str(folder), str(newer)], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         forecast = pd.read_csv(io.StringIO(done.output))
-        assert forecast.columns[0] == "ds"
-        assert forecast["ds"].iloc[0] == "2024-02-01 11:00:00+01:00"
+        assert forecast.columns.tolist() == ["Zeit", "Gr\xf6\xdfe"]
+        assert forecast["Zeit"].iloc[0] == "2024-02-01 11:00:00+01:00"
         assert forecast.iloc[:, 1].tolist() == [4.5, 5.5, 6.5]
     assert load_light(tmp_path / "deployed").signature.reading.separator == ";"  # type: ignore[attr-defined]
     plain = tmp_path / "plain.csv"

@@ -97,7 +97,8 @@ def test_shapes_in_and_out(shelf: Path) -> None:
     assert predictor.predict(x[:0]).shape == (0, HORIZON, 3)
     longer = np.concatenate([np.full((5, 11, 3), np.nan, np.float32), x], axis=1)
     np.testing.assert_array_equal(predictor.predict(longer), forecast)
-    np.testing.assert_array_equal(predictor.predict(x.astype(np.float64).tolist()), forecast)
+    exact = predictor.predict(x.astype(np.float64).tolist())
+    np.testing.assert_array_equal(exact.astype(np.float32), forecast)
     flipped = x[:, ::-1][:, ::-1]
     np.testing.assert_array_equal(predictor.predict(np.asfortranarray(flipped)), forecast)
 

@@ -35,6 +35,8 @@ def predict(
     Files are read as the model's own data was: its column of time stamps, zone, separator and the like are kept with
     it. Options change what is different.
 
+    Stamps and identifiers are written under the names that they have in the file.
+
     With --rolling the whole file is read and forecast again and again, as if each time no more were known; the column
     `cutoff` holds the last known step.
 
@@ -58,7 +60,7 @@ def predict(
 
     history = table(file, [*model.signature.channels, *model.signature.past, *planned])
     ahead = table(future, planned or None) if future is not None else None
-    forecast = model.predict(history, ahead, quantiles=quantiles, rolling=rolling)
+    forecast = _as_in_the_file(model.predict(history, ahead, quantiles=quantiles, rolling=rolling), form)
     if as_json:
         typer.echo(forecast.to_json(orient="records", date_format="iso"))
         return
@@ -70,6 +72,17 @@ def predict(
     from tsdistill.files import write_atomic
 
     write_atomic(out, forecast.to_csv(index=False))
+
+
+def _as_in_the_file(forecast: Any, form: Any) -> Any:
+    """Stamps and identifiers in columns of the names that the file has for them."""
+    from tsdistill.tables.roles import ID, TIME
+
+    names = {TIME: form.time or TIME, ID: form.id or ID}
+    if forecast.index.names != [None]:  # a channel is called so itself
+        forecast.index.names = [names.get(name, name) for name in forecast.index.names]
+        return forecast.reset_index()
+    return forecast.rename(columns={name: new for name, new in names.items() if new not in forecast.columns})
 
 
 def verify(

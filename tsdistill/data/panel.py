@@ -22,6 +22,7 @@ from tsdistill.tables.offsets import offset_text
 from tsdistill.tables.roles import ID, TIME
 from tsdistill.tables.rows import of_item, several
 from tsdistill.tables.stamps import Timing, examine, frequency_problem
+from tsdistill.tables.whole import lost_digits
 
 ALONE = "series"
 """Identifier of the only item of a wide frame."""
@@ -45,10 +46,14 @@ class Item:
     marks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.values, dtype=np.float64).view()
+        given = np.asarray(self.values)
+        values = given.astype(np.float64, copy=False).view()
         if values.ndim != 2 or (self.ds is not None and len(self.ds) != len(values)):
             rule = f"have shape ({'time' if self.ds is None else f'{len(self.ds)} stamps'}, channel)"
             raise ShapeError(must("values", rule, values.shape, "Give one row per time step"))
+        for cells, numbers in zip(given.T, values.T, strict=True) if given.dtype.kind not in "fb" else ():
+            if lost := lost_digits(cells, numbers):
+                raise DataError(f"`values` holds {lost}. Subtract a constant while they are whole numbers.")
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,9 +11,12 @@ from pydantic import Field, model_validator
 from tsdistill.data.covariates import Covariates
 from tsdistill.data.reading_options import ReadingRecord
 from tsdistill.errors import listed, must
-from tsdistill.inputs.levels import offset_of
+from tsdistill.inputs.levels import is_apart, offset_of
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import Steps
+
+SAME = 1e-6
+"""Part of a standard deviation by which two scalers may differ and still be one: other machines round otherwise."""
 
 
 class Signature(Spec):
@@ -37,7 +41,8 @@ class Signature(Spec):
         reading: How the table was read that the model was trained on. It changes no forecast, so it is no part of what
             is written and digested here; artifacts keep it in a record of its own.
         offset: Per channel, subtracted from raw values in float64 before anything else, and added to forecasts: float32
-            does not hold the digits of values that move by 10 at a level of 1e9. Empty where no channel needs it.
+            does not hold the digits of values that move by 10 at a level of 1e9. Empty where no channel needs it. In
+            training that is a level of several hundred deviations; in `served` it is four.
         future_offset: Per feature of `future`, likewise.
         past_offset: Per column of `past`, likewise.
     """
@@ -83,10 +88,45 @@ class Signature(Spec):
             raise ValueError(listed(problems, "Signature"))
         return self
 
+    @functools.cached_property
+    def served(self) -> Signature:
+        """The signature of what is served: means of more than a few deviations are offsets, subtracted in float64.
+
+        Training scales in float64 and needs that only of what is much farther from zero.
+        """
+        moved: dict[str, Any] = {}
+        for side, column in (("", "context"), ("future_", "future"), ("past_", "past")):
+            mean, scale = (np.asarray(getattr(self, f"{side}{statistic}")) for statistic in ("mean", "scale"))
+            if (apart := is_apart(mean, scale)).any():
+                offset = offset_of(self, column, len(mean)) + np.where(apart, mean, 0.0)
+                moved |= {f"{side}offset": tuple(offset.tolist()),
+                          f"{side}mean": tuple(np.where(apart, 0.0, mean).tolist())}  # fmt: skip
+        return self.replace(**moved) if moved else self
+
     @property
-    def scaling(self) -> tuple[object, ...]:
-        """How channels are scaled: equal for forecasters that see the same numbers of the same values."""
-        return self.normalisation, self.offset, self.mean, self.scale
+    def is_raw(self) -> bool:
+        """Whether scaled values are raw values, less an offset at most: a task without a scaler."""
+        return self.normalisation == "scaler" and not any(self.mean) and all(scale == 1 for scale in self.scale)
+
+    def scales_like(self, other: Signature, *sides: str) -> bool:
+        """Whether two forecasters see the same numbers of the same values, but for rounding, with or without an offset.
+
+        `sides` names covariates that have to agree too: "future", "past".
+        """
+        if self.normalisation != other.normalisation:
+            return False
+        for side in ("", *sides):
+            name = f"{side}_scale" if side else "scale"
+            scale, unit = np.asarray(getattr(self, name)), np.asarray(getattr(other, name))
+            if scale.shape != unit.shape or (np.abs(unit - scale) > SAME * scale).any():
+                return False
+            # Apart, as the sum of an offset and a mean may lose digits.
+            name, column = (f"{side}_mean", side) if side else ("mean", "context")
+            apart = offset_of(self, column, len(scale)) - offset_of(other, column, len(scale))
+            gap = apart + np.asarray(getattr(self, name)) - np.asarray(getattr(other, name))
+            if (np.abs(gap) > SAME * scale).any():
+                return False
+        return True
 
     def centre(self, side: str = "") -> np.ndarray:
         """Offset and mean of the channels, or of a side's features ("future" or "past"), in one number each."""

@@ -35,8 +35,8 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     The scaler stands inside the graph, before and after the model: forecast = model((context - mean) / scale) *
     scale + mean. Input `context` (batch, context, channel), output `forecast` (batch, horizon, channel), both
     float32, of any batch size; covariates are further inputs, `future` and `past`, and the quantiles of a quantile
-    head a further output, `quantiles` (batch, horizon, channel, quantile). Values so far from zero that float32
-    would lose what moves in them go in and come out less the signature's `offset`, which `predict` takes care of.
+    head a further output, `quantiles` (batch, horizon, channel, quantile). Channels whose mean is
+    more than four deviations from zero go in and come out less the signature's `offset`, which `predict` takes care of.
     Use it for serving in float32 and as the base of every INT8 form; `quantize` calls it by itself.
 
     The graph's forecasts are compared with torch's at batch sizes 1, 5 and 64, over validation windows spread through
@@ -70,18 +70,19 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     refuse_not_finite(forecaster, "export")
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)", optional=True)
     model = copy.deepcopy(forecaster).cpu().eval()
-    inputs, source = parity_windows(forecaster.signature, task)
+    signature = forecaster.signature.served
+    inputs, source = parity_windows(signature, task)
     step = LineageStep(
         verb="export",
         data=task.fingerprint if task is not None else None,
         versions={**versions(), **package_versions("onnx", "onnxruntime", "onnxscript")},
         machine=machine(),
     )
-    unit = units(forecaster.signature, inputs["context"])
-    check_resolution(forecaster.signature, unit, inputs["context"])
+    unit = units(signature, inputs["context"])
+    check_resolution(signature, unit, inputs["context"])
     graph = graph_of(model)
-    predictor = Predictor(graph, forecaster.signature, levels=levels_of(forecaster.config))
-    parity = parity_report(predictor.outputs, model.outputs, inputs, unit, forecaster.signature.channels)
+    predictor = Predictor(graph, signature, levels=levels_of(forecaster.config))
+    parity = parity_report(predictor.outputs, model.outputs, inputs, unit, signature.channels)
     parity |= {"against": "torch", "windows": source, "unit": unit.tolist()}
     parity["tolerance"] = tolerance_of(parity)
     check_parity(parity, forecaster)
@@ -89,7 +90,7 @@ def export(forecaster: Forecaster, task: Task | None = None) -> Deployed:
     return Deployed(
         onnx=graph,
         config=forecaster.config,
-        signature=forecaster.signature,
+        signature=signature,
         precision="fp32",
         lineage=(*forecaster.lineage, step),
         n_parameters=forecaster.n_parameters,

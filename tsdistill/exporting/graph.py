@@ -45,7 +45,7 @@ def graph_of(model: Forecaster) -> bytes:
 def _made(model: Forecaster) -> bytes:
     import onnx
 
-    signature, levels = model.signature, levels_of(model.config)
+    signature, levels = model.signature.served, levels_of(model.config)
     with quiet():
         graph = stripped(without_detours(_named(traced(model))))
         _describe_ports(graph, signature, levels)
@@ -56,7 +56,7 @@ def _made(model: Forecaster) -> bytes:
         "kind": model.config.kind,
         "model": model.digest,
         "config": model.config.digest,
-        "signature": signature.digest,
+        "signature": model.signature.digest,
         "channels": json.dumps(list(signature.channels)),
         "context": str(signature.context),
         "frequency": signature.frequency or "",

@@ -196,7 +196,7 @@ class _RawUnits(nn.Module):
         super().__init__()
         self.model = model
         self.has_quantiles = bool(levels_of(model.config))
-        signature = model.signature
+        signature = model.signature.served
         self.by_window = signature.normalisation == "window"
         self.channels = _Scaler(signature.mean, signature.scale)
         self.future = _Scaler(signature.future_mean, signature.future_scale)

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from tsdistill.errors import ConfigError, DataError, ShapeError, must
-from tsdistill.inputs.levels import centred, levels_of_windows, offset_of
+from tsdistill.inputs.levels import centred, levels_of_windows, offset_of, units_of
+from tsdistill.tables.whole import WHOLE, lost_digits
 
 CHUNK = 64
 """Most windows run at once: bounds memory, and with dynamic INT8 how many windows share a batch."""
@@ -85,7 +86,7 @@ def predict_arrays(
     rolling: int | None,
 ) -> np.ndarray:
     """Forecasts of arrays; see `predict_raw`."""
-    values = numbers(x, "x", signature.channels, signature.context, whole=rolling is not None)
+    values = numbers(x, "x", signature.channels, signature.context, whole=rolling is not None, signature=signature)
     if rolling is not None and values.ndim != 2:
         rule = "be one history (time, channel) where forecasts are rolling"
         raise ShapeError(must("x", rule, values.shape, "Forecast the items one by one"))
@@ -152,14 +153,24 @@ def _forecast(inputs: dict[str, np.ndarray], signature: SignatureLike, predict: 
     )
     if not level.any():
         return forecast
-    raised = forecast + (level if forecast.ndim == 3 else level[..., None])
+    with np.errstate(over="ignore", invalid="ignore"):
+        raised = forecast + (level if forecast.ndim == 3 else level[..., None])
     return raised.astype(np.float32) if context.dtype == np.float32 else raised
 
 
-def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: bool = False) -> np.ndarray:
+def numbers(
+    x: Any,
+    name: str,
+    columns: Sequence[str],
+    steps: int,
+    *,
+    whole: bool = False,
+    signature: SignatureLike | None = None,
+) -> np.ndarray:
     """A checked float array of 2 or 3 axes: its last `steps` steps, or all of them if `whole`.
 
-    float64, or float32 where it is given so: float32 would lose digits of values far from zero.
+    float64, or float32 where it is given so: float32 would lose digits of values far from zero. Whole numbers beyond
+    what float64 holds may not lose digits of what channels move by, which a signature tells.
     """
     shape = f"([batch,] {steps} or more, {len(columns)})"
     try:
@@ -175,6 +186,7 @@ def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: boo
             f"{', '.join(columns)}."
         )
     values = values if whole else values[..., -steps:, :]
+    _check_whole(values, name, columns, signature)
     values = values.astype(np.float32 if values.dtype in (np.float16, np.float32) else np.float64, copy=False)
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(values.astype(np.float32, copy=False))
@@ -186,3 +198,18 @@ def numbers(x: Any, name: str, columns: Sequence[str], steps: int, *, whole: boo
             "Fill the gaps first, for example with frame.interpolate()."
         )
     return values
+
+
+def _check_whole(values: np.ndarray, name: str, columns: Sequence[str], signature: SignatureLike | None) -> None:
+    """DataError where whole numbers lose digits that matter, each window by itself."""
+    if values.dtype.kind not in "iu" or not values.size or max(-float(values.min()), float(values.max())) < WHOLE:
+        return
+    units = None if signature is None else units_of(signature)
+    rows = values.reshape(-1, values.shape[-1])
+    window = np.repeat(np.arange(len(rows) // values.shape[-2]), values.shape[-2])
+    for place, column in enumerate(columns):
+        unit = None if units is None else float(units[place])
+        if lost := lost_digits(rows[:, place], rows[:, place].astype(np.float64), window, unit):
+            raise DataError(
+                f"`{name}`, column {column!r}, holds {lost}. Subtract a constant while they are whole numbers."
+            )

@@ -60,7 +60,7 @@ def _inputs(
     """Checked float arrays (row, column) of the history by name, and features (item, horizon, feature) if any."""
     is_timed = not problems
     columns = planned_columns(signature)
-    raw = values_of(history, [*signature.channels, *signature.past, *columns], problems)
+    raw = values_of(history, signature, problems)
     ahead_parts = []
     if planned is not None and is_timed:
         try:

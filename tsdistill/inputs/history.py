@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from tsdistill.errors import DataError, ShapeError, listed, nearest
 from tsdistill.inputs.arrays import SignatureLike
+from tsdistill.inputs.levels import units_of
 from tsdistill.tables.columns import bounds_of, items_of, numbers_of
 from tsdistill.tables.dates import DateForm
 from tsdistill.tables.daylight import localise, zone_of
@@ -103,11 +104,25 @@ def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | N
     return History(frame, time, id, rows, lengths, ahead)
 
 
-def values_of(history: History, columns: Sequence[str], problems: list[str]) -> np.ndarray:
-    """Numbers of the history's rows, (row, column) float64; what is none is a problem."""
+def values_of(history: History, signature: SignatureLike, problems: list[str]) -> np.ndarray:
+    """Numbers of the history's rows, (row, column) float64: channels, past and planned columns.
+
+    What is no number is a problem.
+    """
+    columns = [*signature.channels, *signature.past, *planned_columns(signature)]
     layout = Layout(history.frame)
-    part = history.frame.iloc[history.rows.row, [layout.positions[name] for name in columns]]
-    return numbers_of(part, columns, False, places_in(history.rows), problems, SERVED)
+    # Columns first: rows of the identifiers need not be taken.
+    part = history.frame.iloc[:, [layout.positions[name] for name in columns]].iloc[history.rows.row]
+    group = history.rows.code
+    return numbers_of(part, columns, False, places_in(history.rows), problems, SERVED, group, lambda: _units(signature))
+
+
+def _units(signature: SignatureLike) -> np.ndarray | None:
+    """What channels, past and planned columns moved by in training."""
+    units = units_of(signature)
+    n_first, n_calendar = len(signature.channels) + len(signature.past), len(signature.future)
+    n_calendar -= len(planned_columns(signature))
+    return None if units is None else np.delete(units, slice(n_first, n_first + n_calendar))
 
 
 def places_in(rows: Rows) -> Callable[[np.ndarray], str]:

@@ -3,7 +3,8 @@
 float32 has seven digits: near 1e9 its neighbours are 64 apart, and a series that moves by 10 there is flat. So whatever
 casts raw values subtracts a level first, and whatever returns a forecast adds it: the offset of the signature, which
 training chose for every channel and feature, and for a forecaster that standardises each window by itself the window's
-last value. numpy only.
+last value. What is served subtracts the mean of every channel that is a few deviations away from zero.
+numpy only.
 """
 
 from __future__ import annotations
@@ -13,12 +14,21 @@ from typing import Any
 import numpy as np
 
 RESOLUTION = 5e-5
-"""A step of float32 may be this share of what a channel moves by; where it is more, the level is subtracted.
-
-Graphs of all other channels take and give plain raw values."""
+"""A step of float32 may be this share of what a channel moves by; where it is more, training subtracts the level."""
 
 FAR = 4.0
 """A level is worth subtracting where values are this many times as large as they reach away from it."""
+
+APART = 4.0
+"""What is served subtracts a level where values are, on average, more than this many of their deviations from zero.
+
+What float32 rounds off of values nearer to zero is below a millionth of a deviation, in and out of a graph: its steps
+are 5e-7 of a deviation at 4 of them, and half a step is lost at most."""
+
+
+def is_apart(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Where float32 rounds off a millionth of a deviation; deviations are above 0."""
+    return np.asarray(np.abs(mean) > APART * deviation)
 
 
 def is_far(largest: np.ndarray, reach: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -41,9 +51,10 @@ def own_levels(context: np.ndarray) -> np.ndarray:
     graph's own mean and deviation of a window do not change with it.
     """
     last = context[:, -1:].astype(np.float64)
-    reach = np.abs(context - last).max(axis=1, keepdims=True)
-    largest = np.abs(context).max(axis=1, keepdims=True).astype(np.float64)
-    return np.where(is_far(largest, reach, np.where(reach > 0, reach, 1.0)), last, 0.0)
+    steps = context - last
+    deviation = steps.std(axis=1, keepdims=True)
+    apart = is_apart(last + steps.mean(axis=1, keepdims=True), np.where(deviation > 0, deviation, 1.0))
+    return np.where(apart, last, 0.0)
 
 
 def offset_of(signature: Any, name: str, n_columns: int) -> np.ndarray:
@@ -56,7 +67,8 @@ def centred(values: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """Values less what is subtracted in float64, as contiguous float32."""
     if offset.any():
         values = values.astype(np.float64) - offset
-    return np.ascontiguousarray(values, dtype=np.float32)
+    with np.errstate(over="ignore"):  # an offset that someone wrote into a manifest may be anything
+        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def levels_of_windows(context: np.ndarray, signature: Any) -> np.ndarray:
@@ -68,3 +80,12 @@ def levels_of_windows(context: np.ndarray, signature: Any) -> np.ndarray:
     if getattr(signature, "normalisation", "scaler") == "window":
         return offset + own_levels(context - offset if offset.any() else context)
     return offset
+
+
+def units_of(signature: Any) -> np.ndarray | None:
+    """What channels, past covariates and future features moved by in training; None where a signature lacks it."""
+    if getattr(signature, "normalisation", "scaler") == "window":
+        return None
+    names = ("scale", "past_scale", "future_scale")
+    units = np.concatenate([np.asarray(getattr(signature, name, ()), dtype=np.float64) for name in names])
+    return None if (units[: len(signature.channels)] == 1).all() else units

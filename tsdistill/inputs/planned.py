@@ -54,7 +54,7 @@ def planned_values(planned: pd.DataFrame, history: History, signature: Signature
             place = _by_stamp(owner, stamps, wanted, history, horizon, called, problems)
     if problems or place is None:
         raise DataError(listed(problems, "`future`"))
-    part = planned.iloc[place, [layout.positions[name] for name in columns]]
+    part = planned.iloc[:, [layout.positions[name] for name in columns]].iloc[place]
     values = numbers_of(part, columns, False, lambda rows: rows_of(place[rows]), problems, SERVED)
     if problems:
         raise DataError(listed([f"`future`: {problem[0].lower()}{problem[1:]}" for problem in problems], "`future`"))

@@ -293,13 +293,13 @@ class Forecaster(nn.Module):
         def run(**inputs: np.ndarray) -> np.ndarray:
             return self.outputs(**inputs)[QUANTILES if quantiles else OUTPUT]
 
-        return predict_raw(x, self.signature, run, future=future, past=past, levels=levels, rolling=rolling)
+        return predict_raw(x, self.signature.served, run, future=future, past=past, levels=levels, rolling=rolling)
 
     def outputs(
         self, context: np.ndarray, future: np.ndarray | None = None, past: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """What a deployed graph gives for float32 inputs in raw units less the signature's offsets, by torch."""
-        signature = self.signature
+        """What a deployed graph gives, by torch: float32, both in raw units less the offsets of `served`."""
+        signature = self.signature.served
         device = self.device
 
         def scaled(values: np.ndarray | None, mean: ArrayLike, scale: ArrayLike) -> Tensor | None:

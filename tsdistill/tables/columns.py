@@ -15,12 +15,16 @@ from tsdistill.tables.numbers import as_numbers, examples_of, kinds_of
 from tsdistill.tables.roles import TIME, Layout, Place, text_of
 from tsdistill.tables.rows import SHOWN, TRAINED, Advice, Rows, rows_of, several
 from tsdistill.tables.stamps import read_stamps
+from tsdistill.tables.whole import WHOLE, lost_digits
 
 MAX_COLUMNS = 20_000
 """Columns of a frame; more are a table that lies on its side."""
 
 LISTED = 20
 """Columns whose problems are listed one by one; after them the others are not looked at."""
+
+MANY = 100
+"""Columns of objects that are worth a look at all of them at once."""
 
 Places = Callable[[np.ndarray], str]
 """Words where some rows of a frame are."""
@@ -94,7 +98,7 @@ def read_table(
     chosen = _targets(wanted, layout.positions, reserved | set(left_out), is_long, problems)
     part = df.iloc[:, [layout.positions[name] for name in chosen]]
     advice = TRAINED if not is_long else replace(TRAINED, names=None)
-    values = numbers_of(part, chosen, filled, at_stamps(stamps), problems, advice)
+    values = numbers_of(part, chosen, filled, at_stamps(stamps), problems, advice, code)
     order = np.argsort(code, kind="stable")
     if not (order[1:] > order[:-1]).all():
         values = values[order]
@@ -127,7 +131,9 @@ def bounds_of(code: np.ndarray, n_items: int) -> np.ndarray:
 def _identifiers(column: pd.Series | pd.Index, id: str, problems: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of items in order of appearance, and for each row the number of its item."""
     try:
-        code, identifiers = pd.factorize(column)
+        starts = _runs(column)
+        code, identifiers = pd.factorize(column if starts is None else column.take(starts))
+        code = code if starts is None else np.repeat(code, np.diff(starts, append=len(column)))
     except TypeError:
         kinds = sorted({type(cell).__name__ for cell in column})
         problems.append(f"`{id}` must hold names of items, got cells of type {', '.join(kinds)}. Make them all text.")
@@ -139,6 +145,15 @@ def _identifiers(column: pd.Series | pd.Index, id: str, problems: list[str]) -> 
     if len(set(names)) < len(names):
         problems.append(f"`{id}` holds identifiers that read the same, such as 1 and '1'. Make them all text.")
     return names, code
+
+
+def _runs(column: pd.Series | pd.Index) -> np.ndarray | None:
+    """First rows of runs of equal text, which are fewer to tell apart than rows; None for other cells."""
+    if not isinstance(column.dtype, pd.StringDtype) or len(column) < 2:
+        return None
+    values = column.array
+    changed = pd.Series(values[1:] != values[:-1]).fillna(True).to_numpy(dtype=bool)
+    return np.flatnonzero(np.concatenate([[True], changed]))
 
 
 def _wanted(target: Hashable | Iterable[Hashable] | None, df: pd.DataFrame) -> list[str] | None:
@@ -154,6 +169,7 @@ def _targets(
     wanted: list[str] | None, columns: Iterable[str], reserved: set[str], long: bool, problems: list[str]
 ) -> list[str]:
     free = [name for name in columns if name not in reserved]
+    usable = set(free)
     if wanted is None:
         chosen = ["y"] if long and "y" in free else free
         if not chosen and columns:
@@ -171,7 +187,7 @@ def _targets(
                  for name in wanted if name in reserved]  # fmt: skip
     if len(set(wanted)) < len(wanted):
         problems.append(must("target", "name each column once", wanted, "Remove the repeated names"))
-    return list(dict.fromkeys(name for name in wanted if name in free))
+    return list(dict.fromkeys(name for name in wanted if name in usable))
 
 
 def numbers_of(
@@ -181,13 +197,18 @@ def numbers_of(
     places: Places,
     problems: list[str],
     advice: Advice = TRAINED,
+    group: np.ndarray | None = None,
+    units: Callable[[], np.ndarray | None] | None = None,
 ) -> np.ndarray:
     """Values of a frame's columns, called `names`, (row, channel) in C order, with NaN where there is none.
 
-    `places` words where rows are.
+    `places` words where rows are. `group` is the number of each row's item, and `units` gives what each column moves
+    by, if that is known: whole numbers may not lose digits of it.
     """
     if all(isinstance(kind, np.dtype) and kind.kind in "iufb" for kind in part.dtypes):
         values = np.array(part.to_numpy(dtype=np.float64), order="C", copy=True)
+    elif (plain := _many_objects(part)) is not None:
+        values = plain
     else:
         values = np.empty(part.shape)
         n_before = len(problems)
@@ -196,6 +217,14 @@ def numbers_of(
                 problems.append(f"... and {len(names) - position:,} more columns, which were not looked at.")
                 return np.zeros(part.shape)
             values[:, position] = _column(part.iloc[:, position], name, places, problems, advice)
+    # Both without a copy of the values, and without regard to NaN.
+    reach = max(np.fmax.reduce(values, axis=None, initial=0.0), -np.fmin.reduce(values, axis=None, initial=0.0))
+    if reach >= WHOLE:
+        known = units() if units is not None else None
+        for position, name in enumerate(names):
+            unit = None if known is None else float(known[position])
+            if lost := lost_digits(_cells(part.iloc[:, position]), values[:, position], group, unit):
+                problems.append(f"Column `{name}` holds {lost}. Subtract a constant while they are whole numbers.")
     # One pass over everything; columns are looked at one by one only if something is wrong.
     if np.isfinite(values).all():
         return values
@@ -217,6 +246,25 @@ def numbers_of(
                 f"{places(missing)}. {advice.missing}"
             )
     return values
+
+
+def _many_objects(part: pd.DataFrame) -> np.ndarray | None:
+    """Numbers in many columns of objects at once, as each of them takes a while; None where something else is there."""
+    if part.shape[1] < MANY or not all(isinstance(kind, np.dtype) and kind.kind in "iufO" for kind in part.dtypes):
+        return None
+    cells = part.to_numpy(dtype=object)
+    if pd.api.types.infer_dtype(cells.ravel(), skipna=True) not in ("integer", "floating", "mixed-integer-float"):
+        return None
+    try:
+        return np.array(cells, dtype=np.float64, order="C")
+    except (TypeError, ValueError, OverflowError):  # pandas.NA, or a number beyond all floats
+        return None
+
+
+def _cells(column: pd.Series) -> np.ndarray:
+    """Cells as they were given: an array of numbers, or objects."""
+    kind = column.dtype
+    return column.to_numpy() if isinstance(kind, np.dtype) else column.to_numpy(dtype=object)
 
 
 def _column(column: pd.Series, name: str, places: Places, problems: list[str], advice: Advice) -> np.ndarray:

@@ -18,6 +18,9 @@ from tsdistill.tables.numbers import as_numbers, missing_in
 from tsdistill.tables.patterns import n_read, order_of, patterns_of, strict
 
 UNITS = ("s", "ms", "us", "ns")
+FEW = 1000
+"""Texts that are read one by one, whether they repeat or not."""
+
 YEARS = (1800, 2200)
 """Years that numbers and years of two digits may mean; a `time_format` may give others."""
 
@@ -93,6 +96,12 @@ def read(column: Any, name: str, form: DateForm, problems: list[str]) -> Stamps:
         return Stamps(pd.DatetimeIndex(column))
     if isinstance(column.dtype, pd.PeriodDtype):
         return Stamps(pd.PeriodIndex(column).to_timestamp())
+    if types.is_string_dtype(column.dtype) and (repeated := _repeated(column)) is not None:
+        distinct, code = repeated
+        few, day_first = read(distinct, name, form, problems)
+        # Without a stamp where there is no cell.
+        full = None if few is None else pd.DatetimeIndex(few.append(pd.DatetimeIndex([pd.NaT], tz=few.tz))[code])
+        return Stamps(full, day_first)
     missing = missing_in(column)
     if types.is_bool_dtype(column.dtype) or not types.is_numeric_dtype(column.dtype):
         texts = _texts(column, missing, name, problems)
@@ -104,6 +113,21 @@ def read(column: Any, name: str, form: DateForm, problems: list[str]) -> Stamps:
     else:
         stamps = _of_numbers(column, missing, name, form, problems)
     return stamps
+
+
+def _repeated(column: pd.Series) -> tuple[pd.Series, np.ndarray] | None:
+    """Different cells and the number of each row's, -1 where it is empty, if most stand there several times.
+
+    Many items have the same stamps, and a text is read as a date more slowly than it is recognised.
+    """
+    if len(column) < FEW:
+        return None
+    try:
+        code, distinct = pd.factorize(column)
+    except TypeError:
+        return None
+    # Some rules look at whether there are more than two.
+    return (pd.Series(distinct), code) if 2 < len(distinct) <= len(column) // 2 else None
 
 
 def _plain(column: pd.Series) -> pd.Series:

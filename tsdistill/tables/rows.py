@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,12 +59,12 @@ class Rows:
     row: np.ndarray
     ds: pd.DatetimeIndex | None = None
 
-    @property
+    @functools.cached_property
     def code(self) -> np.ndarray:
         """Number of the item of each row."""
         return np.repeat(np.arange(len(self.names)), np.diff(self.bounds))
 
-    @property
+    @functools.cached_property
     def inside(self) -> np.ndarray:
         """For each pair of neighbours, whether both belong to the same item."""
         same = np.ones(max(len(self.row) - 1, 0), dtype=bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import ClassVar, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +13,6 @@ from tsdistill.errors import ShapeError, UnsupportedError
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster
 from tsdistill.teachers.lending import own_copy
-
-SAME = 1e-6
-"""Part of a standard deviation by which two scalers may differ and still be one: other machines round otherwise."""
 
 
 @runtime_checkable
@@ -173,16 +169,7 @@ def _check_covariates(teacher: Teacher, own: Signature, task: Signature) -> None
 
 def same_scaling(first: Signature, second: Signature) -> bool:
     """Whether two signatures scale alike what the first one looks at, but for rounding."""
-    if first.normalisation != second.normalisation:
-        return False
-    for side in ("", *(side for side in ("future", "past") if getattr(first, side))):
-        mean, other = first.centre(side), second.centre(side)
-        scale, unit = (np.asarray(getattr(given, f"{side}_scale" if side else "scale")) for given in (first, second))
-        if mean.shape != other.shape or (np.abs(mean - other) > SAME * scale).any():
-            return False
-        if (np.abs(unit - scale) > SAME * scale).any():
-            return False
-    return True
+    return first.scales_like(second, *(side for side in ("future", "past") if getattr(first, side)))
 
 
 def check_question(teacher: Signature, task: Signature) -> None:

@@ -57,7 +57,7 @@ class RegressorTeacher:
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise."""
-        if self.signature.scaling != task.signature.scaling:
+        if not self.signature.scales_like(task.signature):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was fitted for another one. Fit it for "
                 "this task."

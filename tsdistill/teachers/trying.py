@@ -142,7 +142,7 @@ def _rounding(teacher: WrappedTeacher, forecast: Tensor) -> float:
     largest = float(forecast.abs().max())
     kinds = [parameter.dtype for parameter in teacher.module.parameters() if parameter.is_floating_point()]
     digits = max((torch.finfo(kind).eps for kind in kinds), default=torch.finfo(torch.float32).eps)
-    if teacher.calling.units == "raw":
+    if teacher.takes_raw:
         signature = teacher.signature
         levels = np.add(signature.mean, signature.offset or 0.0)
         largest += float(np.abs(levels / np.asarray(signature.scale)).max())

@@ -83,6 +83,11 @@ class WrappedTeacher:
         """What the digest cannot be sure of, each with its place; none for a teacher that has a name."""
         return () if self.name is not None else self.parts(light=True).sentences()
 
+    @property
+    def takes_raw(self) -> bool:
+        """Whether the module takes and gives raw values; without a scaler these are what is "scaled", too."""
+        return self.calling.units == "raw" or self.signature.is_raw
+
     def parts(self, *, light: bool = False) -> Inventory:
         """What module and arguments are made of, in evaluation mode, less what a call changes; see `inventory`."""
         with resting(self.module):
@@ -90,7 +95,7 @@ class WrappedTeacher:
 
     def check(self, task: Task) -> None:
         """Refuse a task that scales otherwise than the one it was wrapped for."""
-        if self.signature.scaling != task.signature.scaling:
+        if not self.signature.scales_like(task.signature):
             raise ShapeError(
                 "`teacher` must see values scaled as those of the task, but it was wrapped for another one. Wrap the "
                 "module again with this task."
@@ -119,13 +124,15 @@ class WrappedTeacher:
         """One call of the module: forecast, hidden states and attention, float32, where the context is."""
         signature = self.signature
         home = context.device
-        raw = self.calling.units == "raw"
+        raw = self.takes_raw
         # Values far from zero keep their digits in float64 only, as far as the module takes them.
         kind = torch.float64 if raw and signature.offset else torch.float32
         mean, scale = (torch.tensor(numbers, dtype=kind, device=home) for numbers in (signature.mean, signature.scale))
         offset = torch.tensor(signature.offset or (0.0,), dtype=kind, device=home)
         values = context[:, -signature.context :]
         values = values.to(kind) * scale + mean + offset if raw else values
+        if signature.is_raw:  # covariates are raw then, too
+            future, past = _raised(future, signature.future_offset), _raised(past, signature.past_offset)
         output, seen = self._call(values, future, past, hidden, attention)
         shape = (len(values), signature.horizon, len(signature.channels))
         sizes = {"batch": shape[0], "channel": shape[2]}
@@ -199,6 +206,11 @@ class WrappedTeacher:
         )
 
 
+def _raised(values: Tensor | None, offset: tuple[float, ...]) -> Tensor | None:
+    """Values to which an offset is added in float64, as far from zero as they were."""
+    return values if values is None or not offset else values.double() + values.new_tensor(offset, dtype=torch.float64)
+
+
 def wrap(
     module: nn.Module | torch.export.ExportedProgram,
     task: Task | Signature,
@@ -232,7 +244,8 @@ def wrap(
             units, covariates, no target) and gives the value.
         output: Where in the output the forecast is: a key, a position, an attribute, or a path of them joined by dots.
         output_axes: The forecast's axes, as `input_axes`.
-        units: Whether the module takes and gives the task's scaled values or raw ones.
+        units: Whether the module takes and gives the task's scaled values or raw ones; they are the same where the task
+            has no scaler.
         context: Steps that it takes, if fewer than the task's: the last ones.
         hidden: Submodules whose output is a hidden state, by path or, where axes or place differ from the default, as
             `td.teachers.Tap`.
@@ -280,6 +293,8 @@ def wrap(
     own = signature.replace(context=context or signature.context)
     taps = [[Tap(path=tap) if isinstance(tap, str) else tap for tap in given] for given in (hidden, attention)]
     _check(module, own, units, tuple(input_axes), tuple(output_axes), taps)
+    if units == "raw" or own.is_raw:
+        _check_digits(module, own, task)
     calling = Calling(
         input=input, input_axes=tuple(input_axes), output=output, output_axes=tuple(output_axes), units=units,
         hidden=tuple(taps[0]), attention=tuple(taps[1]),
@@ -287,6 +302,29 @@ def wrap(
     teacher = WrappedTeacher(module, own, calling, arguments, name)
     teacher._written = try_out(teacher, task)
     return teacher
+
+
+def _check_digits(module: nn.Module, signature: Signature, task: Task | Signature) -> None:
+    """Refuse raw values so far from zero that the module's own numbers would lose what moves in them."""
+    weights = next((weight for weight in module.parameters() if weight.is_floating_point()), None)
+    if not signature.offset or weights is None or weights.dtype == torch.float64:
+        return
+    deviation = np.asarray(signature.scale)
+    if signature.is_raw:
+        if not isinstance(task, Task):
+            return  # nothing is known of deviations
+        windows = task.train
+        context = windows.batch(torch.linspace(0, len(windows) - 1, min(len(windows), 64)).long()).context
+        deviation = context.double().numpy().std(axis=(0, 1))
+        deviation[deviation == 0] = 1.0
+    step = np.spacing(np.abs(signature.centre()).astype(np.float32)) / deviation
+    if (step > COARSE).any():
+        name = signature.channels[int(step.argmax())]
+        raise UnsupportedError(
+            f'units="raw" must be left to a module in float64 where values are so far from zero: one step of '
+            f"{str(weights.dtype).removeprefix('torch.')} is {step.max():.2g} deviations of channel {name!r}. Give "
+            'module.double(), or units="scaled" and scaler="standard" for a module trained on scaled values.'
+        )
 
 
 def _check(
@@ -303,17 +341,6 @@ def _check(
             'units="raw" cannot be served with scaler="item": a batch of such a task does not say what its windows '
             'were scaled by. Use scaler="standard", or write a table of forecasts (td.teachers.read_forecasts).'
         )
-    weights = next((weight for weight in module.parameters() if weight.is_floating_point()), None)
-    if units == "raw" and signature.offset and weights is not None and weights.dtype != torch.float64:
-        step = np.spacing(np.abs(signature.centre()).astype(np.float32)) / np.asarray(signature.scale)
-        step[np.asarray(signature.scale) == 1] = 0.0  # without a scaler nothing is known of deviations
-        if (step > COARSE).any():
-            name = signature.channels[int(step.argmax())]
-            raise UnsupportedError(
-                f'units="raw" must be left to a module in float64 where values are so far from zero: one step of '
-                f"{str(weights.dtype).removeprefix('torch.')} is {step.max():.2g} deviations of channel {name!r}. Give "
-                'module.double(), or units="scaled" for a module trained on scaled values.'
-            )
     candidates = [
         axis_problem("input_axes", input_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),
         axis_problem("output_axes", output_axes, BATCH, BATCH if len(signature.channels) > 1 else BATCH[:2]),

@@ -217,7 +217,7 @@ def _check_fits(model: Forecaster, task: Task) -> None:
             f"{list(wanted.channels)}), got context {own.context}, horizon {own.horizon}, channels "
             f"{list(own.channels)}. Build it for this task."
         )
-    if own.scaling != wanted.scaling:
+    if not own.scales_like(wanted):
         raise ShapeError(
             "the forecaster must have the task's scaler, got other means or scales: it was trained on other data. "
             "Train a new one, or give the task it was trained on."
