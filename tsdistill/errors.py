@@ -194,12 +194,20 @@ def optional_path(name: str, value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
 
+MOST_NAMES = 200
+"""Known names that a message lists, or that a misspelt one is compared with."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean `x`?' when a known name is close, else the list of known names."""
     names = sorted(known)
+    alike = names
+    if len(names) > MOST_NAMES:  # comparing takes time, and of thousands the likely ones begin alike
+        alike = [other for other in names if other[:2] == name[:2] and abs(len(other) - len(name)) <= 2][:MOST_NAMES]
     # Comparing takes the square of the length, and known names are short.
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6) if len(name) <= LONGEST_VALUE * 2 else []
-    return f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(names)}."
+    close = difflib.get_close_matches(name, alike, n=1, cutoff=0.6) if len(name) <= LONGEST_VALUE * 2 else []
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"Did you mean `{close[0]}`?" if close else f"Known: {', '.join(names[:MOST_NAMES])}{more}."
 
 
 def _message(text: str) -> str:

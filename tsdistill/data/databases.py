@@ -11,10 +11,16 @@ import pandas as pd
 from tsdistill.data.panel import Panel
 from tsdistill.data.repair import Fill
 from tsdistill.data.split import Split
-from tsdistill.errors import DataError, UnsupportedError, check_type
+from tsdistill.errors import ConfigError, DataError, UnsupportedError, check_type, must
 
 SHORT = 4
 """A secret of fewer letters cannot be masked in a message without revealing it."""
+
+TIME_LIMIT = 600.0
+"""Seconds that a query may take where nothing else is said."""
+
+LONGEST = 2_000_000
+"""Seconds that a limit may be: what databases count in milliseconds of 32 bits."""
 
 HARMLESS = frozenset(
     (
@@ -54,6 +60,7 @@ def read_sql(
     name: str | None = None,
     split: Split | None = None,
     parameters: Mapping[str, Any] | None = None,
+    time_limit: float | None = TIME_LIMIT,
 ) -> Panel:
     """Read what a database query gives into a panel; passwords appear in no message.
 
@@ -75,10 +82,12 @@ def read_sql(
         name: What the data set is called in reports.
         split: Borders that belong to the data set.
         parameters: Values for the names in the query; never put them into its text.
+        time_limit: Seconds that the query may take in SQLite, PostgreSQL and MySQL; None waits for ever.
 
     Raises:
         DataError: the database cannot be reached, refuses the query, or gives a table that cannot be used (see
-            `Panel.from_frame`).
+            `Panel.from_frame`); or the query took longer than `time_limit`.
+        ConfigError: `time_limit` is no number of seconds.
         UnsupportedError: the driver for this kind of database is not installed.
 
     Example:
@@ -90,7 +99,10 @@ def read_sql(
         >>> read_sql("sqlite:///load.db", "SELECT ds, load FROM hourly ORDER BY ds").n_rows
         3
     """
-    df = _query(url, query, parameters)
+    if time_limit is not None and (type(time_limit) not in (int, float) or not 0 < time_limit <= LONGEST):
+        rule = f"be a number of seconds above 0 and at most {LONGEST:,}, or None"
+        raise ConfigError(must("time_limit", rule, time_limit, "Leave it out for ten minutes"))
+    df = _query(url, query, parameters, time_limit)
     return Panel.from_frame(
         df,
         time=time,
@@ -106,7 +118,7 @@ def read_sql(
     )
 
 
-def _query(url: Any, query: str, parameters: Mapping[str, Any] | None) -> pd.DataFrame:
+def _query(url: Any, query: str, parameters: Mapping[str, Any] | None, time_limit: float | None) -> pd.DataFrame:
     """Run a query; errors are raised outside the except blocks, so that none carries the driver's own (and its URL)."""
     import sqlalchemy as sa
 
@@ -125,7 +137,7 @@ def _query(url: Any, query: str, parameters: Mapping[str, Any] | None) -> pd.Dat
     failed: str | None = None
     driver: str | None = None
     try:
-        return read(address, query, parameters or {})
+        return read(address, query, parameters or {}, time_limit)
     except (ModuleNotFoundError, sa.exc.NoSuchModuleError) as error:
         driver = censored(str(error), address)
     except DataError as error:

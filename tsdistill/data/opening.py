@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ _MAGIC = (
 
 def is_parquet(path: str | Path) -> bool:
     """Whether a path is read as Parquet: by its ending in any case, a folder, or what its first bytes say."""
+    refuse_address(path)
     place = Path(path)
     try:
         if place.suffix.lower() in PARQUET or place.is_dir():
@@ -118,8 +120,23 @@ def text_of(source: str | Path | IO[Any], encoding: str) -> Iterator[IO[str]]:
 
 
 def shown_name(source: str | Path | IO[Any]) -> str:
-    """What messages call a source."""
+    """What messages call a source.
+
+    Raises:
+        DataError: it is the address of a database or of something on a network, which may hold a password.
+    """
+    refuse_address(source)
     return str(source) if isinstance(source, (str, Path)) else "the open file"
+
+
+def refuse_address(source: object) -> None:
+    """DataError for a path that is an address; the message holds nothing of it but its first word."""
+    # A Path of it has one slash only.
+    if isinstance(source, (str, Path)) and (match := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}", str(source))):
+        raise DataError(
+            f"`path` must be the path of a file, got an address that begins with {match[1]}:. Read a database with "
+            "read_sql, or in a recipe by url=; download other addresses first."
+        )
 
 
 class _Guarded(io.RawIOBase):

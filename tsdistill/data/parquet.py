@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tsdistill.data.opening import PARQUET, opened
+from tsdistill.data.opening import PARQUET, opened, refuse_address
 from tsdistill.errors import DataError
 
 MAX_FILES = 10_000
@@ -41,6 +41,7 @@ def frame_of(path: str | Path, time: str | None, wanted: set[str]) -> pd.DataFra
     Raises:
         DataError: it cannot be read; whatever pyarrow says of it comes as this.
     """
+    refuse_address(path)
     try:
         if Path(path).is_dir():
             return _folder(Path(path), time, wanted)

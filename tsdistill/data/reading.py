@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from tsdistill.errors import DataError
 
 CONNECT_SECONDS = 10
 """A database that does not answer within this time counts as down."""
+
+LONGEST_CELL = 2**26
+"""Bytes of one cell that a query of SQLite may make."""
+
+INSTRUCTIONS = 100_000
+"""Of SQLite's machine, between two looks at the time: some milliseconds."""
 
 READING = frozenset((sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE))
 """What SQLite's authorizer lets a query do."""
@@ -40,14 +47,21 @@ BEGINNINGS = re.compile(
 MYSQL = ("mysql", "mariadb")
 
 
-def read(address: sa.URL, query: str, parameters: Mapping[str, Any]) -> pd.DataFrame:
+def read(address: sa.URL, query: str, parameters: Mapping[str, Any], time_limit: float | None = None) -> pd.DataFrame:
     """What a query gives, from a connection that only reads and is rolled back at the end.
 
+    Args:
+        address: Where the database is.
+        query: What to ask.
+        parameters: Values of the names in the query.
+        time_limit: Seconds after which SQLite, PostgreSQL or MySQL stop it; None waits for ever.
+
     Raises:
-        DataError: the query is of a form that cannot be read safely here.
+        DataError: the query is of a form that cannot be read safely here, or took too long.
         Exception: whatever the driver raises, with its own text.
     """
     kind = address.get_backend_name()
+    begun = time.monotonic()
     with _opened(address).connect() as connection:
         # psycopg sends a query that has a cursor of its own as a single command; `DECLARE ... CURSOR FOR` takes
         # nothing but a SELECT, so neither `COPY ... TO PROGRAM`, `DO`, `CALL` nor `SET TRANSACTION` can stand there.
@@ -57,21 +71,41 @@ def read(address: sa.URL, query: str, parameters: Mapping[str, Any]) -> pd.DataF
             refuse_by_text(query)
         try:
             if kind == "sqlite":
-                _restrict(connection.connection.driver_connection)
+                _restrict(connection.connection.driver_connection, time_limit)
             elif kind == "postgresql":
                 # Undone by the rollback, so that no other user of a pooled connection is left with it.
                 plain = connection.execution_options(stream_results=False)
                 plain.exec_driver_sql("SET default_transaction_read_only = on").close()
                 # A transaction that has read once cannot be made to write.
                 plain.exec_driver_sql("SELECT 1").close()
+                if time_limit is not None:
+                    plain.exec_driver_sql(_shorter(round(1000 * time_limit))).close()
                 connection = connection.execution_options(stream_results=True)
             elif kind in MYSQL:
                 connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY").close()
+                if time_limit is not None and kind == "mysql":
+                    limit = f"SET SESSION max_execution_time = {round(1000 * time_limit)}"
+                    connection.exec_driver_sql(limit).close()
                 connection.rollback()
             return pd.read_sql(sa.text(query), connection, params=dict(parameters))
+        except Exception:
+            if time_limit is None or time.monotonic() - begun < 0.9 * time_limit:
+                raise
         finally:
             with contextlib.suppress(sa.exc.SQLAlchemyError):  # a lost connection has nothing left to roll back
                 connection.rollback()
+    raise DataError(
+        f"the query must end within time_limit={time_limit:g} seconds, and did not. Ask for fewer rows, or raise "
+        "`time_limit`."
+    )
+
+
+def _shorter(milliseconds: int) -> str:
+    """Sets PostgreSQL's limit for a statement, unless a shorter one holds already."""
+    return (
+        f"SELECT set_config('statement_timeout', '{milliseconds}', false) FROM pg_settings "
+        f"WHERE name = 'statement_timeout' AND (setting = '0' OR setting::bigint > {milliseconds})"
+    )
 
 
 def _opened(address: sa.URL) -> sa.Engine:
@@ -150,15 +184,19 @@ def _check_file(address: sa.URL) -> None:
         raise DataError("it is not a file. Give the path of a database.")
 
 
-def _restrict(connection: Any) -> None:
-    """Nothing but reading from here on; `query_only` comes first, as the authorizer forbids every PRAGMA.
+def _restrict(connection: Any, time_limit: float | None) -> None:
+    """Nothing but reading from here on, for so many seconds; `query_only` comes first, as every PRAGMA is forbidden.
 
     SQLAlchemy asks for some itself when it connects, so this is done afterwards.
     """
     connection.execute("PRAGMA query_only = ON").close()
     if hasattr(connection, "setlimit"):
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
     connection.set_authorizer(_authorize)
+    if time_limit is not None:
+        end = time.monotonic() + time_limit
+        connection.set_progress_handler(lambda: time.monotonic() > end, INSTRUCTIONS)
 
 
 def _authorize(action: int, subject: str | None, detail: str | None, *_: str | None) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote_plus
 
 from pydantic import Field, field_serializer, model_validator
 
 from tsdistill.data import Covariates, Panel, Reading, Split, Task, datasets, read_file, read_sql
-from tsdistill.data.databases import is_harmless
+from tsdistill.data.databases import LONGEST, TIME_LIMIT, is_harmless
 from tsdistill.errors import ConfigError, listed, must
 from tsdistill.evaluation import Method
 from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
@@ -48,17 +48,21 @@ class Source(Reading):
         separator: What stands between the cells of a CSV file.
         decimal: What stands before the decimals of a CSV file.
         encoding: How the text of a CSV file is written.
+        time_limit: Seconds that the query may take; "none" waits for ever.
 
     Example:
         >>> Source(dataset="nyc-weather").load().channels[0]
         'EWR_temperature'
     """
 
+    late: ClassVar[frozenset[str]] = Reading.late | {"time_limit"}
+
     dataset: str | None = None
     path: str | None = None
     url: str | None = Field(default=None, repr=False)
     query: str | None = None
     target: tuple[str, ...] | None = None
+    time_limit: Annotated[float, Field(gt=0, le=LONGEST)] | None = TIME_LIMIT
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -93,7 +97,8 @@ class Source(Reading):
         target = list(self.target) if self.target else None
         if self.path is not None:
             return read_file(self.path, self.reading, target=target)
-        return read_sql(self._address(), str(self.query), target=target, **self.of_frames)
+        limit = self.time_limit
+        return read_sql(self._address(), str(self.query), target=target, time_limit=limit, **self.of_frames)
 
     def _address(self) -> str:
         url = str(self.url)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tsdistill.artifacts import load
 from tsdistill.data import Covariates, Task
-from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, must, nearest
+from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, listed, must, nearest
 from tsdistill.models import AnyModelConfig, Forecaster, PatchTSTConfig
 from tsdistill.spec import Family, Member
-from tsdistill.spec.limits import MAX_ITEMS, Count, Steps
+from tsdistill.spec.limits import MAX_COUNT, MAX_ITEMS, Count, Steps
 from tsdistill.teachers import (
     PrivilegedTeacher,
     RescaledTeacher,
@@ -26,6 +26,16 @@ from tsdistill.teachers import (
     task_with,
 )
 from tsdistill.training import Training
+
+LARGEST_SETTINGS = {
+    "n_estimators": 10_000,
+    "max_iter": 100_000,
+    "max_bins": 255,
+    "n_jobs": 256,
+    "verbose": 100,
+    "n_neighbors": 1_000_000,
+}
+"""Largest settings of regressors by name: trees, rounds, threads, lines of talk."""
 
 
 class TeacherBuilder(Protocol):
@@ -284,6 +294,21 @@ class RegressorTeacherSpec(RecipeTeacher):
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     n_windows: Count = 10_000
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @field_validator("settings")
+    @classmethod
+    def _bounded(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings ask for bounded work: trees, rounds and threads have largest numbers, as everything else has."""
+        problems = [
+            must(f"settings.{name}", f"be at most {largest:,}", value, "Give a smaller one")
+            for name, value in settings.items()
+            if isinstance(value, int | float) and value > (largest := LARGEST_SETTINGS.get(name, MAX_COUNT))
+        ]
+        if len(settings) > MAX_ITEMS:
+            problems.append(must("settings", f"hold at most {MAX_ITEMS:,} parameters", len(settings), "Leave some out"))
+        if problems:
+            raise ValueError(listed(problems, "the regressor"))
+        return settings
 
     def with_seed(self, seed: int) -> Self:
         """The same regressor with another seed."""

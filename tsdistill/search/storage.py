@@ -136,8 +136,8 @@ def create_study(name: str, *, storage: str | BaseStorage | None = None, seed: i
     """
     if not isinstance(name, str) or not name.strip():
         raise ConfigError(must("name", "be a word or more", name, "Name the study"))
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(must("seed", "be a whole number of at least 0", seed, "Give another one"))
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(must("seed", "be a whole number from 0 to below 2^32", seed, "Give another one"))
     opened = storage if isinstance(storage, BaseStorage) else _open(address(storage))
     with _hushed(), reached(opened):
         study = optuna.create_study(

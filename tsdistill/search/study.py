@@ -21,6 +21,12 @@ from tsdistill.search.space import Space
 from tsdistill.search.storage import reached
 from tsdistill.teachers import Teacher
 
+MAX_TRIALS = 1_000_000
+"""Finished trials that a study can be asked for."""
+
+MAX_WORKERS = 256
+"""Processes of one search on one machine."""
+
 MAX_FAILURES = 5
 """So many failures in a row say that the space or the machine is wrong, not the trial."""
 
@@ -70,6 +76,12 @@ def optimize(
     run_trials(study, evaluate, n_trials, progress=progress, begin=evaluate.agree)
 
 
+def check_count(name: str, value: object, largest: int, remedy: str) -> None:
+    """ConfigError unless this is a count that a search can have."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise ConfigError(must(name, f"be a whole number from 1 to {largest:,}", value, remedy))
+
+
 def run_trials(
     study: optuna.Study,
     evaluate: Callable[[optuna.Trial], float],
@@ -79,10 +91,7 @@ def run_trials(
     begin: Callable[[optuna.Study], None] = lambda study: None,
 ) -> None:
     """What `optimize` does, for any function of a trial; `begin` is called once, while no worker claims a trial."""
-    if not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1:
-        raise ConfigError(
-            must("n_trials", "be a whole number above 0", n_trials, "Give the total the study shall have")
-        )
+    check_count("n_trials", n_trials, MAX_TRIALS, "Give the total the study shall have")
     failures: list[TsdistillError | MemoryError] = []
     with Claims(study) as claims, open_bar("trials", n_trials, progress) as bar:
         with reached(study._storage), claims.turn():

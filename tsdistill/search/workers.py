@@ -23,14 +23,22 @@ from optuna.trial import TrialState
 
 from tsdistill import errors
 from tsdistill.data import Panel, Task
-from tsdistill.errors import ConfigError, TsdistillError, check_type, must
+from tsdistill.errors import ConfigError, TsdistillError, check_type
 from tsdistill.files import Busy, lock, write_atomic
 from tsdistill.progress import open_bar
 from tsdistill.recipe import Recipe, Workspace, from_anywhere, make_teacher
 from tsdistill.search.objective import check_question, question
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, serves_one_process
-from tsdistill.search.study import best_recipe, n_finished, optimize, standing
+from tsdistill.search.study import (
+    MAX_TRIALS,
+    MAX_WORKERS,
+    best_recipe,
+    check_count,
+    n_finished,
+    optimize,
+    standing,
+)
 from tsdistill.spec import user_modules
 from tsdistill.teachers import Teacher
 
@@ -124,9 +132,8 @@ def run(
         >>> result = td.search.run(td.Recipe.from_file("recipe.toml"), "out", n_trials=20, workers=2)   # doctest: +SKIP
         >>> td.run(result.recipe, "best")                                                               # doctest: +SKIP
     """
-    for setting, value in (("n_trials", n_trials), ("workers", workers)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(must(setting, "be a whole number above 0", value, "Give another one"))
+    check_count("n_trials", n_trials, MAX_TRIALS, "Give the total the study shall have")
+    check_count("workers", workers, MAX_WORKERS, "Start searches on other machines for more")
     check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)")
     space = Space() if space is None else space
     check_type("space", space, Space, "Pass td.search.Space()")
