@@ -12,7 +12,7 @@ from tsdistill.data import Covariates, Task
 from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, listed, must, nearest
 from tsdistill.models import AnyModelConfig, Forecaster, PatchTSTConfig
 from tsdistill.spec import Family, Member
-from tsdistill.spec.limits import MAX_COUNT, MAX_ITEMS, Count, Steps
+from tsdistill.spec.limits import LARGEST_SETTINGS, MAX_COUNT, MAX_ITEMS, Count, Steps
 from tsdistill.teachers import (
     PrivilegedTeacher,
     RescaledTeacher,
@@ -26,16 +26,6 @@ from tsdistill.teachers import (
     task_with,
 )
 from tsdistill.training import Training
-
-LARGEST_SETTINGS = {
-    "n_estimators": 10_000,
-    "max_iter": 100_000,
-    "max_bins": 255,
-    "n_jobs": 256,
-    "verbose": 100,
-    "n_neighbors": 1_000_000,
-}
-"""Largest settings of regressors by name: trees, rounds, threads, lines of talk."""
 
 
 class TeacherBuilder(Protocol):

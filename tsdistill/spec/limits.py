@@ -40,6 +40,16 @@ MAX_NESTING = 64
 LARGEST = 2**63
 """Whole numbers are below this, in either direction: what a file format, a tensor or a database can hold."""
 
+LARGEST_SETTINGS = {
+    "n_estimators": 10_000,
+    "max_iter": 100_000,
+    "max_bins": 255,
+    "n_jobs": 256,
+    "verbose": 100,
+    "n_neighbors": 1_000_000,
+}
+"""Largest settings of regressors by name: trees, rounds, threads, lines of talk."""
+
 Depth = Annotated[int, Field(ge=1, le=MAX_DEPTH)]
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 WidthOrZero = Annotated[int, Field(ge=0, le=MAX_WIDTH)]
