@@ -137,9 +137,18 @@ def test_of_equally_good_ones_the_smallest_is_taken(monkeypatch: pytest.MonkeyPa
 def test_recipes_with_candidates_survive_toml_and_old_ones_stay_as_they_were(tmp_path: Path) -> None:
     recipe = candidate_recipe(tmp_path, Budget(max_size_bytes=50_000, max_latency_ms=2.5))
     assert Recipe.from_toml(recipe.to_toml()) == recipe
-    assert not {"candidates", "budget"} & StudentSpec().to_dict().keys()
+    assert not {"candidates", "budget"} & StudentSpec(model=td.LSTMConfig()).to_dict().keys()
     seeded = recipe.with_seed(7).student
     assert [candidate.training and candidate.training.seed for candidate in seeded.candidates] == [None, 7, None]
+
+
+def test_a_student_that_nobody_named_competes_with_ridges_and_an_mlp() -> None:
+    student = Recipe.from_dict({"data": {"dataset": "nyc-weather"}}).student
+    assert [candidate.model.kind for candidate in student.candidates] == ["linear", "linear", "averaged-linear", "mlp"]
+    assert student.replace(training=QUICK).candidates == student.candidates
+    assert StudentSpec.from_dict(student.to_dict()) == student
+    named: tuple[dict[str, Any], ...] = ({"model": "lstm"}, {"keep": "better"}, {"candidates": []})
+    assert [StudentSpec.from_dict(values).candidates for values in named] == [(), (), ()]
 
 
 def test_a_search_varies_the_student_and_leaves_candidates_out(tmp_path: Path) -> None:
@@ -151,7 +160,7 @@ def test_a_search_varies_the_student_and_leaves_candidates_out(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("student", "words"),
     [
-        ({"budget": {"max_size_bytes": 9}}, "`budget` must be left out without candidates"),
+        ({"model": "lstm", "budget": {"max_size_bytes": 9}}, "`budget` must be left out without candidates"),
         ({"candidates": [{"model": "linear", "losses": ["temporal"]}]}, "closed form"),
         (
             {"candidates": [{"model": "lstm", "losses": [{"kind": "output", "alpha": "validation"}]}]},

@@ -61,6 +61,7 @@ PUBLIC = [
     "read_csv",
     "read_parquet",
     "read_sql",
+    "refit",
     "retrain",
     "run",
     "runtime",

@@ -104,8 +104,8 @@ def _written(value: Any) -> str | None:
         return None if None in parts else f"({','.join(map(str, parts))})"
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         module = value.__module__ or ""
-        ours = module.partition(".")[0] in ("torch", "tsdistill", "builtins")
-        return f"{module}.{value.__qualname__}" if ours and "<" not in value.__qualname__ else None
+        is_known = module.partition(".")[0] in ("torch", "tsdistill", "builtins")
+        return f"{module}.{value.__qualname__}" if is_known and "<" not in value.__qualname__ else None
     if value is None or isinstance(value, bool | int | float | str | torch.dtype):
         return repr(value)
     return None

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tsdistill.losses import AnyLoss
-from tsdistill.models import AnyModelConfig
+from tsdistill.models import AnyModelConfig, AveragedLinearConfig, LinearConfig, MLPConfig
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import MAX_ITEMS, Count
 from tsdistill.training import Training
@@ -36,6 +36,15 @@ class StudentCandidate(Spec):
         if self.losses is not None and not self.model.learns:
             raise ValueError(f"`losses` must be left out for a {self.model.kind!r} model, which learns nothing.")
         return self
+
+
+DEFAULT = (
+    StudentCandidate(model=LinearConfig()),
+    StudentCandidate(model=LinearConfig(individual=True)),
+    StudentCandidate(model=AveragedLinearConfig()),
+    StudentCandidate(model=MLPConfig(width=64)),
+)
+"""What competes with the default student where a recipe names neither a model nor candidates."""
 
 
 class Budget(Spec):

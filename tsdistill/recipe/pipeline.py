@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tsdistill.artifacts import save
 from tsdistill.data import Task
 from tsdistill.distillation import distill, refit
-from tsdistill.errors import check_type
+from tsdistill.errors import TsdistillError, check_type, lack_of_memory
 from tsdistill.evaluation import Method, evaluate, statistical
 from tsdistill.exporting import Deployed, export
 from tsdistill.files import write_atomic
@@ -218,6 +218,10 @@ def _chosen(
             made[name] = make_models(first, task, teacher, choosing.Within(stages, name), progress=progress)
         except choosing.REFUSED as error:
             problems[name] = str(error)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, TsdistillError) or lack_of_memory(error) is None:
+                raise
+            problems[name] = "it does not fit into memory"
     if not made:
         raise choosing.none_left(problems)
     name, models = choosing.choose(made, problems, task, recipe.student.budget, stages)

@@ -18,7 +18,7 @@ from tsdistill.losses import AnyLoss, OutputLoss, TemporalLoss
 from tsdistill.models import AnyModelConfig, LSTMConfig
 from tsdistill.pruning import Pruning
 from tsdistill.quantization import AnyQuantization, Auto
-from tsdistill.recipe.candidates import Budget, StudentCandidate
+from tsdistill.recipe.candidates import DEFAULT, Budget, StudentCandidate
 from tsdistill.recipe.teacher import AnyTeacher, TeacherSpec
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import MAX_ITEMS, Steps
@@ -151,7 +151,9 @@ class StudentSpec(Spec):
         keep: "better" goes on with whichever of the two validation prefers, "student" with the student in any case.
         candidates: Students that compete with `model`. Each is distilled, pruned and quantized as the recipe says (one
             that is solved in closed form is not pruned), with `keep="better"`, and the smallest of those whose
-            validation error lies within one standard error of the best is deployed, with the reason in the report.
+            validation error lies within one standard error of the best is deployed, with the reason in the report. By
+            default none where `model` is given, else ridges (for all channels, for each, averaged over contexts) and
+            an MLP.
         budget: What the deployed model may cost at most, where there are candidates.
     """
 
@@ -163,6 +165,12 @@ class StudentSpec(Spec):
     keep: Literal["student", "better"] = "student"
     candidates: tuple[StudentCandidate, ...] = Field(default=(), max_length=MAX_ITEMS)
     budget: Budget | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_by_default(cls, values: Any) -> Any:
+        named = not isinstance(values, dict) or {"model", "candidates", "keep"} & values.keys()
+        return values if named else {**values, "candidates": DEFAULT}
 
     @model_validator(mode="after")
     def _chosen_among(self) -> Self:

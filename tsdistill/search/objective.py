@@ -161,7 +161,9 @@ def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | Non
     """What all trials of a study have in common, as far as it is known before there is a teacher."""
     # The teacher's digest covers what its files hold; their paths may differ between machines.
     teacher = recipe.teacher.moved(lambda path: ".")
-    parts = (recipe.task, teacher, recipe.student, recipe.pruning, recipe.quantization)
+    # Candidates are left out of trials, and of what a study was begun with before there were any.
+    student = recipe.student.replace(candidates=(), budget=None)
+    parts = (recipe.task, teacher, student, recipe.pruning, recipe.quantization)
     return {
         "task (data, context, horizon)": task.fingerprint,
         "recipe": digest_of([None if part is None else part.to_dict() for part in parts]),
