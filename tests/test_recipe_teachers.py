@@ -382,7 +382,8 @@ def test_a_job_with_a_saved_teacher_goes_on_as_its_data_grows(data: Path, ridge:
 
 
 def test_the_recipe_of_the_guide_can_be_run(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    toml = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    blocks = re.findall(r"```toml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    toml = next(block for block in blocks if "[data]" in block)
     (data / "fresh.csv").rename(data / "load.csv")
     (data / "my.toml").write_text(toml)
     shell("run", data / "my.toml", "--out", data / "out", "--quiet")
