@@ -40,6 +40,10 @@ def quantize(
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="LAYER", help="A layer to leave in float; give it several times.")
     ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(help="With auto: only this form of an earlier table; one alone is taken without a clock."),
+    ] = None,
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Forecast one window at a time, so that no other in its batch moves it.")
     ] = False,
@@ -64,6 +68,8 @@ def quantize(
     Examples:
       tsdistill quantize demo/stages/student --method auto --batch-size 1 --batch-size 64 --out deployed
 
+      tsdistill quantize demo/stages/student --method auto --form dynamic-mixed --out the-same-again
+
       tsdistill quantize student --recipe my.toml --sensitivity
 
       tsdistill quantize student --recipe my.toml --method weight-only --bits 4 --max-error-increase 0.05
@@ -87,6 +93,7 @@ def quantize(
         "max_latency_increase": max_latency_increase,
         "batch_sizes": tuple(batch_size) if batch_size else None,
         "keep_float": tuple(keep_float) if keep_float else None,
+        "forms": tuple(form) if form else None,
         "require_gain": False if force or former_force else None,
         "isolate": True if isolate else None,
     }

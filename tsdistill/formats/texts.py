@@ -33,7 +33,7 @@ def parse_json(text: bytes | str, *, constants: bool = False) -> dict[str, Any]:
 
 def parse_json_value(text: bytes | str, *, constants: bool = False) -> Any:
     """The same of any JSON value."""
-    hooks: dict[str, Any] = {"parse_int": _whole, "object_pairs_hook": _no_repeats}
+    hooks: dict[str, Any] = {"parse_int": _whole, "object_pairs_hook": no_repeats}
     if not constants:
         hooks |= {"parse_constant": _no_constant, "parse_float": _number}
     try:
@@ -54,12 +54,21 @@ def parse_json_value(text: bytes | str, *, constants: bool = False) -> Any:
     return values
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        name = next(name for name in values if names.count(name) > 1)
-        raise FormatError(f"the key {name[:80]!r} stands in it twice")
+class RepeatedKeyError(FormatError):
+    """A key of a JSON object stands in it twice; readers disagree which one counts."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key[:80]!r} stands in it twice")
+        self.key = key
+
+
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for `json.loads(object_pairs_hook=)`; RepeatedKeyError where a key stands twice."""
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise RepeatedKeyError(name)
+        values[name] = value
     return values
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tsdistill.errors import ConfigError, FieldPath, shown
 from tsdistill.formats import read_regular
+from tsdistill.formats.texts import RepeatedKeyError, no_repeats
 from tsdistill.spec.limits import LARGEST, MAX_NESTING
 
 MAX_BYTES = 1 << 20
@@ -43,19 +44,11 @@ def parse_json(text: str, what: str) -> Any:
     Raises:
         ConfigError: it is none, nested too deep, or has a number too long to read.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in table:
-                raise ConfigError(f"`{shown(name)[1:-1]}` must stand once in {what}, got it twice. Leave one out.")
-            table[name] = value
-        return table
-
     try:
-        return json.loads(text, object_pairs_hook=once)
-    except ConfigError:
-        raise
+        return json.loads(text, object_pairs_hook=no_repeats)
+    except RepeatedKeyError as error:
+        name = shown(error.key)[1:-1]
+        raise ConfigError(f"`{name}` must stand once in {what}, got it twice. Leave one out.") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{what} must be valid JSON: {_reason(error)}.") from None
 
