@@ -100,7 +100,9 @@ def read_history(frame: pd.DataFrame, signature: SignatureLike, rolling: int | N
     problems += capped(short, "items that are too short", "Leave them out, or give a longer history.")
     ahead = None
     if rows.ds is not None and len(rows.row) and is_sound:
-        ahead = _ahead(rows, signature.frequency, signature.horizon, called, problems)
+        # A frequency that was named in training binds the items that are served, as it bound those of training.
+        anchored = None if recorded(signature, "frequency") else False
+        ahead = _ahead(rows, signature.frequency, anchored, signature.horizon, called, problems)
     return History(frame, time, id, rows, lengths, ahead)
 
 
@@ -224,7 +226,7 @@ def _picked(rows: Rows, items: np.ndarray, last: int | None = None) -> Rows:
 
 
 def _ahead(
-    rows: Rows, frequency: str | None, horizon: int, called: str, problems: list[str]
+    rows: Rows, frequency: str | None, anchored: bool | None, horizon: int, called: str, problems: list[str]
 ) -> pd.DatetimeIndex | None:
     """The stamps of the horizon, one item after the other; what does not step regularly is a problem.
 
@@ -232,14 +234,14 @@ def _ahead(
     """
     assert rows.ds is not None
     if frequency is not None or len(rows.row) < 2:
-        return _continued(rows, frequency, horizon, called, problems)
+        return _continued(rows, frequency, anchored, horizon, called, problems)
     ends = rows.bounds[1:] - 1
     steps = rows.ds.asi8[ends] - rows.ds.asi8[np.maximum(ends - 1, rows.bounds[:-1])]
     values = np.empty((len(ends), horizon), dtype=np.int64)
     n_before = len(problems)
     for step in np.unique(steps):
         items = np.flatnonzero(steps == step)
-        ahead = _continued(_picked(rows, items), None, horizon, called, problems)
+        ahead = _continued(_picked(rows, items), None, anchored, horizon, called, problems)
         if ahead is not None:
             values[items] = ahead.asi8.reshape(-1, horizon)
     if len(problems) > n_before:
@@ -249,11 +251,11 @@ def _ahead(
 
 
 def _continued(
-    rows: Rows, frequency: str | None, horizon: int, called: str, problems: list[str]
+    rows: Rows, frequency: str | None, anchored: bool | None, horizon: int, called: str, problems: list[str]
 ) -> pd.DatetimeIndex | None:
     assert rows.ds is not None
     n_before = len(problems)
-    timing = examine(rows, called, frequency, False, problems, anchored=False, advice=SERVED)
+    timing = examine(rows, called, frequency, False, problems, anchored=anchored, advice=SERVED)
     if len(problems) == n_before and timing.grid is None:
         problems.append(f"`{called}` must hold several stamps of an item to be continued. Pass an array instead.")
     if timing.grid is None or len(problems) > n_before:
