@@ -113,8 +113,12 @@ def _as_frame(
     later = np.cumsum(counts)[item] - 1 - np.arange(len(item))
     ends = history.rows.bounds[1:] + np.arange(len(counts)) * horizon
     firsts = ends[item] - later * (rolling or 1)
-    steps = _steps(history, horizon)
-    ahead = (firsts[:, None] + np.arange(horizon)).ravel()
+    if rolling is None and history.ahead is not None:  # the same, and nothing to look up among the rows before
+        steps: pd.Index = history.ahead
+        ahead = np.arange(len(steps))
+    else:
+        steps = _steps(history, horizon)
+        ahead = (firsts[:, None] + np.arange(horizon)).ravel()
     keys: list[tuple[int | None, pd.Index | pd.Series]] = []
     if history.id is not None:
         rows = history.rows.row[history.rows.bounds[:-1]][np.repeat(item, horizon)]
@@ -122,7 +126,8 @@ def _as_frame(
         taken = cells.iloc[rows] if isinstance(cells, pd.Series) else cells.take(rows)
         keys.append((history.id.level, taken))
     if history.time is not None:
-        keys.append((history.time.level, _typed(steps.take(ahead), history).rename(history.time.name)))
+        shown = steps if len(steps) == len(ahead) else steps.take(ahead)
+        keys.append((history.time.level, _typed(shown, history).rename(history.time.name)))
     result = pd.DataFrame(forecasts.reshape(len(ahead), -1), columns=columns)
     if rolling is not None:
         result.insert(0, "cutoff", _typed(steps.take(np.repeat(firsts - 1, horizon)), history))
