@@ -181,5 +181,5 @@ def test_candidates_of_which_none_can_be_made_are_one_error(tmp_path: Path) -> N
     task = recipe.task.build(recipe.data.load())
     recipe = recipe.replace(student=recipe.student.replace(model=TOO_LONG.model, candidates=(TOO_LONG,)))
     teacher = td.train(td.LinearConfig(), task)
-    with pytest.raises(ConfigError, match=r"must hold one that can be made for this task. patchtst-1: `patch`"):
+    with pytest.raises(ConfigError, match=r"must hold one that can be made for this task. patchtst-patch-1: `patch`"):
         make_models(recipe, task, teacher, InMemory())

@@ -61,15 +61,24 @@ def contenders(recipe: Recipe, task: Task) -> dict[str, Recipe]:
     student = recipe.student
     students = [student.replace(candidates=(), budget=None, keep="better")]
     students += [student.of(candidate) for candidate in student.candidates]
-    kinds = [one.model.kind for one in students]
-    names = [
-        kind if kinds.count(kind) == 1 else f"{kind}-{kinds[: place + 1].count(kind)}"
-        for place, kind in enumerate(kinds)
-    ]
+    names = _names([one.model for one in students])
     return {
         name: recipe.replace(student=one, pruning=_pruning(recipe, one.model, task))
         for name, one in zip(names, students, strict=True)
     }
+
+
+def _names(configs: list[ModelConfig]) -> list[str]:
+    """The kind of each, with the fields that are not at their default where there are several of it, or its place."""
+    kinds = [config.kind for config in configs]
+    names = []
+    for config in configs:
+        fields = sorted(config.minimal().keys() - {"kind"}) if kinds.count(config.kind) > 1 else []
+        names.append("-".join((config.kind, *fields)))
+    return [
+        name if names.count(name) == 1 else f"{name}-{names[: place + 1].count(name)}"
+        for place, name in enumerate(names)
+    ]
 
 
 def _pruning(recipe: Recipe, config: ModelConfig, task: Task) -> Pruning | None:
@@ -226,12 +235,13 @@ def _excess(size_bytes: int, latency_ms: float, budget: Budget | None) -> str:
 
 
 def is_taught(model: Forecaster | Deployed) -> bool:
-    """Whether a teacher shaped a model: it was distilled, was not replaced by its control, and took a share above 0."""
+    """Whether a teacher shaped a model: in a step whose result was not replaced by its control, by a share above 0."""
     for step in model.lineage:
-        if step.verb == "distill":
-            share = step.metrics.get("alpha", 1.0)
-            shares = share if isinstance(share, list) else [share]
-            return step.metrics.get("kept") != "control" and any(shares)
+        share = step.metrics.get("alpha", 1.0)
+        shares = share if isinstance(share, list) else [share]
+        is_own = step.spec.get("recover_from") is not None  # recovered from itself before it was pruned
+        if "teacher" in step.spec and not is_own and step.metrics.get("kept") != "control" and any(shares):
+            return True
     return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tsdistill.report.records import CandidateRow, Measurements
-from tsdistill.report.words import count, error, milliseconds, size
+from tsdistill.report.words import error, milliseconds, size
 from tsdistill.spec import LineageStep
 
 VERB = "choose"
@@ -36,11 +36,10 @@ def cells(report: Measurements) -> dict[str, list[str]]:
     return {
         "candidate": [row.name for row in rows],
         "precision": [row.precision or "-" for row in rows],
-        "validation MSE": [error(row.validation_mse) for row in rows],
+        "val. MSE": [error(row.validation_mse) for row in rows],
         "above the best": [_above(row) for row in rows],
         "size": [size(row.size_bytes) for row in rows],
         "ms": [milliseconds(row.latency_p50_ms) for row in rows],
-        "weights": [count(row.n_parameters) for row in rows],
         "taught": ["-" if row.taught is None else "yes" if row.taught else "no" for row in rows],
     }
 
