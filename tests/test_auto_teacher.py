@@ -243,6 +243,7 @@ def recipe(tmp_path: Path) -> Recipe:
     return read_recipe(tmp_path / "recipe.toml")
 
 
+@pytest.mark.slow
 def test_a_recipe_makes_its_teacher(recipe: Recipe, tmp_path: Path) -> None:
     result = td.run(recipe, tmp_path / "out", progress=False)
     teacher = instance_of(AutoTeacher, result.teacher)

@@ -75,6 +75,7 @@ def test_counters_that_may_not_be_read_are_none(tmp_path: Path) -> None:
     assert counters(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_the_shell_measures_two_models_in_turns(tmp_path: Path) -> None:
     save(exported("linear"), tmp_path / "onnx")
     save(forecaster("linear"), tmp_path / "torch")

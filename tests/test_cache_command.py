@@ -212,6 +212,7 @@ with FileLock(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_what_another_process_holds_is_skipped_and_named(tmp_path: Path) -> None:
     folder = lay(lay(tmp_path / "cache", 1, days=5), 2, days=1)
     command = [sys.executable, "-c", HOLD, str(folder / f"{key(1)}.lock")]

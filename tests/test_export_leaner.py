@@ -23,7 +23,9 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", ["one way", *(pytest.param(name, marks=pytest.mark.slow) for name in list(CONFIGS)[1:])]
+)
 def test_a_leaner_graph_gives_the_same_forecasts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = CONFIGS[name].build(deployables.task().signature).eval()
     lean = onnx.load_from_string(graphs.graph_of(model))

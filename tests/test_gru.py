@@ -116,6 +116,7 @@ def test_its_config_is_that_of_an_lstm() -> None:
         GRUConfig(mixing=True, channel_embedding=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", WAYS)
 def test_its_graph_is_as_lean_as_that_of_an_lstm(config: GRUConfig) -> None:
     graph = onnx.load_from_string(deployed(config)[1].onnx).graph

@@ -85,6 +85,7 @@ def test_only_a_mixing_lstm_lets_channels_tell_of_each_other() -> None:
         assert [float(value) > 1e-4 for value in change] == [mixing, True, mixing]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"bidirectional": True}, {"mixing": True}], ids=lambda options: next(iter(options))
 )

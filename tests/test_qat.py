@@ -205,7 +205,13 @@ def error(model: Forecaster, task: Task) -> float:
     return float(evaluate(model, task, part="validation")["mse"])
 
 
-@pytest.mark.parametrize("config", [MLPConfig(width=17, depth=1, dropout=0.0), LSTMConfig(widths=(13,), patch=8)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        MLPConfig(width=17, depth=1, dropout=0.0),
+        pytest.param(LSTMConfig(widths=(13,), patch=8), marks=pytest.mark.slow),
+    ],
+)
 def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
     task = toy_task()
     spec = QAT(weight_bits=4, training=Training(epochs=6, precision="float32"))
@@ -275,6 +281,7 @@ def aware() -> tuple[Task, Forecaster, Any]:
     return task, model, (teacher, spec, deployed)
 
 
+@pytest.mark.slow
 def test_the_lineage_tells_what_training_gained() -> None:
     task, model, (teacher, spec, deployed) = aware()
     step = deployed.lineage[-1]

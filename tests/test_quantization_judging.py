@@ -28,6 +28,7 @@ def test_other_windows_move_dynamic_int8_and_isolation_stops_it() -> None:
     assert alone.digest != shared.digest
 
 
+@pytest.mark.slow
 def test_batch_effects_that_go_too_far_are_refused_and_isolated_ones_taken() -> None:
     moved = int8("mlp").batch_effect
     assert 0 < moved == int8("mlp").parity["batch_effect"]

@@ -128,6 +128,7 @@ def test_running_again_keeps_everything(finished: Run) -> None:
     assert [event.get("kept") for event in events(finished.folder)[n_before:]] == [True] * 4
 
 
+@pytest.mark.slow
 def test_a_changed_recipe_makes_only_what_it_changes(finished: Run, tmp_path: Path) -> None:
     import shutil
 
@@ -248,6 +249,7 @@ def test_none_can_be_written_for_every_step() -> None:
     assert recipe.quantization is None
 
 
+@pytest.mark.slow
 def test_a_report_is_made_again_when_its_page_is_gone(finished: Run, tmp_path: Path) -> None:
     import shutil
 

@@ -163,6 +163,7 @@ def test_a_table_teaches_a_recipe_and_stands_in_its_report(finished: Path, ridge
     assert kept.paths["teacher.path"] == str(finished / "forecasts.csv")
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_is_kept_and_what_has_is_not(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

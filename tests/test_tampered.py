@@ -91,6 +91,7 @@ def replaced(folder: Path, place: Path) -> Iterator[tuple[tuple[Any, ...], Any, 
             yield path, odd, twin
 
 
+@pytest.mark.slow
 def test_no_value_of_a_manifest_can_do_more_than_be_refused(whole: Path, tmp_path: Path) -> None:
     outcomes = {"read": 0, "refused": 0}
     for path, odd, folder in replaced(whole / "deployed", tmp_path):
