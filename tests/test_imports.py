@@ -197,6 +197,7 @@ def test_public_names_are_frozen() -> None:
     assert sorted(td.__all__) == PUBLIC
 
 
+@pytest.mark.slow
 def test_no_submodule_hides_a_public_name() -> None:
     """Importing a submodule binds its name on the package, so it must never be the name of a function."""
     code = (

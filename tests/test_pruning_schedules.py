@@ -140,6 +140,7 @@ def test_latency_is_measured_on_every_cut(task: Task, student: Forecaster, monke
     assert smaller.lineage[-1].metrics["reached"]["max_latency_ms"] <= 1.3
 
 
+@pytest.mark.slow
 def test_the_clock_gives_milliseconds(student: Forecaster) -> None:
     assert 0 < targets.latency_ms(student) < 1000
 

@@ -198,20 +198,11 @@ def test_layers_kept_in_float_round_nothing() -> None:
         fake_quantize(model, Dynamic(keep_float=names).rounding())
 
 
-# Training.
-
-
 def error(model: Forecaster, task: Task) -> float:
     return float(evaluate(model, task, part="validation")["mse"])
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        MLPConfig(width=17, depth=1, dropout=0.0),
-        pytest.param(LSTMConfig(widths=(13,), patch=8), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("config", [MLPConfig(width=17, depth=1, dropout=0.0), LSTMConfig(widths=(13,), patch=8)])
 def test_training_recovers_what_four_bits_lose(config: ModelConfig) -> None:
     task = toy_task()
     spec = QAT(weight_bits=4, training=Training(epochs=6, precision="float32"))
@@ -256,6 +247,7 @@ def test_a_stopped_training_continues_to_the_same_weights(tmp_path: Path, monkey
         train_rounded(model, task, spec.replace(weight_bits=8), checkpoint=checkpoint)
 
 
+@pytest.mark.slow
 def test_paths_may_be_text(tmp_path: Path) -> None:
     task = toy_task()
     model = train(MLPConfig(width=5, depth=1), task, QUICK)
