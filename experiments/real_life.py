@@ -1,6 +1,6 @@
 """The default recipe on data that it was not made for: what it deploys, and whether that is the best thing to deploy.
 
-    python experiments/real_life.py experiments/013-real-life [--only etth1 exchange] [--seeds 0]
+    python experiments/real_life.py experiments/014-real-life [--only etth1 exchange] [--seeds 0]
 
 A folder holds `cells.toml`: the sets, and what their tasks need that is not the default. Nothing else is changed. The
 test part of a cell is read once, by the comparison at the end of its run. Finished cells are rows of `results.csv` and
