@@ -67,13 +67,9 @@ def main() -> None:
                 filled += others
                 _forget()
                 kept.append(seconds(models[-1]))
-        row = {
-            "model": name,
-            "traced": statistics.median(traced),
-            "filled": statistics.median(filled),
-            "from_cache": statistics.median(kept),
-        }
-        rows.append({**row, "times": row["traced"] / row["filled"]})
+        medians = {"traced": traced, "filled": filled, "from_cache": kept}
+        row = {column: statistics.median(values) for column, values in medians.items()}
+        rows.append({"model": name, **row, "times": row["traced"] / row["filled"]})
     table = pd.DataFrame(rows).round(3)
     print(table.to_string(index=False))
     table.to_csv(Path(__file__).with_suffix(".csv"), index=False)
