@@ -201,12 +201,15 @@ def _fitted_again(
         objective = TruthObjective()
     elif isinstance(objective, TeacherObjective):
         details = {"losses": str(objective.losses), **teacher}
-    control = model.control
     if not model.config.learns:
         return model
-    again = fitted_again(model, task, objective, details=details, progress=progress)
-    if control is not None:
-        again.control = fitted_again(control, task, TruthObjective(), progress=progress)
+    control = None if model.control is None else fitted_again(model.control, task, TruthObjective(), progress=progress)
+    if control is not None and model.lineage[-1].metrics.get("kept") == "control":
+        again = copy.deepcopy(control)
+        again.lineage = (*model.lineage, control.lineage[-1])
+    else:
+        again = fitted_again(model, task, objective, details=details, progress=progress)
+    again.control = control
     return again
 
 
