@@ -15,7 +15,18 @@ from tests.recipes import QUICK, float_recipe
 from tsdistill.errors import ConfigError
 from tsdistill.evaluation import evaluate
 from tsdistill.models import MLPConfig, SparseTSFConfig
-from tsdistill.recipe import Budget, InMemory, Recipe, Run, StudentCandidate, StudentSpec, choosing, make_models, run
+from tsdistill.recipe import (
+    Budget,
+    InMemory,
+    Recipe,
+    Run,
+    StudentCandidate,
+    StudentSpec,
+    choosing,
+    default_recipe,
+    make_models,
+    run,
+)
 from tsdistill.report.candidates import choice_of
 from tsdistill.search import Space
 from tsdistill.testing import toy_task
@@ -146,6 +157,7 @@ def test_a_student_that_nobody_named_competes_with_ridges_and_an_mlp() -> None:
     student = Recipe.from_dict({"data": {"dataset": "nyc-weather"}}).student
     assert [candidate.model.kind for candidate in student.candidates] == ["linear", "linear", "averaged-linear", "mlp"]
     assert student.replace(training=QUICK).candidates == student.candidates
+    assert default_recipe().student.candidates == student.candidates
     assert StudentSpec.from_dict(student.to_dict()) == student
     named: tuple[dict[str, Any], ...] = ({"model": "lstm"}, {"keep": "better"}, {"candidates": []})
     assert [StudentSpec.from_dict(values).candidates for values in named] == [(), (), ()]

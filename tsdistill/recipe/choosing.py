@@ -20,7 +20,7 @@ from tsdistill.models.provenance import machine
 from tsdistill.pruning import Pruning
 from tsdistill.pruning.ranking import groups_of
 from tsdistill.recipe.candidates import Budget
-from tsdistill.recipe.workspace import Model
+from tsdistill.recipe.workspace import Model, as_deployed, as_trainable
 from tsdistill.report.candidates import VERB, choice_of
 from tsdistill.spec import LineageStep
 
@@ -119,7 +119,7 @@ def choose(
             versions=versions(),
             machine=machine(),
         )
-        return copy.deepcopy(_student(made[choice["chosen"]])).with_step(step)
+        return copy.deepcopy(as_trainable(made[choice["chosen"]]["student"])).with_step(step)
 
     digests = {name: model.digest for name, model in deployed.items()}
     student = stages.stage("chosen", {"task": task.fingerprint, **spec, **digests, "problems": dict(problems)}, make)
@@ -142,13 +142,6 @@ def _marked(model: Deployed, spec: dict[str, Any], name: str) -> Deployed:
     """A candidate as it would be deployed if it were chosen."""
     step = LineageStep(verb=VERB, spec=spec, metrics={"chosen": name})
     return dataclasses.replace(model, lineage=(*model.lineage, step))
-
-
-def _student(models: Models) -> Forecaster:
-    student = models["student"]
-    if not isinstance(student, Forecaster):
-        raise TypeError("a student must be a trainable forecaster")
-    return student
 
 
 REFUSED = (ConfigError, DivergenceError, UnsupportedError)
@@ -255,7 +248,4 @@ def _calls(deployed: Mapping[str, Deployed]) -> dict[str, Callable[[], object]]:
 
 
 def _last(models: Models) -> Deployed:
-    model = list(models.values())[-1]
-    if not isinstance(model, Deployed):
-        raise TypeError("a recipe must end in a deployed model")
-    return model
+    return as_deployed(list(models.values())[-1])

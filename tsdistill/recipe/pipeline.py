@@ -22,7 +22,7 @@ from tsdistill.quantization import quantize, replay
 from tsdistill.recipe import choosing
 from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher_builder import make_teacher, shown_digest
-from tsdistill.recipe.workspace import Model, Workspace, read_mark
+from tsdistill.recipe.workspace import Model, Workspace, as_deployed, as_trainable, read_mark
 from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
@@ -114,12 +114,12 @@ def run(
         made = make_models(recipe, task, teacher, workspace, progress=progress, on_stage=on_stage)
         models: dict[str, Any] = {"teacher": teacher, **made}
         report = make_report(task, models, workspace, progress, baselines=recipe.baselines)
-        deployed = _deployed(list(models.values())[-1])
+        deployed = as_deployed(list(models.values())[-1])
         # Errors on rows that it has learnt from would say nothing.
         metrics = None if is_refitted(deployed) else evaluate(deployed, task, part="validation")
         save(deployed, workspace.folder / "artifact", metrics=metrics)
-    student = _trainable(models["student"])
-    pruned = _trainable(models["pruned"]) if "pruned" in models else None
+    student = as_trainable(models["student"])
+    pruned = as_trainable(models["pruned"]) if "pruned" in models else None
     return Run(recipe, task, teacher, student, pruned, deployed, report, workspace.folder)
 
 
@@ -264,7 +264,7 @@ class _Making:
                 progress=self.progress,
             )
 
-        return _trainable(self.stages.stage("student", {**self._inputs(self.teacher), **spec.to_dict()}, make))
+        return as_trainable(self.stages.stage("student", {**self._inputs(self.teacher), **spec.to_dict()}, make))
 
     def refitted(self, student: Forecaster) -> Forecaster:
         def make(checkpoint: Path | None) -> Forecaster:
@@ -278,7 +278,7 @@ class _Making:
             )
 
         inputs = {**self._inputs(self.teacher), **_digests(student), **self.recipe.student.without_refit().to_dict()}
-        return _trainable(self.stages.stage("refitted", inputs, make))
+        return as_trainable(self.stages.stage("refitted", inputs, make))
 
     def pruned(self, student: Forecaster, spec: Pruning) -> Forecaster:
         teacher = self.teacher if spec.needs_teacher else None
@@ -287,7 +287,7 @@ class _Making:
             return prune(student, self.task, spec, teacher=teacher, **self._options(checkpoint))
 
         inputs = {**self._inputs(self.teacher), **_digests(student), **spec.to_dict()}
-        return _trainable(self.stages.stage("pruned", inputs, make))
+        return as_trainable(self.stages.stage("pruned", inputs, make))
 
     def deployed(self, model: Forecaster) -> Deployed:
         spec = self.recipe.quantization
@@ -300,7 +300,7 @@ class _Making:
 
         written = None if spec is None else spec.to_dict()
         inputs = {**self._inputs(teacher), **_digests(model), "quantization": written}
-        return _deployed(self.stages.stage("deployed", inputs, make))
+        return as_deployed(self.stages.stage("deployed", inputs, make))
 
     def _inputs(self, teacher: Teacher | None) -> dict[str, Any]:
         return {"task": self.task.fingerprint, **({} if teacher is None else {"teacher": teacher.digest})}
@@ -353,15 +353,3 @@ def _digests(model: Any) -> dict[str, str | None]:
     """A model and its control, by digest."""
     control = getattr(model, "control", None)
     return {"model": shown_digest(model), "control": None if control is None else control.digest}
-
-
-def _trainable(model: Any) -> Forecaster:
-    if not isinstance(model, Forecaster):
-        raise TypeError(f"expected a trainable model, got {type(model).__name__}")
-    return model
-
-
-def _deployed(model: Any) -> Deployed:
-    if not isinstance(model, Deployed):
-        raise TypeError(f"expected a deployed model, got {type(model).__name__}")
-    return model

@@ -105,6 +105,20 @@ class Workspace:
         append_line(self.folder / "log.jsonl", line)
 
 
+def as_trainable(model: Any) -> Forecaster:
+    """The model as one that can be trained on; TypeError for a deployed one."""
+    if not isinstance(model, Forecaster):
+        raise TypeError(f"expected a trainable model, got {type(model).__name__}")
+    return model
+
+
+def as_deployed(model: Any) -> Deployed:
+    """The model as what is deployed; TypeError for a trainable one."""
+    if not isinstance(model, Deployed):
+        raise TypeError(f"expected a deployed model, got {type(model).__name__}")
+    return model
+
+
 def read_mark(path: Path) -> str:
     """The key beside a finished stage; empty when there is none that can be read, so that the stage is made again."""
     try:

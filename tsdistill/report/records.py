@@ -120,7 +120,7 @@ class CandidateRow(Spec):
     """A student that was made as one of several, as it would be deployed, on the validation part.
 
     Args:
-        name: Its architecture, with a number where there are several of it.
+        name: Its architecture, with the fields that it differs in where there are several of it.
         reason: Why it is deployed, or why not.
         chosen: Whether it is the one that is deployed.
         validation_mse: Mean squared error, scaled; None for one that could not be made, as all other numbers.

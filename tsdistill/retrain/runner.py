@@ -19,7 +19,7 @@ from tsdistill.exporting import Deployed
 from tsdistill.files import write_atomic
 from tsdistill.models import versions
 from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_teacher
-from tsdistill.recipe.workspace import Model
+from tsdistill.recipe.workspace import Model, as_deployed
 from tsdistill.retrain.gate import Verdict
 from tsdistill.retrain.job import Cut, Job
 from tsdistill.retrain.judging import Served, judge
@@ -167,10 +167,7 @@ class _RetrainRun:
             models: dict[str, Any] = {"teacher": teacher, **self._models(recipe, task, teacher, workspace)}
             if self.job.report:
                 make_report(task, models, workspace, self.progress, baselines=recipe.baselines)
-        candidate = list(models.values())[-1]
-        if not isinstance(candidate, Deployed):
-            raise TypeError("a recipe must end in a deployed model")
-        return candidate
+        return as_deployed(list(models.values())[-1])
 
     def _models(self, recipe: Recipe, task: Task, teacher: Teacher, workspace: Workspace) -> dict[str, Model]:
         """Every model of the recipe, fitted again at the end where the job asks for that and the teacher can."""
