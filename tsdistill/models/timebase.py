@@ -46,8 +46,7 @@ class TimeBaseConfig(ModelConfig):
     Source: Q. Huang et al., "TimeBase: The Power of Minimalism in Efficient Long-term Time Series Forecasting", ICML
     2025, section 3 (basis extraction, segment-level forecasting). Differs from the source: windows are divided by their
     spread as well, segments are counted from the last step, without padding, and training has no penalty on components
-    that are not orthogonal: whatever forecasts a basis can give, an orthogonal one can give as well, and on ETTh1 the
-    penalty moved the validation error by no more than seeds do.
+    that are not orthogonal: whatever forecasts a basis can give, an orthogonal one can give as well.
     """
 
     kind: Literal["timebase"] = "timebase"
