@@ -17,6 +17,7 @@ from tsdistill.evaluation.baselines import baselines
 from tsdistill.models import (
     MODELS,
     InvertedTransformerConfig,
+    LinearConfig,
     LSTMConfig,
     MLPConfig,
     ModelConfig,
@@ -60,7 +61,7 @@ def test_what_covariates_tell_is_learnt(config: ModelConfig) -> None:
 
 def test_every_config_that_takes_covariates_is_tried_here() -> None:
     # Those that need a covariate look at that one only, and have tests of their own.
-    free = {MODELS.kind_of(config) for config in MODELS if config.takes and config().needs is None}  # type: ignore[call-arg]
+    free = {MODELS.kind_of(config) for config in MODELS if {*BOTH} <= config.takes and config().needs is None}  # type: ignore[call-arg]
     assert {config.kind for config in INFORMED} == free
 
 
@@ -69,15 +70,17 @@ def test_every_config_that_takes_covariates_is_tried_here() -> None:
     [
         (PatchTSTConfig(patch=7), BOTH, ["'patchtst'", "no future and no past covariates", "'price'", "'rain'"]),
         (TCNConfig(), ("past",), ["'tcn'", "takes no past covariates", "got {'past': ['sun', 'rain']}"]),
-        (LSTMConfig(), ("future",), ["'lstm'", "takes no future covariates"]),
+        (LSTMConfig(), ("future",), ["'lstm'", "takes no future covariates", "td.models.LinearConfig"]),
         (SeasonalNaiveConfig(), ("future",), ["'seasonal-naive'"]),
+        (LinearConfig(), BOTH, ["'linear'", "takes no past covariates", "got {'past': ['sun', 'rain']}"]),
     ],
-    ids=["patchtst", "tcn", "lstm", "seasonal-naive"],
+    ids=["patchtst", "tcn", "lstm", "seasonal-naive", "linear"],
 )  # fmt: skip
 def test_covariates_are_refused_by_those_who_would_not_look(config: Any, takes: tuple[str], words: list[str]) -> None:
     words += [
         "`covariates` must",
-        "td.models.InvertedTransformerConfig, td.models.MLPConfig, td.models.TSMixerConfig",
+        "td.models.InvertedTransformerConfig",
+        "td.models.MLPConfig, td.models.TSMixerConfig",
         ".without_cov",
     ]
     with pytest.raises(UnsupportedError) as caught:

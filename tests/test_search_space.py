@@ -142,7 +142,7 @@ def test_the_default_space_leaves_out_what_the_task_does_not_allow() -> None:
     assert ranges["student.model.seasonal-naive.period"] == (1,)
     Space().check(short)
     clock = recipe.replace(task=recipe.task.replace(covariates=Covariates(calendar=("time-of-day",))))
-    assert set(Space().ranges(clock)[KIND]) == {"inverted-transformer", "mlp", "tsmixer", "cyclenet"}
+    assert set(Space().ranges(clock)[KIND]) == {"inverted-transformer", "linear", "mlp", "tsmixer", "cyclenet"}
 
 
 @pytest.mark.parametrize("kind", LOSSES.kinds)

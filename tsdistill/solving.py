@@ -60,7 +60,7 @@ def solve(
     Raises:
         ConfigError: there is no task, or something else among them; or alpha is no share.
         ShapeError: a task has another signature than the first one, or the teacher forecasts something else.
-        UnsupportedError: the config is of a model that is not linear, or of one without these covariates.
+        UnsupportedError: the config is of a model that is not linear, or the tasks have covariates.
         OrderError: an exported or quantized model was given as teacher.
         DivergenceError: the teacher forecasts something infinite or NaN.
         ArtifactError: the checkpoint cannot be read or written, is of another run, or holds parts that did not come.
@@ -146,6 +146,7 @@ def _gathered(config: LinearConfig, tasks: Iterable[Task], teacher: Teacher | No
             key = digest_of([task.signature.digest, config.individual, teacher.digest if teacher else None])
             sums = _Sums(task.signature, key)
             config.build(task.signature)  # refuses what it cannot look at before any work is done
+            _check_bare(task.signature)
             if path is not None:
                 sums.read(path)
         _check_alike(sums.signature, task.signature)
@@ -174,6 +175,15 @@ def _asked(teacher: Teacher, windows: Windows) -> Callable[[Batch], Tensor]:
         return torch.cat([teacher.forecast(windows.batch(index)).detach().cpu() for index in pieces])
 
     return answer
+
+
+def _check_bare(signature: Signature) -> None:
+    if signature.future:
+        raise UnsupportedError(
+            f"`tasks` must have no covariates, got {list(signature.future)}: their effects are estimated before the "
+            "sums are formed, from all windows at once. Use td.train for a panel that fits into memory, or "
+            "task.without_covariates()."
+        )
 
 
 def _check_alike(first: Signature, other: Signature) -> None:

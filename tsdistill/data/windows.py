@@ -180,6 +180,10 @@ class Windows:
         """The same windows of the same series with no covariates."""
         return self._with(self.starts, future=None, past=None)
 
+    def with_series(self, series: torch.Tensor) -> Windows:
+        """The same windows of another series (row, channel) of the same rows, with no covariates."""
+        return Windows(series, self.starts, self.context, self.horizon, scaler=self.scaler)
+
     def _with(self, starts: torch.Tensor, *, future: torch.Tensor | None, past: torch.Tensor | None) -> Windows:
         return Windows(self.series, starts, self.context, self.horizon, future=future, past=past, scaler=self.scaler)
 

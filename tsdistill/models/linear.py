@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tsdistill.data.task import Signature
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
+from tsdistill.models.effects import Effects, adjust
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.models.ridge import NormalEquations, Statistics, choose
 from tsdistill.spec import Tuned
@@ -27,6 +28,12 @@ class LinearConfig(ModelConfig):
     exact. Channels that behave alike learn more together; where they do not, and each has thousands of windows, let
     each have its own map (`individual`).
 
+    It takes what is known ahead: b'z, the effects of calendar, holidays and planned columns, is taken off the context
+    and put on the horizon. Effects are the same at every step and differ from channel to channel; those of a clock are
+    sines and cosines, so that hours and weekdays are not on one line. They are estimated first, by a ridge from targets
+    less their window's mean on features less theirs, and W is solved for what they leave. How much they are shrunk, or
+    that there are none, is chosen on validation.
+
     Args:
         penalties: Relative penalties to choose from.
         individual: A map and a penalty for every channel instead of one for all; takes context^2 * 8 bytes per channel
@@ -38,7 +45,10 @@ class LinearConfig(ModelConfig):
 
     Source: A. Hoerl and R. Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems", Technometrics
     12(1), 1970, equation 2.1. Differs from the source: the penalty is relative to the mean diagonal of X'X, so that it
-    does not change meaning with the number of windows, and the window's own mean takes the place of an intercept.
+    does not change meaning with the number of windows, and the window's own mean takes the place of an intercept. D.
+    Cochrane and G. Orcutt, "Application of Least Squares Regression to Relationships Containing Auto-Correlated Error
+    Terms", Journal of the American Statistical Association 44(245), 1949, for effects beside a map of past errors.
+    Differs from the source: there is no second round.
     """
 
     kind: Literal["linear"] = "linear"
@@ -48,6 +58,7 @@ class LinearConfig(ModelConfig):
     individual: Annotated[bool, Tuned(False, True)] = False
 
     forecaster: ClassVar[type[Forecaster]]
+    takes: ClassVar[frozenset[str]] = frozenset({"future"})
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -69,6 +80,7 @@ class LinearMap(Forecaster):
             else nn.Linear(context, horizon, bias=False)
         )
         nn.init.zeros_(self.map.weight)
+        self.effects = Effects(signature) if signature.future else None
 
     def activations(
         self,
@@ -80,8 +92,15 @@ class LinearMap(Forecaster):
     ) -> Activations:
         """A linear map has no hidden states."""
         x = self.recent(context)
+        known, _ = self.covariates(future, past)
+        effects = None if self.effects is None or known is None else self.effects(known).transpose(1, 2)
+        if effects is not None:
+            x = x - effects[..., : self.context]
         centre = x.mean(dim=-1, keepdim=True)
-        return Activations(forecast=(self.map(x - centre) + centre).transpose(1, 2))
+        forecast = self.map(x - centre) + centre
+        if effects is not None:
+            forecast = forecast + effects[..., self.context :]
+        return Activations(forecast=forecast.transpose(1, 2))
 
 
 class Linear(LinearMap):
@@ -94,21 +113,31 @@ class Linear(LinearMap):
 
     def fit_closed_form(self, equations: NormalEquations) -> dict[str, Any]:
         """Solve for every penalty, and every share of a teacher that may be chosen; keep the best on validation."""
-        return self.solve(*equations.statistics(individual=self.config.individual), equations.alphas)
+        individual = self.config.individual
+        if self.effects is None:
+            return self.solve(*equations.statistics(individual=individual), equations.alphas)
+        chosen = adjust(self.effects, equations, self.config.penalties, individual=individual)
+        metrics = self.solve(chosen.learnt, chosen.judged, equations.alphas)
+        return {**metrics, "effect_penalty": chosen.penalties if individual else chosen.penalties[0]}
 
     def refit_closed_form(self, equations: NormalEquations, choice: dict[str, Any]) -> dict[str, Any]:
         """Solve with the penalty and the share of the teacher that were chosen, for every channel where it has both."""
         individual = self.config.individual
-        learnt = [*Statistics.of(equations.train, equations.teacher, individual=individual).channels()]
+        if self.effects is None:
+            sums = Statistics.of(equations.train, equations.teacher, individual=individual)
+        else:
+            self.effects.estimate(self.effects.moments(equations.train), _each(choice["effect_penalty"], 1))
+            sums = self.effects.statistics(equations.train, equations.teacher, individual=individual)
+        learnt = [*sums.channels()]
         penalties, alphas = (
             _each(choice["penalty"], len(learnt)),
             _each(choice.get("alpha", equations.alphas[0]), len(learnt)),
         )
         pairs = zip(learnt, penalties, alphas, strict=True)
-        weights = torch.stack([choose(sums, sums, [penalty], [alpha]).weight.T for sums, penalty, alpha in pairs])
+        weights = torch.stack([choose(own, own, [penalty], [alpha]).weight.T for own, penalty, alpha in pairs])
         with torch.no_grad():
             self.map.weight.copy_(weights if individual else weights[0])
-        return {name: choice[name] for name in ("penalty", "alpha") if name in choice}
+        return {name: choice[name] for name in ("penalty", "alpha", "effect_penalty") if name in choice}
 
     def solve(self, learnt: Statistics, judged: Statistics, alphas: tuple[float, ...]) -> dict[str, Any]:
         """The same from statistics; with `individual`, penalty and share are chosen, and returned, for every channel.
@@ -140,7 +169,7 @@ class Linear(LinearMap):
         return metrics
 
 
-def _each(value: float | list[float], n_maps: int) -> list[float]:
+def _each(value: Any, n_maps: int) -> list[Any]:
     """One number for every map: what was chosen for each, or for all."""
     return list(value) if isinstance(value, list | tuple) else [value] * n_maps
 

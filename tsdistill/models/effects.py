@@ -1,0 +1,183 @@
+"""Effects of what is known ahead: taken off a series before a ridge sees it, and put on its forecasts again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tsdistill import clock
+from tsdistill.data.task import Batch, Signature, Windows
+from tsdistill.models.ridge import LEAST, NormalEquations, Statistics, choose, one_thread
+
+HARMONICS = {"time-of-day": 12, "time-of-week": 21, "time-of-year": 3}
+"""Most sines and cosines of a cycle: hours of a day each by itself, hours of a week nearly so, and seasons."""
+
+PENALTIES = (None, 1e-1, 1e-2, 1e-3, 1e-5)
+"""Relative penalties of effects to choose from; None for no effects at all."""
+
+MOST = 1 << 12
+"""Windows that effects are estimated from: overlapping windows say nearly the same."""
+
+AT_ONCE = 32
+"""Windows whose features are formed at once: bounds memory, changes nothing else."""
+
+ROWS = 1 << 14
+"""Rows of a series that effects are taken off at once: bounds memory, changes nothing else."""
+
+Penalty = float | None
+
+
+class Effects(nn.Module):
+    """What every channel owes to the features known ahead, the same at every step: zero until it is estimated.
+
+    A calendar cycle comes as sine and cosine of its angle; its harmonics are made of these, so that hours and weekdays
+    are not on one line. Planned columns and holidays are taken as they are.
+    """
+
+    multiples: Tensor
+
+    def __init__(self, signature: Signature) -> None:
+        super().__init__()
+        calendar = () if signature.covariates is None else signature.covariates.calendar
+        # A cycle of so many steps has half as many harmonics that can be told apart.
+        lengths = [clock.steps(entry, signature.frequency) for entry in calendar]
+        self.n_harmonics = [
+            HARMONICS[entry] if length is None else min(HARMONICS[entry], max(1, length // 2))
+            for entry, length in zip(calendar, lengths, strict=True)
+        ]
+        n_features = 2 * sum(self.n_harmonics) + len(signature.future) - 2 * len(calendar)
+        self.weight = nn.Parameter(torch.zeros(len(signature.channels), n_features))
+        multiples = torch.arange(1, max(self.n_harmonics, default=0) + 1, dtype=torch.float32)
+        self.register_buffer("multiples", multiples, persistent=False)
+
+    def features(self, future: Tensor) -> Tensor:
+        """(..., feature) of a signature -> (..., harmonic or other feature)."""
+        parts = []
+        for number, n_harmonics in enumerate(self.n_harmonics):
+            sine, cosine = future[..., 2 * number : 2 * number + 1], future[..., 2 * number + 1 : 2 * number + 2]
+            angles = torch.atan2(sine, cosine) * self.multiples[:n_harmonics]
+            parts += [angles.sin(), angles.cos()]
+        return torch.cat([*parts, future[..., 2 * len(self.n_harmonics) :]], dim=-1)
+
+    def forward(self, future: Tensor) -> Tensor:
+        """(..., feature) -> (..., channel)."""
+        return functional.linear(self.features(future), self.weight)
+
+    @one_thread()
+    def moments(self, windows: Windows) -> tuple[Tensor, Tensor]:
+        """What effects are estimated from: Z'Z (feature, feature) and Z'Y (feature, channel).
+
+        Z are features, and Y targets, less their means over the window, at the steps ahead of evenly spaced windows.
+        """
+        n_channels, n_features = self.weight.shape
+        gram, cross = (torch.zeros(n_features, n, dtype=torch.float64) for n in (n_features, n_channels))
+        for batch in windows.subset(torch.arange(0, len(windows), -(-len(windows) // MOST))).batches(AT_ONCE):
+            assert batch.future is not None
+            z = self.features(batch.future)
+            z = (z[:, windows.context :] - z[:, : windows.context].mean(1, keepdim=True)).flatten(0, 1).double()
+            y = (batch.target - batch.context.mean(1, keepdim=True)).flatten(0, 1).double()
+            gram += z.T @ z
+            cross += z.T @ y
+        return gram, cross
+
+    def estimate(self, moments: tuple[Tensor, Tensor], penalties: Sequence[Penalty]) -> None:
+        """Set the effects: a ridge of Y on Z.
+
+        Args:
+            moments: Z'Z and Z'Y.
+            penalties: Relative to the mean diagonal of Z'Z, of every channel or one for all; None for no effects.
+        """
+        gram, cross = moments
+        unit = gram.diagonal().mean().clamp(min=LEAST)
+        solutions: dict[Penalty, Tensor] = {None: torch.zeros_like(cross)}
+        for penalty in penalties:
+            if penalty is not None and penalty not in solutions:
+                ridge = penalty * unit * torch.eye(len(gram), dtype=gram.dtype)
+                solutions[penalty] = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge))
+        own = [*penalties] * (1 if len(penalties) > 1 else cross.shape[1])
+        with torch.no_grad():
+            self.weight.copy_(torch.stack([solutions[penalty][:, channel] for channel, penalty in enumerate(own)]))
+
+    def taken_off(self, windows: Windows) -> Windows:
+        """The same windows of a series without these effects, and without covariates."""
+        if not self.weight.any():
+            return windows.without_covariates()
+        assert windows.future is not None
+        series = torch.empty_like(windows.series)
+        with torch.no_grad():
+            for first in range(0, len(series), ROWS):
+                rows = slice(first, first + ROWS)
+                series[rows] = windows.series[rows] - self(windows.future[rows])
+        return windows.with_series(series)
+
+    def statistics(
+        self, windows: Windows, teacher: Callable[[Batch], Tensor] | None = None, *, individual: bool
+    ) -> Statistics:
+        """Those of windows without these effects, which are taken off what a teacher forecasts as well."""
+        bare = self.taken_off(windows)
+        if teacher is None:
+            return Statistics.of(bare, individual=individual)
+
+        def adjusted(batch: Batch) -> Tensor:
+            whole = windows.batch(batch.index)
+            return teacher(whole) - (whole.target - batch.target)
+
+        return Statistics.of(bare, adjusted, individual=individual)
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """Effects that validation chose, and the statistics of windows without them.
+
+    Args:
+        weight: (channel, feature).
+        penalties: One for all channels, or one for each.
+        learnt: Of training windows.
+        judged: Of validation windows.
+    """
+
+    weight: Tensor
+    penalties: list[Penalty]
+    learnt: Statistics
+    judged: Statistics
+
+
+def adjust(effects: Effects, equations: NormalEquations, penalties: Sequence[float], *, individual: bool) -> Adjustment:
+    """Set the effects whose ridge is best on validation, by the truth; of equally good ones the smaller effects.
+
+    Chosen once for a student and its control.
+
+    Args:
+        effects: Where they are set.
+        equations: The windows, and who teaches.
+        penalties: Those that the ridge may choose from.
+        individual: Choose for every channel.
+    """
+    key = f"effects {individual} {tuple(penalties)}"
+    if key not in equations.choices:
+        errors = []
+        moments = effects.moments(equations.train)
+        for penalty in PENALTIES:
+            effects.estimate(moments, [penalty])
+            learnt, judged = (
+                effects.statistics(windows, individual=individual)
+                for windows in (equations.train, equations.validation)
+            )
+            pairs = zip(learnt.channels(), judged.channels(), strict=True)
+            errors.append([float(choose(*pair, penalties, [0.0]).errors.min()) for pair in pairs])
+        chosen = [PENALTIES[of_map.index(min(of_map))] for of_map in map(list, zip(*errors, strict=True))]
+        effects.estimate(moments, chosen)
+        equations.choices[key] = Adjustment(
+            effects.weight.detach().clone(),
+            chosen,
+            effects.statistics(equations.train, equations.teacher, individual=individual),
+            effects.statistics(equations.validation, individual=individual),
+        )
+    adjustment: Adjustment = equations.choices[key]
+    with torch.no_grad():
+        effects.weight.copy_(adjustment.weight)
+    return adjustment
