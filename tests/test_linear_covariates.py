@@ -81,7 +81,7 @@ def test_the_map_is_the_ridge_of_a_series_without_the_effects(task: td.Task, mod
     effects = known(model.effects)
     assert isinstance(effects, Effects)
     batch = task.train.batch(torch.arange(len(task.train)))
-    off = effects(known(batch.future)).detach().double()
+    off = effects(known(batch.future), batch.context).detach().double()
     whole = torch.cat([batch.context, batch.target], dim=1).double() - off
     whole = (whole - whole[:, :13].mean(1, keepdim=True)).transpose(1, 2).flatten(0, 1)
     x, y = whole[:, :13], whole[:, 13:]
@@ -191,6 +191,49 @@ def test_a_refit_keeps_what_was_chosen(task: td.Task, individual: bool) -> None:
     choice = {**trained.lineage[-1].metrics}
     again.refit_closed_form(NormalEquations(task.train, task.validation), choice)
     assert torch.allclose(again.get_parameter("map.weight"), trained.get_parameter("map.weight"), atol=1e-5)
+
+
+@pytest.mark.parametrize("individual", [False, True])
+def test_effects_grow_with_an_item_that_has_a_scale_of_its_own(individual: bool) -> None:
+    """Forecasts are the same in an item's units, in which it learns, and in the window's, in which it is served."""
+    items = [
+        Item(
+            f"shop {size}",
+            driven(701, seed).panel.items[0].ds,
+            driven(701, seed).panel.items[0].values * [size, size, 1],
+        )
+        for seed, size in enumerate((1, 1000))
+    ]
+    several = td.Task(
+        Panel(tuple(items), (*OPENS, "plan"), "h"), context=29, horizon=7, covariates=KNOWN, scaler="item"
+    )
+    trained = td.train(td.LinearConfig(individual=individual), several)
+    plain = td.train(td.LinearConfig(individual=individual), several.without_covariates())
+    assert mse(trained, several) < 0.3 * mse(plain, several.without_covariates())
+    metrics = trained.lineage[-1].metrics
+    assert metrics["validation_mse"] == pytest.approx(mse(trained, several), rel=1e-4)
+    batch = several.validation.batch(torch.arange(11))
+    with torch.no_grad():
+        forecast = trained(batch.context, batch.future)
+        moved = trained(batch.context * 7 + 3, batch.future)
+    assert torch.allclose(moved, forecast * 7 + 3, atol=1e-3)
+    if individual:
+        assert mse(td.export(trained, several), several) == pytest.approx(mse(trained, several), rel=1e-3)
+
+
+def test_a_first_window_that_does_not_move_hides_no_effect() -> None:
+    """It has no deviation to measure an effect by."""
+    item = driven(701).panel.items[0]
+    values = item.values.copy()
+    values[:29, :2] = 5.0
+    panel = Panel((Item("shop", item.ds, values),), (*OPENS, "plan"), "h")
+    still = td.Task(panel, context=29, horizon=7, covariates=KNOWN, scaler="item")
+    effects = Effects(still.signature)
+    effects.estimate(effects.moments(still.train), [1e-3])
+    bare = effects.taken_off(still.train)
+    batch = bare.batch(torch.arange(len(bare)))
+    x = (batch.context - batch.context.mean(1, keepdim=True)).transpose(1, 2).flatten(0, 1).double()
+    assert torch.allclose(effects.statistics(still.train, individual=False).gram, x.T @ x, rtol=1e-5, atol=1e-3)
 
 
 def test_it_is_saved_exported_and_served_with_what_is_known_ahead(

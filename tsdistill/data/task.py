@@ -40,8 +40,8 @@ class Task:
         scaler: "standard" (mean and standard deviation of the training rows, per channel), "item" (those of each item's
             own training rows, for items of very different scales) or None (raw values). A forecaster of a task with
             "item" is served on series it has never seen: it standardises each context by that context's own mean and
-            deviation. Linear maps without covariates and models that normalise windows themselves forecast the same
-            either way; others are trained on one scaling and served on another, so evaluate them deployed.
+            deviation. Linear maps and models that normalise windows themselves forecast the same either way; others
+            are trained on one scaling and served on another, so evaluate them deployed.
         covariates: Inputs of models besides the channels; the columns it names are no channels. They have one
             scaler for all items.
         short: What to do with an item that is too short for the windows of a part: "refuse" the task, or "skip" that

@@ -35,7 +35,8 @@ class Effects(nn.Module):
     """What every channel owes to the features known ahead, the same at every step: zero until it is estimated.
 
     A calendar cycle comes as sine and cosine of its angle; its harmonics are made of these, so that hours and weekdays
-    are not on one line. Planned columns and holidays are taken as they are.
+    are not on one line. Planned columns and holidays are taken as they are. Where every item has a scale of its own and
+    is served in that of a window, effects are in deviations of the window.
     """
 
     multiples: Tensor
@@ -50,6 +51,7 @@ class Effects(nn.Module):
             for entry, length in zip(calendar, lengths, strict=True)
         ]
         n_features = 2 * sum(self.n_harmonics) + len(signature.future) - 2 * len(calendar)
+        self.by_window = signature.normalisation == "window"
         self.weight = nn.Parameter(torch.zeros(len(signature.channels), n_features))
         multiples = torch.arange(1, max(self.n_harmonics, default=0) + 1, dtype=torch.float32)
         self.register_buffer("multiples", multiples, persistent=False)
@@ -63,25 +65,31 @@ class Effects(nn.Module):
             parts += [angles.sin(), angles.cos()]
         return torch.cat([*parts, future[..., 2 * len(self.n_harmonics) :]], dim=-1)
 
-    def forward(self, future: Tensor) -> Tensor:
-        """(..., feature) -> (..., channel)."""
-        return functional.linear(self.features(future), self.weight)
+    def forward(self, future: Tensor, context: Tensor) -> Tensor:
+        """Features (batch, time, feature) and contexts (batch, context, channel) -> effects (batch, time, channel)."""
+        effects = functional.linear(self.features(future), self.weight)
+        return effects * _deviation(context) if self.by_window else effects
 
     @one_thread()
     def moments(self, windows: Windows) -> tuple[Tensor, Tensor]:
-        """What effects are estimated from: Z'Z (feature, feature) and Z'Y (feature, channel).
+        """What effects are estimated from: Z'Z (1 or channel, feature, feature) and Z'Y (channel, feature).
 
         Z are features, and Y targets, less their means over the window, at the steps ahead of evenly spaced windows.
         """
         n_channels, n_features = self.weight.shape
-        gram, cross = (torch.zeros(n_features, n, dtype=torch.float64) for n in (n_features, n_channels))
+        n_sides = n_channels if self.by_window else 1
+        gram = torch.zeros(n_sides, n_features, n_features, dtype=torch.float64)
+        cross = torch.zeros(n_channels, n_features, dtype=torch.float64)
         for batch in windows.subset(torch.arange(0, len(windows), -(-len(windows) // MOST))).batches(AT_ONCE):
             assert batch.future is not None
             z = self.features(batch.future)
             z = (z[:, windows.context :] - z[:, : windows.context].mean(1, keepdim=True)).flatten(0, 1).double()
-            y = (batch.target - batch.context.mean(1, keepdim=True)).flatten(0, 1).double()
-            gram += z.T @ z
-            cross += z.T @ y
+            y = (batch.target - batch.context.mean(1, keepdim=True)).double()
+            unit = _deviation(batch.context).double() if self.by_window else torch.ones(1, 1, 1, dtype=torch.float64)
+            cross += (y * unit).flatten(0, 1).T @ z
+            squares = unit.square().expand(-1, y.shape[1], -1).flatten(0, 1)
+            for side in range(n_sides):
+                gram[side] += z.T @ (z * squares[:, side, None] if self.by_window else z)
         return gram, cross
 
     def estimate(self, moments: tuple[Tensor, Tensor], penalties: Sequence[Penalty]) -> None:
@@ -92,26 +100,29 @@ class Effects(nn.Module):
             penalties: Relative to the mean diagonal of Z'Z, of every channel or one for all; None for no effects.
         """
         gram, cross = moments
-        unit = gram.diagonal().mean().clamp(min=LEAST)
+        unit = gram.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=LEAST)[:, None, None]
         solutions: dict[Penalty, Tensor] = {None: torch.zeros_like(cross)}
         for penalty in penalties:
             if penalty is not None and penalty not in solutions:
-                ridge = penalty * unit * torch.eye(len(gram), dtype=gram.dtype)
-                solutions[penalty] = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + ridge))
-        own = [*penalties] * (1 if len(penalties) > 1 else cross.shape[1])
+                ridge = penalty * unit * torch.eye(gram.shape[-1], dtype=gram.dtype)
+                solutions[penalty] = torch.cholesky_solve(cross[..., None], torch.linalg.cholesky(gram + ridge))[..., 0]
+        own = [*penalties] * (1 if len(penalties) > 1 else len(cross))
         with torch.no_grad():
-            self.weight.copy_(torch.stack([solutions[penalty][:, channel] for channel, penalty in enumerate(own)]))
+            self.weight.copy_(torch.stack([solutions[penalty][channel] for channel, penalty in enumerate(own)]))
 
     def taken_off(self, windows: Windows) -> Windows:
         """The same windows of a series without these effects, and without covariates."""
         if not self.weight.any():
             return windows.without_covariates()
         assert windows.future is not None
+        if self.by_window:
+            return _Without(self, windows)
         series = torch.empty_like(windows.series)
         with torch.no_grad():
             for first in range(0, len(series), ROWS):
                 rows = slice(first, first + ROWS)
-                series[rows] = windows.series[rows] - self(windows.future[rows])
+                effects = functional.linear(self.features(windows.future[rows]), self.weight)
+                series[rows] = windows.series[rows] - effects
         return windows.with_series(series)
 
     def statistics(
@@ -127,6 +138,27 @@ class Effects(nn.Module):
             return teacher(whole) - (whole.target - batch.target)
 
         return Statistics.of(bare, adjusted, individual=individual)
+
+
+class _Without(Windows):
+    """Windows without effects that depend on the window, so that no series holds what is left."""
+
+    def __init__(self, effects: Effects, windows: Windows) -> None:
+        super().__init__(windows.series, windows.starts, windows.context, windows.horizon, scaler=windows.scaler)
+        self._whole, self._effects = windows, effects
+
+    def batch(self, index: Tensor) -> Batch:
+        batch = self._whole.batch(index)
+        assert batch.future is not None
+        with torch.no_grad():
+            effects = self._effects(batch.future, batch.context)
+        return Batch(batch.context - effects[:, : self.context], batch.target - effects[:, self.context :], index)
+
+
+def _deviation(context: Tensor) -> Tensor:
+    """Standard deviation of every window and channel, (batch, 1, channel)."""
+    centred = context - context.mean(1, keepdim=True)
+    return centred.square().mean(1, keepdim=True).sqrt()
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ class LinearMap(Forecaster):
         """A linear map has no hidden states."""
         x = self.recent(context)
         known, _ = self.covariates(future, past)
-        effects = None if self.effects is None or known is None else self.effects(known).transpose(1, 2)
+        effects = None
+        if self.effects is not None and known is not None:
+            effects = self.effects(known, x.transpose(1, 2)).transpose(1, 2)
         if effects is not None:
             x = x - effects[..., : self.context]
         centre = x.mean(dim=-1, keepdim=True)

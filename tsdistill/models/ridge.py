@@ -90,7 +90,9 @@ class Statistics:
         n_rows = len(windows) * (1 if individual else windows.series.shape[1])
         probe = windows.batch(torch.arange(1))
         start = int(windows.starts[0])
-        as_stored = torch.equal(probe.context[0], windows.series[start : start + windows.context])
+        as_stored = type(windows).batch is Windows.batch and torch.equal(
+            probe.context[0], windows.series[start : start + windows.context]
+        )
         if as_stored and len(windows) >= SHORT * len(list(_runs(windows.starts, len(windows)))):
             moments = _moments(windows, windows.context + windows.horizon, individual)
             gram, cross, power = _centred(moments, windows.context)
