@@ -6,17 +6,22 @@ import statistics
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from tsdistill.data.task import Signature
+from tsdistill.errors import must
 from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.effects import Effects, adjust
 from tsdistill.models.layers import ChannelLinear
+from tsdistill.models.pooling import STRENGTHS, choose_pooled
 from tsdistill.models.ridge import NormalEquations, Statistics, choose
 from tsdistill.spec import Tuned
 from tsdistill.spec.limits import MAX_ITEMS
+
+CHOSEN = ("penalty", "strength", "alpha", "own_alpha", "effect_penalty")
+"""What validation chose and a refit keeps."""
 
 
 class LinearConfig(ModelConfig):
@@ -26,7 +31,7 @@ class LinearConfig(ModelConfig):
 
     Use it first: it takes seconds, it is hard to beat on several benchmarks, and as a student its distillation is
     exact. Channels that behave alike learn more together; where they do not, and each has thousands of windows, let
-    each have its own map (`individual`).
+    each have its own map (`individual`), and where each has few, one that leans on the others (`pooling`).
 
     It takes what is known ahead: b'z, the effects of calendar, holidays and planned columns, is taken off the context
     and put on the horizon. Effects are the same at every step and differ from channel to channel; those of a clock are
@@ -38,9 +43,11 @@ class LinearConfig(ModelConfig):
         penalties: Relative penalties to choose from.
         individual: A map and a penalty for every channel instead of one for all; takes context^2 * 8 bytes per channel
             to solve.
+        pooling: Draw the map of every channel to that of all channels instead of to zero, as strongly as validation
+            prefers. For channels that differ, each with too few windows for a map of its own. Only with `individual`.
 
     Example:
-        >>> LinearConfig(individual=True).kind
+        >>> LinearConfig(individual=True, pooling=True).kind
         'linear'
 
     Source: A. Hoerl and R. Kennard, "Ridge Regression: Biased Estimation for Nonorthogonal Problems", Technometrics
@@ -56,6 +63,7 @@ class LinearConfig(ModelConfig):
         default=(1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0), min_length=1, max_length=MAX_ITEMS
     )
     individual: Annotated[bool, Tuned(False, True)] = False
+    pooling: bool = False
 
     forecaster: ClassVar[type[Forecaster]]
     takes: ClassVar[frozenset[str]] = frozenset({"future"})
@@ -63,7 +71,14 @@ class LinearConfig(ModelConfig):
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
         """One map for all channels, and one for each."""
-        return (cls(), cls(individual=True))
+        return (cls(), cls(individual=True), cls(individual=True, pooling=True))
+
+    @model_validator(mode="after")
+    def _pooled_maps(self) -> Self:
+        if self.pooling and not self.individual:
+            remedy = "Set individual=True: one map for all channels is pooled already"
+            raise ValueError(must("pooling", "be False without `individual`", self.pooling, remedy))
+        return self
 
 
 class LinearMap(Forecaster):
@@ -130,16 +145,21 @@ class Linear(LinearMap):
         else:
             self.effects.estimate(self.effects.moments(equations.train), _each(choice["effect_penalty"], 1))
             sums = self.effects.statistics(equations.train, equations.teacher, individual=individual)
+        kept = {name: choice[name] for name in CHOSEN if name in choice}
+        if self.config.pooling:
+            alpha = choice.get("alpha", equations.alphas[0])
+            own = [choice.get("own_alpha", alpha)]
+            maps = choose_pooled(sums, sums, [choice["penalty"]], [alpha], [choice["strength"]], own)
+            self._set(maps.weights)
+            return kept
         learnt = [*sums.channels()]
         penalties, alphas = (
             _each(choice["penalty"], len(learnt)),
             _each(choice.get("alpha", equations.alphas[0]), len(learnt)),
         )
         pairs = zip(learnt, penalties, alphas, strict=True)
-        weights = torch.stack([choose(own, own, [penalty], [alpha]).weight.T for own, penalty, alpha in pairs])
-        with torch.no_grad():
-            self.map.weight.copy_(weights if individual else weights[0])
-        return {name: choice[name] for name in ("penalty", "alpha", "effect_penalty") if name in choice}
+        self._set(torch.stack([choose(own, own, [penalty], [alpha]).weight for own, penalty, alpha in pairs]))
+        return kept
 
     def solve(self, learnt: Statistics, judged: Statistics, alphas: tuple[float, ...]) -> dict[str, Any]:
         """The same from statistics; with `individual`, penalty and share are chosen, and returned, for every channel.
@@ -148,10 +168,10 @@ class Linear(LinearMap):
         validation, one row per share and one column per penalty (with `individual`, their means over channels).
         """
         penalties = self.config.penalties
+        if self.config.pooling:
+            return self._solve_pooled(learnt, judged, alphas)
         choices = [choose(*pair, penalties, alphas) for pair in zip(learnt.channels(), judged.channels(), strict=True)]
-        weights = torch.stack([choice.weight.T for choice in choices])
-        with torch.no_grad():
-            self.map.weight.copy_(weights if self.config.individual else weights[0])
+        self._set(torch.stack([choice.weight for choice in choices]))
 
         def per_channel(values: list[float]) -> list[float] | float:
             return values if self.config.individual else values[0]
@@ -169,6 +189,24 @@ class Linear(LinearMap):
                 "validation_mse": errors.tolist(),
             }
         return metrics
+
+    def _solve_pooled(self, learnt: Statistics, judged: Statistics, alphas: tuple[float, ...]) -> dict[str, Any]:
+        maps = choose_pooled(learnt, judged, self.config.penalties, alphas)
+        self._set(maps.weights)
+        metrics: dict[str, Any] = {
+            "penalty": maps.penalty,
+            "strength": maps.strength,
+            "validation_mse": float(maps.errors.min()),
+        }
+        if len(alphas) > 1:
+            table = {"alpha": list(alphas), "strength": list(STRENGTHS), "validation_mse": maps.errors.tolist()}
+            metrics |= {"alpha": maps.alpha, "own_alpha": maps.own_alpha, "candidates": table}
+        return metrics
+
+    def _set(self, weights: Tensor) -> None:
+        """Take maps (channel or one for all, context, horizon) over."""
+        with torch.no_grad():
+            self.map.weight.copy_(weights.mT if self.config.individual else weights[0].T)
 
 
 def _each(value: Any, n_maps: int) -> list[Any]:
