@@ -115,15 +115,14 @@ class Effects(nn.Module):
         if not self.weight.any():
             return windows.without_covariates()
         assert windows.future is not None
-        if self.by_window:
-            return _Without(self, windows)
-        series = torch.empty_like(windows.series)
+        effects = torch.empty_like(windows.series)
         with torch.no_grad():
-            for first in range(0, len(series), ROWS):
+            for first in range(0, len(effects), ROWS):
                 rows = slice(first, first + ROWS)
-                effects = functional.linear(self.features(windows.future[rows]), self.weight)
-                series[rows] = windows.series[rows] - effects
-        return windows.with_series(series)
+                effects[rows] = functional.linear(self.features(windows.future[rows]), self.weight)
+        if self.by_window:
+            return _Without(windows, windows.with_series(effects))
+        return windows.with_series(windows.series - effects)
 
     def statistics(
         self, windows: Windows, teacher: Callable[[Batch], Tensor] | None = None, *, individual: bool
@@ -141,18 +140,16 @@ class Effects(nn.Module):
 
 
 class _Without(Windows):
-    """Windows without effects that depend on the window, so that no series holds what is left."""
+    """Windows less effects that are in deviations of the window, so that no series holds what is left."""
 
-    def __init__(self, effects: Effects, windows: Windows) -> None:
+    def __init__(self, windows: Windows, effects: Windows) -> None:
         super().__init__(windows.series, windows.starts, windows.context, windows.horizon, scaler=windows.scaler)
-        self._whole, self._effects = windows, effects
+        self._effects = effects
 
     def batch(self, index: Tensor) -> Batch:
-        batch = self._whole.batch(index)
-        assert batch.future is not None
-        with torch.no_grad():
-            effects = self._effects(batch.future, batch.context)
-        return Batch(batch.context - effects[:, : self.context], batch.target - effects[:, self.context :], index)
+        whole, effects = super().batch(index), self._effects.batch(index)
+        unit = _deviation(whole.context)
+        return Batch(whole.context - unit * effects.context, whole.target - unit * effects.target, index)
 
 
 def _deviation(context: Tensor) -> Tensor:
