@@ -225,7 +225,7 @@ def test_unknown_channels_and_files_are_told(tmp_path: Path, task: td.Task, ridg
     with pytest.raises(UnsupportedError, match=r"\.csv"):
         write_forecasts(ridge, task, tmp_path / "f.pickle")
     with pytest.raises(ConfigError, match="not for teaching"):
-        forecast_frame(ridge, task, ("test",))  # type: ignore[arg-type]
+        forecast_frame(ridge, task, ("test",))
     with pytest.raises(DataError, match="DataFrame"):
         ForecastTable.from_frame([1], task)  # type: ignore[arg-type]
     other = toy_panel()

@@ -98,6 +98,7 @@ def _top(
 for _command in (
     running.run,
     running.search,
+    running.forecasts,
     serving.predict,
     looking.datasets,
     looking.history,

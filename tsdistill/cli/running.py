@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,6 +53,36 @@ def run(
     artifact = printable(result.artifact)
     show(f"\nReport    {printable(result.folder / 'report.html')}\nArtifact  {artifact}")
     show(f"Forecast  tsdistill predict {artifact} FILE.csv")
+
+
+def forecasts(
+    recipe: Annotated[Path, typer.Argument(help="A .toml or .json recipe with data, task and teacher.")],
+    out: Annotated[Path, typer.Option(help="The table: .csv, .csv.gz or .parquet.")] = Path("forecasts.parquet"),
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="train, validation or test; may be repeated. Left out: all three."),
+    ] = None,
+    assign: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write what a recipe's teacher forecasts as a table, which teaches where the teacher itself cannot run.
+
+    For a teacher whose libraries do not fit beside others: run this in an environment that has them, then say kind =
+    "table" and path = "forecasts.parquet" under [teacher]. Forecasts of the test part teach nothing; they give the
+    teacher its row in the report.
+
+    Examples:
+      tsdistill forecasts my.toml --out forecasts.parquet
+
+      tsdistill forecasts my.toml --out forecasts.csv --part train --part validation
+    """
+    from tsdistill.recipe import read_recipe, write_teacher
+    from tsdistill.spec import assigned
+
+    parts: Any = part or ("train", "validation", "test")
+    chosen = assigned(read_recipe(recipe), assign or ())
+    teacher = write_teacher(chosen, out, parts=parts, progress=None if not quiet else False, say=say(quiet))
+    show(f"{teacher!r}\nTable  {printable(out)}")
 
 
 def search(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tsdistill.data.task import Batch, Signature, Windows
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
+    from tsdistill.models.activations import Activations
 
 Model = Any
 """A trainable forecaster, a deployed one, or anything else with `forecast(batch)` (the teacher protocol)."""
@@ -82,7 +83,11 @@ def quantile_levels(model: Model) -> tuple[float, ...]:
     from tsdistill.models.base import ModelConfig, levels_of
 
     config = getattr(model, "config", None)
-    return levels_of(config) if isinstance(config, ModelConfig) else ()
+    if isinstance(config, ModelConfig):
+        return levels_of(config)
+    from tsdistill.teachers import FoundationTeacher
+
+    return model.levels if isinstance(model, FoundationTeacher) else ()
 
 
 def predictions_of(
@@ -120,6 +125,7 @@ def _predictor(model: Model, windows: Windows, signature: Signature | None) -> C
     """How a model forecasts a batch: in the scaling it was made for, with results scaled as the windows are."""
     from tsdistill.exporting import Deployed
     from tsdistill.models import Forecaster
+    from tsdistill.teachers import FoundationTeacher
 
     own: Signature | None = getattr(model, "signature", None)
     if isinstance(model, Deployed):
@@ -135,6 +141,8 @@ def _predictor(model: Model, windows: Windows, signature: Signature | None) -> C
         batch = _seen(batch, own).to(device)
         if isinstance(model, Forecaster) and quantile_levels(model):
             return _activated(model, batch)
+        if isinstance(model, FoundationTeacher) and model.levels:
+            return _prediction(model.activations(batch.context))
         return Prediction(model.forecast(batch).detach().float().cpu().numpy())
 
     if own is None or signature is None or _scaling(own, own) == _scaling(signature, own):
@@ -213,7 +221,11 @@ def _activated(model: Forecaster, batch: Batch) -> Prediction:
             activations = model.activations(batch.context, batch.future, batch.past)
     finally:
         model.train(was_training)
-    assert activations.distribution is not None  # only models with a quantile head get here
+    return _prediction(activations)
+
+
+def _prediction(activations: Activations) -> Prediction:
+    assert activations.distribution is not None  # only models with quantiles get here
     return Prediction(*(tensor.float().cpu().numpy() for tensor in (activations.forecast, activations.distribution)))
 
 

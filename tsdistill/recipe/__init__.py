@@ -8,6 +8,7 @@ from tsdistill.deprecation import moved_names
 from tsdistill.recipe.auto_candidates import default_candidates
 from tsdistill.recipe.auto_teacher import AutoTeacher, AutoTeacherSpec
 from tsdistill.recipe.candidates import Budget, StudentCandidate
+from tsdistill.recipe.foundation_teacher import FoundationTeacherSpec
 from tsdistill.recipe.pipeline import InMemory, Run, Stages, from_anywhere, make_models, make_report, run
 from tsdistill.recipe.spec import Recipe, Source, StudentSpec, TaskSpec, default_recipe, read_recipe
 from tsdistill.recipe.teacher import (
@@ -22,7 +23,7 @@ from tsdistill.recipe.teacher import (
     TeacherBuilder,
     TeacherSpec,
 )
-from tsdistill.recipe.teacher_builder import auto_teacher, make_teacher
+from tsdistill.recipe.teacher_builder import auto_teacher, make_teacher, write_teacher
 from tsdistill.recipe.workspace import Workspace
 
 register = TEACHERS.register
@@ -35,6 +36,7 @@ __all__ = [
     "AutoTeacherSpec",
     "Budget",
     "EnsembleTeacherSpec",
+    "FoundationTeacherSpec",
     "HuggingFaceTeacherSpec",
     "InMemory",
     "Recipe",
@@ -61,6 +63,7 @@ __all__ = [
     "read_recipe",
     "register",
     "run",
+    "write_teacher",
 ]
 
 MOVED = {

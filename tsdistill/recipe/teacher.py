@@ -157,7 +157,7 @@ class TeacherSpec(RecipeTeacher):
         return builder.trained(self)
 
 
-class _Read(RecipeTeacher):
+class ReadTeacher(RecipeTeacher):
     """A teacher that is read from a place on this machine."""
 
     path: str = Field(min_length=1)
@@ -178,7 +178,7 @@ class _Read(RecipeTeacher):
         return self.replace(path=move(self.path))
 
 
-class TableTeacherSpec(_Read):
+class TableTeacherSpec(ReadTeacher):
     """A table of forecasts that were made anywhere; see `td.teachers.read_forecasts`.
 
     Args:
@@ -212,7 +212,7 @@ class TableTeacherSpec(_Read):
         return (cls(path="forecasts.csv"),)
 
 
-class HuggingFaceTeacherSpec(_Read):
+class HuggingFaceTeacherSpec(ReadTeacher):
     """A folder that `save_pretrained` wrote; see `td.teachers.from_huggingface`.
 
     Args:
@@ -234,7 +234,7 @@ class HuggingFaceTeacherSpec(_Read):
         return (cls(path="teacher"),)
 
 
-class SavedTeacherSpec(_Read):
+class SavedTeacherSpec(ReadTeacher):
     """A trainable forecaster that `td.save` wrote, of whatever rows; rescaled where its scaler is not the task's.
 
     One of another context or with covariates is asked about its own windows, as a `PrivilegedTeacher`, which

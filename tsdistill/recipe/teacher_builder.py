@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tsdistill.data import Task
+from tsdistill.data.task import PARTS, Part
 from tsdistill.errors import check_type
 from tsdistill.files import write_atomic
 from tsdistill.formats import read_regular
@@ -19,7 +20,16 @@ from tsdistill.recipe.spec import Recipe
 from tsdistill.recipe.teacher import RecipeTeacher, TeacherSpec
 from tsdistill.recipe.workspace import Workspace
 from tsdistill.spec import digest_of
-from tsdistill.teachers import ForecastTable, PrivilegedTeacher, Teacher, TeacherEnsemble, TrustedTeacher, same_inputs
+from tsdistill.teachers import (
+    ForecastTable,
+    PrivilegedTeacher,
+    Teacher,
+    TeacherEnsemble,
+    TrustedTeacher,
+    check_table,
+    same_inputs,
+    write_forecasts,
+)
 from tsdistill.training import train
 
 MAX_NOTE_BYTES = 2**20
@@ -82,6 +92,47 @@ def auto_teacher(
         with workspace.locked():
             teacher = _Builder(task, workspace, progress).build(spec)
     assert isinstance(teacher, AutoTeacher)  # a spec without trust
+    return teacher
+
+
+def write_teacher(
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    parts: Iterable[Part] = PARTS,
+    folder: str | Path | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Teacher:
+    """Write what a recipe's teacher forecasts as a table, which teaches where the teacher itself cannot run.
+
+    What `tsdistill forecasts` does. Of a teacher that is trusted in places the forecasts of the teacher inside are
+    written: trust is the business of the recipe that reads the table.
+
+    Args:
+        recipe: Whose data, task and teacher.
+        path: A CSV (also gzipped) or Parquet file.
+        parts: Which windows; those of the test part teach nothing, and give the teacher a row in reports.
+        folder: Where a teacher that has to be trained is kept; None keeps it nowhere.
+        progress: Show progress bars; None shows them in a terminal only.
+        say: Called with a line for people as the teacher is made.
+
+    Returns:
+        The teacher.
+
+    Raises:
+        ConfigError: another part.
+        UnsupportedError: a file of another kind, or a Parquet file without pyarrow.
+        TsdistillError: what the data, the task or the teacher raise.
+    """
+    check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)")
+    check_table(path, parts := tuple(parts))
+    task = recipe.task.build(recipe.data.load())
+    with tempfile.TemporaryDirectory(prefix="tsdistill-teacher-") as temporary:
+        workspace = Workspace(folder or temporary, say=say)
+        with workspace.locked():
+            teacher = _Builder(task, workspace, progress).build(recipe.teacher.replace(trust=None))
+            write_forecasts(teacher, task, path, parts)
     return teacher
 
 

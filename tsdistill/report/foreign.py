@@ -25,7 +25,13 @@ def is_foreign(model: Any) -> bool:
 
 def unwrapped(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The models with wrappers that only serve training removed, and remarks on those and on what is made of others."""
-    from tsdistill.teachers import PrivilegedTeacher, RescaledTeacher, TeacherEnsemble, TrustedTeacher
+    from tsdistill.teachers import (
+        FoundationTeacher,
+        PrivilegedTeacher,
+        RescaledTeacher,
+        TeacherEnsemble,
+        TrustedTeacher,
+    )
 
     unwrapped_models = dict[str, Any]()
     remarks = dict[str, str]()
@@ -33,8 +39,10 @@ def unwrapped(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]
         if isinstance(model, TrustedTeacher):
             remarks[name] = "the teacher itself, without the trust that weakened it in training"
             model = model.teacher
-        if isinstance(model, PrivilegedTeacher | TeacherEnsemble):
-            remarks[name] = "; ".join([*([remarks[name]] if name in remarks else []), model.remark])
+        if isinstance(model, FoundationTeacher | PrivilegedTeacher | TeacherEnsemble):
+            inside = getattr(model, "teacher", None)
+            first = [inside.remark] if isinstance(inside, FoundationTeacher) else []
+            remarks[name] = "; ".join([*([remarks[name]] if name in remarks else []), *first, model.remark])
         unwrapped_models[name] = model.forecaster if isinstance(model, RescaledTeacher) else model
     return unwrapped_models, remarks
 

@@ -8,6 +8,7 @@ from tsdistill.deprecation import moved_names
 from tsdistill.teachers.base import Teacher, check_teacher, same_scaling, shown_by, teacher_info, teacher_record
 from tsdistill.teachers.cache import CachedTeacher
 from tsdistill.teachers.ensemble import TeacherEnsemble
+from tsdistill.teachers.foundation import FoundationTeacher, from_foundation
 from tsdistill.teachers.hooks import Tap
 from tsdistill.teachers.huggingface import from_huggingface
 from tsdistill.teachers.keeping import CacheEntry, Cleaning, cached, clean
@@ -18,13 +19,14 @@ from tsdistill.teachers.rescaled import RescaledTeacher
 from tsdistill.teachers.table import ForecastTable, read_forecasts
 from tsdistill.teachers.trust import TrustedTeacher
 from tsdistill.teachers.wrapped import WrappedTeacher, wrap
-from tsdistill.teachers.writing import forecast_frame, write_forecasts
+from tsdistill.teachers.writing import check_table, forecast_frame, write_forecasts
 
 __all__ = [
     "CacheEntry",
     "CachedTeacher",
     "Cleaning",
     "ForecastTable",
+    "FoundationTeacher",
     "PrivilegedTeacher",
     "RefittedTeacher",
     "RegressorTeacher",
@@ -36,9 +38,11 @@ __all__ = [
     "WrappedTeacher",
     "adapt",
     "cached",
+    "check_table",
     "check_teacher",
     "clean",
     "forecast_frame",
+    "from_foundation",
     "from_function",
     "from_huggingface",
     "from_sklearn",

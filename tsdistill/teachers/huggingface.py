@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from tsdistill.data.task import Signature, Task
-from tsdistill.errors import ArtifactError, ShapeError, UnsupportedError, listed, must, shown
-from tsdistill.formats import parse_json, read_regular
-from tsdistill.models.finite import described, not_finite
+from tsdistill.errors import ShapeError, UnsupportedError, listed, must
+from tsdistill.teachers.folders import load_weights, read_config
+from tsdistill.teachers.foundation_models import FOUNDATION
 from tsdistill.teachers.hooks import Tap, found_at
-from tsdistill.teachers.shards import check_sizes, stored_shapes
 from tsdistill.teachers.wrapped import WrappedTeacher, wrap
 
-MAX_CONFIG_BYTES = 2**20
 PATCHED = ("batch", "channel", "token", "width")
 TAPS: dict[str, dict[str, tuple[Tap, ...]]] = {
     "PatchTSTForPrediction": {
@@ -96,36 +92,11 @@ def _config(folder: Path) -> dict[str, Any]:
         raise UnsupportedError(
             "Reading a Hugging Face folder needs transformers. Install it with: pip install 'tsdistill[huggingface]'."
         )
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ArtifactError(
-            f"{folder} has no config.json. Give a local folder that save_pretrained wrote; nothing is downloaded."
-        )
-    try:
-        config = parse_json(read_regular(path, MAX_CONFIG_BYTES))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"Cannot read {path}: {error}. Save the model again.") from None
-    names = config.get("architectures")
-    if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str) or names[0] not in TAPS:
-        raise UnsupportedError(
-            f"{folder} must hold one of {', '.join(TAPS)}, got {shown(names)}. Load another model yourself and td.wrap "
-            "it, or write its forecasts into a table (td.teachers.read_forecasts)."
-        )
-    if "auto_map" in config:
-        raise UnsupportedError(f"{folder} brings code of its own (auto_map), which is never run. Save a plain one.")
-    if "quantization_config" in config or (folder / "adapter_config.json").exists():
-        raise UnsupportedError(
-            f"{folder} holds a quantized model or an adapter, which only other libraries can read. Save a plain one."
-        )
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl"))
-        held = f"only {', '.join(pickled)}, which could execute anything when read" if pickled else "no weights"
-        raise ArtifactError(
-            f"{folder} must hold its weights as safetensors, got {held}. Save it again with save_pretrained where you "
-            "trust it."
-        )
-    check_sizes(config, stored_shapes(folder, names[0]), folder)
-    return config
+    advice = (
+        "Load another model yourself and td.wrap it, or write its forecasts into a table (td.teachers.read_forecasts)."
+    )
+    foundation = dict.fromkeys(FOUNDATION, "This is a foundation model: td.teachers.from_foundation loads it.")
+    return read_config(folder, TAPS, {"": advice, **foundation})
 
 
 def _check_question(config: dict[str, Any], signature: Signature, name: str) -> None:
@@ -157,51 +128,7 @@ def _check_question(config: dict[str, Any], signature: Signature, name: str) -> 
 
 def _loaded(folder: Path, name: str) -> Any:
     """The model with the folder's weights, all of them and no others."""
-    import torch
     import transformers
 
-    try:
-        with _quietly():
-            model, report = getattr(transformers, name).from_pretrained(
-                str(folder),
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                # The only one that shows its weights.
-                attn_implementation="eager",
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"[:500].rstrip(".")
-        raise ArtifactError(f"Cannot load {name} from {folder}: {reason}. Save the model again.") from error
-    # The library draws at random whatever the files lack, and says so in a log.
-    lacking = [f"{key} is missing" for key in sorted(report["missing_keys"])]
-    lacking += [f"{key} is unknown" for key in sorted(report["unexpected_keys"])]
-    lacking += [f"{key} has another shape" for key in sorted(str(entry[0]) for entry in report["mismatched_keys"])]
-    if lacking:
-        raise ArtifactError(
-            f"The weights in {folder} are not those of the {name} that its config describes: {', '.join(lacking[:5])}"
-            f"{', ...' if len(lacking) > 5 else ''}. Save the whole model again."
-        )
-    counts = not_finite(model.state_dict(), frozenset(key for key, _ in model.named_parameters()))
-    if counts:
-        raise ArtifactError(f"The {name} in {folder} cannot teach: {described(counts)}")
-    return model.eval()
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No bars and no advice while weights are read: the errors raised here name what is wrong with them."""
-    from transformers.utils import logging
-
-    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
+    # The only attention that shows its weights.
+    return load_weights(getattr(transformers, name), folder, name, attn_implementation="eager")

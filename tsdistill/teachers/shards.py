@@ -49,7 +49,9 @@ def check_sizes(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], fold
     limits |= {
         name: n_weights
         for name in config
-        if name.endswith(("_dim", "_heads", "_size", "channels", "d_model", "patch_length", "_tokens"))
+        if name.endswith(
+            ("_dim", "_heads", "_size", "channels", "d_model", "patch_length", "_tokens", "d_ff", "d_kv", "_factor")
+        )
     }
     problems = []
     for name, limit in limits.items():

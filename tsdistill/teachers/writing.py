@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from tsdistill.data.task import Task
+from tsdistill.data.task import PARTS, Part, Task
 from tsdistill.errors import ConfigError, UnsupportedError, must
 from tsdistill.files import AtomicWriter
 from tsdistill.teachers.base import Teacher, check_teacher, forecast_of
-from tsdistill.teachers.places import Learnt, Places, on_time_line
+from tsdistill.teachers.places import Places, on_time_line
 from tsdistill.teachers.tabulating import Columns
 
 CHUNK = 256
 """Windows that a teacher forecasts at once while a table is written."""
 
 
-def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("train",)) -> pd.DataFrame:
+def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Part] = ("train",)) -> pd.DataFrame:
     """The forecasts of a teacher for every window, as the table that `td.teachers.read_forecasts` reads, in raw units.
 
     Use it to look at a teacher's forecasts, to teach on a machine that the teacher cannot run on, or to see what a
-    table should look like. The test part is not for teaching.
+    table should look like. The test part is not for teaching: beside the others it gives the teacher a row in a
+    comparison where only the table is.
 
     Args:
         teacher: Any teacher of the task.
         task: Whose windows to forecast.
-        parts: "train", "validation" or both.
+        parts: "train", "validation" or both, and "test" beside them.
 
     Returns:
         Columns `unique_id`, `ds`, `cutoff`, and `forecast` or, with several channels, one named like each of them. A
@@ -46,9 +48,7 @@ def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("tra
         >>> len(frame) == len(task.train) * task.horizon, list(frame.columns)
         (True, ['unique_id', 'ds', 'cutoff', 'load', 'wind', 'price'])
     """
-    parts = tuple(parts)
-    if not parts or set(parts) - {"train", "validation"}:
-        raise ConfigError(must("parts", 'be "train", "validation" or both', parts, "The test part is not for teaching"))
+    check_parts(parts := tuple(parts))
     check_teacher(teacher, task)
     names = Columns()
     places = Places(task)
@@ -74,7 +74,7 @@ def forecast_frame(teacher: Teacher, task: Task, parts: Iterable[Learnt] = ("tra
     return pd.concat(frames, ignore_index=True)
 
 
-def write_forecasts(teacher: Teacher, task: Task, path: str | Path, parts: Iterable[Learnt] = ("train",)) -> None:
+def write_forecasts(teacher: Teacher, task: Task, path: str | Path, parts: Iterable[Part] = ("train",)) -> None:
     """Write `forecast_frame` to a CSV (also gzipped) or Parquet file, whole or not at all; takes and raises the same.
 
     Raises:
@@ -89,17 +89,29 @@ def write_forecasts(teacher: Teacher, task: Task, path: str | Path, parts: Itera
         ('train', 'validation')
     """
     path = Path(path)
-    if not path.name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
-        raise UnsupportedError(f"`path` must end in .csv, .csv.gz or .parquet, got path={str(path)!r}. Name it so.")
+    check_table(path, parts := tuple(parts))
     frame = forecast_frame(teacher, task, parts)
     with AtomicWriter(path) as writer:
         if path.suffix in (".parquet", ".pq"):
-            try:
-                frame.to_parquet(writer.file, engine="pyarrow", index=False)
-            except ImportError:
-                raise UnsupportedError("Writing Parquet needs pyarrow: pip install 'tsdistill[parquet]'.") from None
+            frame.to_parquet(writer.file, engine="pyarrow", index=False)
         else:
             frame.to_csv(writer.file, index=False, compression="gzip" if path.suffix == ".gz" else None)
+
+
+def check_parts(parts: tuple[Part, ...]) -> None:
+    """Refuse parts that no table is written for."""
+    if not {*parts} - {"test"} or {*parts} - {*PARTS}:
+        rule = 'be "train", "validation" or both, and "test" beside them only'
+        raise ConfigError(must("parts", rule, parts, "The test part is not for teaching"))
+
+
+def check_table(path: str | Path, parts: tuple[Part, ...]) -> None:
+    """Refuse a table that cannot be written, before what stands in it is computed."""
+    check_parts(parts)
+    if not Path(path).name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
+        raise UnsupportedError(f"`path` must end in .csv, .csv.gz or .parquet, got path={str(path)!r}. Name it so.")
+    if Path(path).suffix in (".parquet", ".pq") and importlib.util.find_spec("pyarrow") is None:
+        raise UnsupportedError("Writing Parquet needs pyarrow: pip install 'tsdistill[parquet]'.")
 
 
 def _stamps(places: Places, rows: np.ndarray, item: np.ndarray) -> pd.Index | np.ndarray:
