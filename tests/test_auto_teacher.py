@@ -26,8 +26,8 @@ from tsdistill.recipe import (
     read_recipe,
 )
 from tsdistill.recipe.workspace import Workspace
-from tsdistill.search.objective import recipe_of
-from tsdistill.search.workers import shared_teacher
+from tsdistill.search import shared_teacher
+from tsdistill.search.question import recipe_of
 from tsdistill.teachers import PrivilegedTeacher, RescaledTeacher, TeacherEnsemble, TrustedTeacher
 from tsdistill.testing import toy_frame, toy_task
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import tsdistill as td
 from tests.tampering import header
 from tsdistill.errors import ArtifactError, TsdistillError, UnsupportedError
-from tsdistill.search.storage import _open_journal
+from tsdistill.search.journals import open_journal
 from tsdistill.teachers import from_huggingface
 from tsdistill.teachers.mapped import mapped
 from tsdistill.testing import toy_task
@@ -160,7 +160,7 @@ def test_kept_forecasts_are_mapped_and_never_written_to(tmp_path: Path) -> None:
 def test_a_study_is_not_looked_for_in_a_pipe(make: Callable[[Path], object], tmp_path: Path) -> None:
     make(tmp_path / "study.log")
     with pytest.raises(ArtifactError, match=r"study\.log"):
-        _open_journal(tmp_path / "study.log")
+        open_journal(tmp_path / "study.log")
 
 
 def test_a_study_of_holes_is_not_read_whole(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_a_study_of_holes_is_not_read_whole(tmp_path: Path) -> None:
     path.write_bytes((Path(__file__).parent / "older" / "study.log").read_bytes())
     os.truncate(path, 2**35)
     with pytest.raises(ArtifactError, match=r"study\.log ends with more than"):
-        _open_journal(path)
+        open_journal(path)

@@ -20,7 +20,7 @@ from tsdistill.search import (
     create_study,
     run_trials,
 )
-from tsdistill.search.storage import JournalLock
+from tsdistill.search.journals import JournalLock
 
 PASSWORD = "geheim-7x"
 
@@ -110,7 +110,7 @@ def test_draws_depend_on_seed_and_number_and_not_on_the_process(tmp_path: Path) 
 
 def test_a_lock_that_a_killed_worker_left_behind_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tsdistill.search.storage.LEFT_BEHIND_SECONDS", 0.05)
+    monkeypatch.setattr("tsdistill.search.journals.LEFT_BEHIND_SECONDS", 0.05)
     Path("out").mkdir()
     study = create_study("toy", storage="journal:out/s.log")
     # What Optuna leaves for a relative path: a link that points nowhere.

@@ -20,6 +20,7 @@ from tsdistill.models.provenance import machine, versions
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info, teacher_record
 from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
+from tsdistill.training.loop import OnEpoch
 from tsdistill.training.refitting import check_fitted, fitted_again
 from tsdistill.training.steps import device_of
 
@@ -37,6 +38,7 @@ def distill(
     cache: str | Path | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Forecaster:
     """Train a student on a teacher's forecasts and on the truth; the teacher is left as it is.
 
@@ -62,6 +64,8 @@ def distill(
         cache: Folder for the teacher's forecasts, shared by runs and processes; None keeps them in memory.
         checkpoint: A file to keep the state in, so that a stopped run continues (the control keeps its own beside it).
         progress: Show progress bars; None shows them in a terminal only.
+        on_epoch: Called after every epoch of the student, not of its control, with its line of the history; what it
+            raises ends the training.
 
     Returns:
         A new forecaster.
@@ -108,7 +112,7 @@ def distill(
     refits, training = training.refit is not None, training.replace(refit=None)
     objective = TeacherObjective(losses, cached_teacher, balance=balance)
     details = {**teacher_info(teacher), **teacher_record(teacher)}
-    _learn(fresh, task, training, objective, checkpoint, progress, details)
+    _learn(fresh, task, training, objective, checkpoint, progress, details, on_epoch)
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
         # What was measured for the student holds for its control: they are to differ in the teacher only.
@@ -267,9 +271,10 @@ def _learn(
     checkpoint: Path | None,
     progress: bool | None,
     teacher: Mapping[str, Any] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Forecaster:
     """Train in place and write the lineage, with details of the teacher."""
-    metrics = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress)
+    metrics = fit(model, task, training, objective, checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
     spec: dict[str, Any] = {"config": model.config.to_dict(), "training": training.to_dict()}
     taught = isinstance(objective, TeacherObjective)
     if isinstance(objective, TeacherObjective):

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tsdistill import __version__
-from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, serving
+from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, searching, serving
 from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
@@ -97,7 +97,6 @@ def _top(
 # The order of `--help`: what one does first comes first.
 for _command in (
     running.run,
-    running.search,
     running.forecasts,
     serving.predict,
     looking.datasets,
@@ -112,6 +111,8 @@ for _command in (
     quantizing.quantize,
 ):
     app.command()(_command)
+    if _command is running.run:
+        app.add_typer(searching.searches, name="search")
 
 
 def main() -> None:

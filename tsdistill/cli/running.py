@@ -1,4 +1,4 @@
-"""Commands that make models: run and search."""
+"""The command that runs a recipe."""
 
 from __future__ import annotations
 
@@ -83,64 +83,3 @@ def forecasts(
     chosen = assigned(read_recipe(recipe), assign or ())
     teacher = write_teacher(chosen, out, parts=parts, progress=None if not quiet else False, say=say(quiet))
     show(f"{teacher!r}\nTable  {printable(out)}")
-
-
-def search(
-    recipe: Annotated[Path | None, typer.Argument(help="A .toml or .json recipe; left out: the bundled data.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Finished trials the study shall have in the end.")] = 20,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="journal:FILE, sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/BASE, or env:NAME for a "
-            "variable that holds one of these; left out: a journal in --out.",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for teacher, study and best.toml.")] = Path("tsdistill-search"),
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, which share its cores.")] = 1,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes the deployed artifact may take.")] = None,
-    space: Annotated[Path | None, typer.Option(help="A .toml or .json file that names what varies.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the study; left out: the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="What the sampler draws from.")] = 0,
-    assign: Set = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Search for the best small model: trials over a recipe, judged on validation data only.
-
-    Stopped at any moment, it goes on when it is started again, until the study has --trials finished trials. Started on
-    several machines with one PostgreSQL storage, they share the trials.
-
-    Examples:
-      tsdistill search --trials 20 --workers 2 --max-bytes 60000 --out best-small
-
-      tsdistill search my.toml --trials 200 --storage env:STUDIES
-    """
-    from tsdistill.recipe import read_recipe
-    from tsdistill.search import Space, leaders, table
-    from tsdistill.search import run as run_search
-    from tsdistill.spec import assigned
-
-    result = run_search(
-        assigned(read_recipe(recipe), assign or ()),
-        out,
-        n_trials=trials,
-        space=Space.from_file(space) if space else None,
-        storage=storage,
-        name=name,
-        workers=workers,
-        max_size_bytes=max_bytes,
-        seed=seed,
-        progress=None if not quiet else False,
-        say=say(quiet),
-    )
-    best = leaders(result.study, max_size_bytes=max_bytes)
-    if as_json:
-        numbers = {"study": result.study.study_name, "recipe": str(result.path), **result.counts, "best": best}
-        typer.echo(json.dumps(numbers))
-        return
-    title = printable(result.study.study_name)
-    show(f"{title}: {result.counts['n_finished']} trials, {result.counts['n_failed']} failed\n")
-    show(table(best))
-    path = printable(result.path)
-    show(f"\nRecipe  {path}\nRun     tsdistill run {path} --out {printable(out / 'best')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -52,6 +53,7 @@ class Budget(Spec):
 
     Args:
         max_size_bytes: Every file that it needs to forecast, as `size_bytes` counts them.
+        max_parameters: Numbers that were learnt.
         max_latency_ms: Median time of one forecast, one window on one thread of this machine. Only where it is given
             does a clock decide what is deployed.
 
@@ -61,4 +63,29 @@ class Budget(Spec):
     """
 
     max_size_bytes: Count | None = None
+    max_parameters: Count | None = None
     max_latency_ms: float | None = Field(default=None, gt=0)
+
+    def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """By how much costs (`size_bytes`, `n_parameters`, `latency_ms`) are above their limits; below 0 within.
+
+        A cost that is not known, or has no limit, is left out.
+        """
+        limits = {
+            "size_bytes": self.max_size_bytes,
+            "n_parameters": self.max_parameters,
+            "latency_ms": self.max_latency_ms,
+        }
+        return {name: costs[name] - limit for name, limit in limits.items() if limit is not None and name in costs}
+
+    def excess_in_words(self, costs: Mapping[str, float]) -> str:
+        """What a model costs too much, such as "1,200 bytes, 200 over the budget"; empty where it is within."""
+        words = []
+        for name, excess in self.excess(costs).items():
+            if excess > 0:
+                unit = {"size_bytes": "bytes", "n_parameters": "parameters", "latency_ms": "ms"}[name]
+                value, above = (
+                    f"{cost:.3g}" if name == "latency_ms" else f"{cost:,}" for cost in (costs[name], excess)
+                )
+                words.append(f"{value} {unit}, {above} over the budget")
+        return "; ".join(words)

@@ -162,8 +162,14 @@ def _choice(
     losses = {name: own.window_losses for name, own in scores.items()}
     mse = {name: float(own.mean()) for name, own in losses.items()}
     size = {name: model.size_bytes for name, model in deployed.items()}
-    latency = {name: times.p50_ms for name, times in measure_latency(_calls(deployed), n_runs=N_LATENCY_RUNS).items()}
-    over = {name: excess for name in deployed if (excess := _excess(size[name], latency[name], budget))}
+    latency = {
+        name: times.p50_ms for name, times in measure_latency(forecast_calls(deployed), n_runs=N_LATENCY_RUNS).items()
+    }
+    over = {}
+    for name, model in deployed.items():
+        costs = {"size_bytes": size[name], "n_parameters": model.n_parameters, "latency_ms": latency[name]}
+        if budget is not None and (excess := budget.excess_in_words(costs)):
+            over[name] = excess
     within = [name for name in deployed if name not in over]
     if not within:
         nearest = min(over, key=lambda name: size[name])
@@ -216,17 +222,6 @@ def _reason(
     return f"its error is {above:.1f} % above that of {best}, by more than one standard error"
 
 
-def _excess(size_bytes: int, latency_ms: float, budget: Budget | None) -> str:
-    """By how much a model is over the budget, in words; empty if it is not."""
-    if budget is None:
-        return ""
-    if budget.max_size_bytes is not None and size_bytes > budget.max_size_bytes:
-        return f"{size_bytes:,} bytes, {size_bytes - budget.max_size_bytes:,} over the budget"
-    if budget.max_latency_ms is not None and latency_ms > budget.max_latency_ms:
-        return f"{latency_ms:.3g} ms, {latency_ms - budget.max_latency_ms:.2g} ms over the budget"
-    return ""
-
-
 def is_taught(model: Forecaster | Deployed) -> bool:
     """Whether a teacher shaped a model: in a step whose result was not replaced by its control, by a share above 0."""
     for step in model.lineage:
@@ -238,7 +233,7 @@ def is_taught(model: Forecaster | Deployed) -> bool:
     return False
 
 
-def _calls(deployed: Mapping[str, Deployed]) -> dict[str, Callable[[], object]]:
+def forecast_calls(deployed: Mapping[str, Deployed]) -> dict[str, Callable[[], object]]:
     """One forecast of each model, of a window that its artifact holds."""
     calls: dict[str, Callable[[], object]] = {}
     for name, model in deployed.items():

@@ -27,6 +27,7 @@ from tsdistill.report import Report, compare
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
 from tsdistill.training import train
+from tsdistill.training.loop import OnEpoch
 from tsdistill.training.refitting import is_refitted
 
 MAX_REPORT_BYTES = 256 * 2**20
@@ -158,6 +159,7 @@ def make_models(
     control: bool = True,
     progress: bool | None = None,
     on_stage: Callable[[str, Model], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> dict[str, Model]:
     """Every model that a recipe makes with a teacher, in order, the deployed one last: student, pruned, deployed.
 
@@ -171,7 +173,8 @@ def make_models(
         stages: Where models are made and kept.
         control: Train the same student without a teacher beside it; also done where the recipe keeps the better one.
         progress: Show progress bars; None shows them in a terminal only.
-        on_stage: Called with the name and the model of every stage as it is finished.
+        on_stage: Called with the name and the model of every stage as it is finished; what it raises ends the making.
+        on_epoch: Called after every epoch of the student's training, see `td.distill`; not with candidates.
 
     Returns:
         Models by name; the last name is the precision of what is deployed, "deployed" for float32. Of several
@@ -179,7 +182,7 @@ def make_models(
     """
     if recipe.student.candidates:
         return _chosen(recipe, task, teacher, stages, progress, on_stage)
-    making = _Making(recipe, task, teacher, stages, control or recipe.student.keeps_better, progress)
+    making = _Making(recipe, task, teacher, stages, control or recipe.student.keeps_better, progress, on_epoch)
     models: dict[str, Model] = {}
 
     def finished(name: str, model: Model) -> None:
@@ -244,13 +247,14 @@ class _Making:
     stages: Stages
     control: bool
     progress: bool | None
+    on_epoch: OnEpoch | None = None
 
     def student(self) -> Forecaster:
         spec = self.recipe.student.without_refit()
 
         def make(checkpoint: Path | None) -> Forecaster:
             if not spec.model.learns:  # there is nothing for a teacher to shape
-                return train(spec.model, self.task, spec.training)
+                return train(spec.model, self.task, spec.training, on_epoch=self.on_epoch)
             return distill(
                 self.teacher,
                 spec.model,
@@ -262,6 +266,7 @@ class _Making:
                 cache=self.stages.cache,
                 checkpoint=checkpoint,
                 progress=self.progress,
+                on_epoch=self.on_epoch,
             )
 
         return as_trainable(self.stages.stage("student", {**self._inputs(self.teacher), **spec.to_dict()}, make))

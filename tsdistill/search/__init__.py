@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 from tsdistill.deprecation import moved_names
 from tsdistill.search.objective import objective
 from tsdistill.search.older import LSTMSpace, MLPSpace, PatchTSTSpace
+from tsdistill.search.page import plot_study
+from tsdistill.search.results import best_recipe, front, leaders
 from tsdistill.search.space import Space
-from tsdistill.search.storage import create_study
-from tsdistill.search.study import best_recipe, leaders, optimize, run_trials
+from tsdistill.search.storage import create_study, load_study
+from tsdistill.search.study import optimize, run_trials
 from tsdistill.search.table import table
-from tsdistill.search.workers import SearchResult, run, shared_teacher
+from tsdistill.search.worker import shared_teacher
+from tsdistill.search.workers import SearchResult, run
 from tsdistill.spec import Range
 
 __all__ = [
@@ -23,9 +26,12 @@ __all__ = [
     "Space",
     "best_recipe",
     "create_study",
+    "front",
     "leaders",
+    "load_study",
     "objective",
     "optimize",
+    "plot_study",
     "run",
     "run_trials",
     "shared_teacher",

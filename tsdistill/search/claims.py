@@ -22,7 +22,7 @@ from typing import ClassVar, Protocol, Self
 import optuna
 import sqlalchemy as sa
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tsdistill.errors import ArtifactError, OrderError, UnsupportedError
 from tsdistill.files import Busy, Lock, lock
@@ -32,6 +32,8 @@ COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 """Trials that count towards a total; failed ones are retried."""
 
 ABANDONED = "its worker died"
+
+INTERRUPTED = "interrupted"
 
 TURN_SECONDS = 0.03
 """How often a worker asks for its turn."""
@@ -87,7 +89,23 @@ class Claims:
     ) -> None:
         # A database that is gone has given the locks back by itself.
         with suppress(sa.exc.SQLAlchemyError):
-            self._locks.close()
+            try:
+                if error is not None:  # it may have come between the claim of a trial and its first step
+                    self._fail_own(INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else ABANDONED)
+            finally:
+                self._locks.close()
+
+    def _fail_own(self, reason: str) -> None:
+        """Mark the trials that this worker leaves behind as failed."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.user_attrs.get("worker") == self.worker:
+                self._fail(trial, reason)
+
+    def _fail(self, trial: FrozenTrial, reason: str) -> None:
+        # It may have been finished after we looked: by its worker just before it died.
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+            self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def next(self, n_trials: int) -> optuna.Trial | None:
         """A trial to run, or None once the study has `n_trials` finished; waits while the last ones run elsewhere."""
@@ -122,10 +140,7 @@ class Claims:
                 if not self._locks.take(worker):
                     continue
                 self._locks.give(worker)
-            # Its worker may have finished it just before it died, after we looked.
-            with suppress(optuna.exceptions.UpdateFinishedTrialError):
-                self._storage.set_trial_user_attr(trial._trial_id, "reason", ABANDONED)
-                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            self._fail(trial, ABANDONED)
 
     @contextmanager
     def turn(self) -> Iterator[None]:

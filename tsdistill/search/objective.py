@@ -6,25 +6,40 @@ import shutil
 import tempfile
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import BaseTrial
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
-from tsdistill.data import Split, Task, datasets
-from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, check_type, lack_of_memory, listed, must
-from tsdistill.evaluation import evaluate
+from tsdistill.data import Task
+from tsdistill.errors import ConfigError, TsdistillError, UnsupportedError, check_type, lack_of_memory, must
+from tsdistill.evaluation import evaluate, measure_latency
 from tsdistill.exporting import Deployed
-from tsdistill.models import Forecaster
-from tsdistill.recipe import InMemory, Recipe, Source, TaskSpec, TeacherSpec, default_recipe, make_models
+from tsdistill.files import lock
+from tsdistill.recipe import Budget, InMemory, Recipe, make_models
+from tsdistill.recipe.choosing import N_LATENCY_RUNS, forecast_calls
+from tsdistill.search.question import (
+    SEARCHED,
+    budget_of,
+    check_directions,
+    check_question,
+    check_recipe,
+    checked_objectives,
+    origin,
+    question,
+    recipe_of,
+)
 from tsdistill.search.space import Space
-from tsdistill.spec import digest_of
-from tsdistill.teachers import PrivilegedTeacher, Teacher
-from tsdistill.training import Training
+from tsdistill.search.watching import Watch
+from tsdistill.teachers import Teacher
 
-SEARCHED = "tsdistill"
-"""Study attribute that holds what its trials have in common."""
+KEPT = ("size_bytes", "n_parameters", "precision", "seconds", "latency_ms")
+"""What a trial writes down of its model; a trial of the same recipe takes it over."""
+
+Suggest = Callable[[BaseTrial, Recipe], Recipe]
+"""A function of your own in place of a `Space`: it draws from the trial, and gives the recipe to try."""
 
 
 class TrialObjective:
@@ -32,26 +47,29 @@ class TrialObjective:
 
     def __init__(
         self,
-        space: Space,
+        space: Space | Suggest,
         teacher: Teacher,
         task: Task,
         *,
         recipe: Recipe | None,
         max_size_bytes: int | None,
         cache: str | Path | None,
+        objectives: Sequence[str] = ("error",),
+        budget: Budget | None = None,
     ) -> None:
-        if max_size_bytes is not None and (not isinstance(max_size_bytes, int) or max_size_bytes < 1):
-            raise ConfigError(must("max_size_bytes", "be a number of bytes above 0", max_size_bytes, "Leave it out"))
-        check_type("space", space, Space, "Pass td.search.Space()")
+        if not isinstance(space, Space) and (isinstance(space, type) or not callable(space)):
+            check_type("space", space, Space, "Pass td.search.Space(), or a function (trial, recipe) -> recipe")
         check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
         check_type("recipe", recipe, Recipe, "Read one with td.Recipe.from_file(path)", optional=True)
         self.space = space
         self.teacher = teacher
         self.task = task
-        self.max_size_bytes = max_size_bytes
+        self.objectives = checked_objectives(objectives)
+        self.budget = budget_of(max_size_bytes, budget)
         self.recipe = recipe_of(teacher, task) if recipe is None else recipe
-        _check_recipe(self.recipe, teacher, task)
-        space.check(self.recipe)
+        check_recipe(self.recipe, teacher, task)
+        if isinstance(space, Space):
+            space.check(self.recipe)
         if cache is None:
             # The teacher forecasts the training part once, not once per trial.
             cache = tempfile.mkdtemp(prefix="tsdistill-teacher-")
@@ -59,48 +77,107 @@ class TrialObjective:
         self.cache = Path(cache)
         self._agreed: set[str] = set()
 
-    def __call__(self, trial: BaseTrial) -> float:
-        """Distil, prune and deploy the recipe of a trial; MSE of what is deployed on the validation part."""
+    def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
+        """Distil, prune and deploy the recipe of a trial; MSE of what is deployed on the validation part.
+
+        With several objectives the error comes first, and the costs follow in their order.
+        """
         study = getattr(trial, "study", None)  # a FixedTrial belongs to none
         if study is not None and study.study_name not in self._agreed:
             self.agree(study)
         began = time.perf_counter()
         try:
-            recipe = self.space.propose(trial, self.recipe)
-            trial.set_user_attr("recipe", recipe.to_json())
-            deployed = self._deployed(recipe)
+            recipe = self._proposed(trial)
+            written = recipe.to_json()
+            trial.set_user_attr("recipe", written)
+            twin = None if study is None else _twin(study, written, self._is_timed)
+            if twin is not None:
+                kept = {name: twin.user_attrs[name] for name in KEPT if name in twin.user_attrs}
+                return self._finish(trial, twin.values[0], {**kept, "same_as": twin.number})
+            deployed = self._deployed(recipe, trial)
             error = evaluate(deployed, self.task, part="validation")["mse"]
+            details = {
+                "size_bytes": deployed.size_bytes,
+                "n_parameters": deployed.n_parameters,
+                "precision": deployed.precision,
+                "seconds": round(time.perf_counter() - began, 2),
+                **({"latency_ms": self._latency(deployed)} if self._is_timed else {}),
+            }
         except TsdistillError as failure:
             trial.set_user_attr("reason", str(failure))
             raise
-        details = {
-            "size_bytes": deployed.size_bytes,
-            "n_parameters": deployed.n_parameters,
-            "precision": deployed.precision,
-            "seconds": round(time.perf_counter() - began, 2),
-        }
-        for name, value in details.items():
-            trial.set_user_attr(name, value)
-        if self.max_size_bytes is not None:
-            trial.set_constraint("size_bytes", deployed.size_bytes - self.max_size_bytes)
-        return error
+        return self._finish(trial, error, details)
 
     def agree(self, study: optuna.Study) -> None:
         """Refuse a study whose trials answer another question; a new study is marked with this one."""
+        check_directions(study, self.objectives)
         trained = self.recipe.teacher.trains
         own_question = {
-            **question(self.recipe, self.task, self.space, self.max_size_bytes),
-            "teacher": _origin(self.teacher) if trained else self.teacher.digest,
+            **question(self.recipe, self.task, self.space, self.budget, self.objectives),
+            "teacher": origin(self.teacher) if trained else self.teacher.digest,
         }
         check_question(study, own_question)
         if study.user_attrs.get(SEARCHED) != own_question:
             study.set_user_attr(SEARCHED, own_question)
         self._agreed.add(study.study_name)
 
-    def _deployed(self, recipe: Recipe) -> Deployed:
-        """What the recipe deploys, by the way that every run takes; a control is trained only to be chosen from."""
+    @property
+    def _is_timed(self) -> bool:
+        return "latency_ms" in self.objectives or (self.budget is not None and self.budget.max_latency_ms is not None)
+
+    def _proposed(self, trial: BaseTrial) -> Recipe:
+        """The recipe of a trial; ConfigError where the trial was asked for something outside the space."""
+        asked = dict(getattr(trial, "_fixed_params", {}))  # what `study.enqueue_trial` was given
         try:
-            models = make_models(recipe, self.task, self.teacher, InMemory(self.cache), control=False, progress=False)
+            recipe = self._suggested(trial)
+        except ValueError as error:  # Optuna's, of a choice that there is not
+            if not asked or isinstance(error, TsdistillError):
+                raise
+            outside = [str(error)]
+        else:
+            outside = [problem for name, value in asked.items() if (problem := _outside(trial, name, value))]
+        if outside:
+            rule = "be in the space of the search"
+            raise ConfigError(
+                must("enqueue_trial", rule, asked, f"Widen the space, or enqueue others ({'; '.join(outside)})")
+            )
+        return recipe
+
+    def _suggested(self, trial: BaseTrial) -> Recipe:
+        if isinstance(self.space, Space):
+            return self.space.propose(trial, self.recipe)
+        recipe = self.space(trial, self.recipe)
+        check_type("recipe", recipe, Recipe, "Return one from your function (trial, recipe) -> recipe")
+        shared = ("data", "task", "teacher")
+        changed = [name for name in shared if getattr(recipe, name) != getattr(self.recipe, name)]
+        if changed:
+            raise ConfigError(f"All trials must share {', '.join(shared)}, and your function changed {changed[0]}.")
+        return recipe
+
+    def _finish(self, trial: BaseTrial, error: float, details: dict[str, Any]) -> float | tuple[float, ...]:
+        """Write down what a trial's model costs; the values of the trial."""
+        for name, value in details.items():
+            trial.set_user_attr(name, value)
+        for name, excess in (self.budget.excess(details) if self.budget is not None else {}).items():
+            trial.set_constraint(name, excess)
+        if len(self.objectives) == 1:
+            return error
+        return (error, *(float(details[name]) for name in self.objectives[1:]))
+
+    def _deployed(self, recipe: Recipe, trial: BaseTrial) -> Deployed:
+        """What the recipe deploys, by the way that every run takes; a control is trained only to be chosen from."""
+        watch = Watch(trial, self.task) if len(self.objectives) == 1 else None
+        try:
+            models = make_models(
+                recipe,
+                self.task,
+                self.teacher,
+                InMemory(self.cache),
+                control=False,
+                progress=False,
+                on_epoch=None if watch is None else watch.on_epoch,
+                on_stage=None if watch is None else watch.on_stage,
+            )
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, TsdistillError) or lack_of_memory(error) is None:
                 raise
@@ -112,39 +189,52 @@ class TrialObjective:
         assert isinstance(deployed, Deployed)  # a pipeline ends in one
         return deployed
 
+    def _latency(self, deployed: Deployed) -> float:
+        """Median milliseconds of one forecast on one thread; of several processes one measures at a time."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with lock(self.cache / "latency.lock"):
+            return measure_latency(forecast_calls({"one": deployed}), n_runs=N_LATENCY_RUNS)["one"].p50_ms
+
 
 def objective(
-    space: Space,
+    space: Space | Suggest,
     teacher: Teacher,
     task: Task,
     *,
     recipe: Recipe | None = None,
+    objectives: Sequence[str] = ("error",),
     max_size_bytes: int | None = None,
+    budget: Budget | None = None,
     cache: str | Path | None = None,
 ) -> TrialObjective:
     """A function of a trial for your own `study.optimize(...)`: the validation MSE of the model that would be deployed.
 
     Each trial is a recipe: it is proposed by the space, its student is distilled (without a control, unless the recipe
-    keeps the better of the two), pruned, exported
-    or quantized, and scored on the validation part through the runtime that would serve it. The test part is never
-    read. A size budget is a constraint of the trial (`trial.set_constraint`), feasible at or below 0, so that the
-    sampler learns to stay inside it. The trial keeps `recipe` (JSON), `size_bytes`, `n_parameters`, `precision` and
-    `seconds` as user attributes; one that cannot be trained or deployed raises, and keeps the `reason`.
+    keeps the better of the two), pruned, exported or quantized, and scored on the validation part through the runtime
+    that would serve it. The test part is never read. A limit of the budget is a constraint of the trial
+    (`trial.set_constraint`), feasible at or below 0, so that the sampler learns to stay inside it. After every epoch
+    the student's validation error is reported, so that the study's pruner can stop the trial. A trial whose recipe was
+    tried before takes over what came of it. The trial keeps `recipe` (JSON), `size_bytes`, `n_parameters`, `precision`
+    and `seconds` as user attributes, and `latency_ms` where time counts; one that cannot be trained or deployed raises,
+    and keeps the `reason`.
 
     Use `td.search.optimize` for a total that several processes reach together; use this with
     `study.optimize(..., catch=td.errors.TsdistillError)` for a loop of your own.
 
     Args:
-        space: What varies.
+        space: What varies; or a function `(trial, recipe) -> recipe` of your own that draws from the trial.
         teacher: Who teaches; trained once, by you.
         task: Data, context and horizon; training and validation part are used.
         recipe: What does not vary, with this task, and with this teacher if it came from `td.train`; others are taken
             as they are. By default the bundled recipe over this task, if its panel is one of the catalogue's.
-        max_size_bytes: Bytes the deployed artifact may take.
+        objectives: What is minimised: "error", which comes first, and any of "size_bytes", "n_parameters" and
+            "latency_ms". A study of several has no single best: see `front`.
+        max_size_bytes: Bytes the deployed artifact may take; the same as `budget=Budget(max_size_bytes=...)`.
+        budget: Limits of bytes, parameters and time (`td.recipe.Budget`). Where time counts, every trial is timed.
         cache: Folder of the teacher's forecasts, shared by trials and processes; by default one per process.
 
     Returns:
-        A callable that takes a trial (or an `optuna.trial.FixedTrial`) and gives a float.
+        A callable that takes a trial (or an `optuna.trial.FixedTrial`) and gives a float, or one for each objective.
 
     Raises:
         ConfigError: The recipe is for another task or teacher, the space does not fit it, or the study (when called)
@@ -154,115 +244,30 @@ def objective(
     Example:
         >>> study.optimize(objective(Space(), teacher, task), n_trials=20)      # doctest: +SKIP
     """
-    return TrialObjective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
-
-
-def question(recipe: Recipe, task: Task, space: Space, max_size_bytes: int | None) -> dict[str, Any]:
-    """What all trials of a study have in common, as far as it is known before there is a teacher."""
-    # The teacher's digest covers what its files hold; their paths may differ between machines.
-    teacher = recipe.teacher.moved(lambda path: ".")
-    # Candidates are left out of trials, and of what a study was begun with before there were any.
-    student = recipe.student.replace(candidates=(), budget=None)
-    parts = (recipe.task, teacher, student, recipe.pruning, recipe.quantization)
-    return {
-        "task (data, context, horizon)": task.fingerprint,
-        "recipe": digest_of([None if part is None else part.to_dict() for part in parts]),
-        "space": space.digest_over(recipe),
-        "size budget": max_size_bytes,
-    }
-
-
-def check_question(study: optuna.Study, own_question: dict[str, Any]) -> None:
-    """ConfigError when a study was begun with something else."""
-    study_question = study.user_attrs.get(SEARCHED, {})
-    others = [
-        f"a different {name}"
-        for name in own_question
-        if name in study_question and study_question[name] != own_question[name]
-    ]
-    if others:
-        raise ConfigError(
-            f"The study {study.study_name!r} was begun with {' and '.join(others)}: its trials cannot be compared "
-            "with new ones. Give another name (--name), or search as before; best_recipe(study, max_size_bytes=...) "
-            "answers for any budget without a new search."
-        )
-
-
-def recipe_of(teacher: Teacher, task: Task) -> Recipe:
-    """The bundled recipe with this task and teacher in it, for panels that have a name in the catalogue."""
-    if task.panel.name not in datasets.names() or not isinstance(teacher, Forecaster):
-        raise ConfigError(
-            "`recipe` must be given unless the panel comes from td.datasets and the teacher from td.train, got "
-            f"recipe=None, a panel {task.panel.name!r} and a teacher of type {type(teacher).__name__}. A recipe says "
-            "where the data comes from, so that the result can be run: td.Recipe(data={'path': 'my.csv'}, ...)."
-        )
-    trainings = [step.spec["training"] for step in teacher.lineage if "training" in step.spec]
-    training = Training.from_dict(trainings[-1]) if trainings else Training()
-    base = default_recipe()
-    return base.replace(
-        name=task.panel.name,
-        data=Source(dataset=task.panel.name),
-        task=TaskSpec(
-            context=task.context,
-            horizon=task.horizon,
-            split=None if task.split == _usual_split(task) else task.split,
-            scaler=task.scaler,
-            covariates=task.covariates,
-            short=task.short,
-        ),
-        teacher=TeacherSpec(model=teacher.config, training=training, **_own_inputs(teacher, task)),
+    return TrialObjective(
+        space,
+        teacher,
+        task,
+        recipe=recipe,
+        objectives=objectives,
+        max_size_bytes=max_size_bytes,
+        budget=budget,
+        cache=cache,
     )
 
 
-def _own_inputs(teacher: Forecaster, task: Task) -> dict[str, Any]:
-    """What a trained teacher sees that the task does not have, as fields of its spec."""
-    own = teacher.signature
-    inputs: dict[str, Any] = {"context": own.context} if own.context > task.context else {}
-    if own.covariates is not None and own.covariates != task.covariates:
-        inputs["covariates"] = own.covariates
-    return inputs
+def _outside(trial: BaseTrial, name: str, value: Any) -> str:
+    """Why a value that a trial was asked for is not in the space; empty if it is. Optuna itself only warns."""
+    if name not in trial.params:
+        return f"{name} was not drawn"
+    among = trial.distributions[name]
+    return "" if among._contains(among.to_internal_repr(value)) else f"{name}: {value!r} is not within {among}"
 
 
-def _check_recipe(recipe: Recipe, teacher: Teacher, task: Task) -> None:
-    """The recipe has to describe the very task and teacher of the search, or the result would be run with others."""
-    compared: dict[str, tuple[Any, Any]] = {
-        "task.context": (recipe.task.context, task.context),
-        "task.horizon": (recipe.task.horizon, task.horizon),
-        "task.scaler": (recipe.task.scaler, task.scaler),
-        "task.covariates": (recipe.task.covariates, task.covariates),
-        "task.short": (recipe.task.short, task.short),
-        "task.split": (recipe.task.split or _usual_split(task), task.split),
-    }
-    remedies = {"task": "Make the task with recipe.task.build(panel)"}
-    lineage = teacher.lineage if isinstance(teacher, Forecaster) else ()
-    if lineage:
-        compared["teacher.trust"] = (recipe.teacher.trust, None)
-        remedies["teacher"] = "Give the recipe the model and training of the teacher"
-    # A recipe cannot describe later training of other teachers, or what a folder holds.
-    if [step.verb for step in lineage] == ["train"] and isinstance(recipe.teacher, TeacherSpec):
-        training = Training.from_dict(lineage[0].spec["training"])
-        compared["teacher.model"] = (recipe.teacher.model, teacher.config)  # type: ignore[attr-defined]
-        compared["teacher.training"] = (recipe.teacher.training, training)
-        own_inputs = _own_inputs(teacher, task)  # type: ignore[arg-type]
-        compared |= {f"teacher.{name}": (getattr(recipe.teacher, name), value) for name, value in own_inputs.items()}
-    problems = [
-        must(f"recipe.{name}", f"be the {name.split('.')[0]}'s ({actual!r})", value, remedies[name.split(".")[0]])
-        for name, (value, actual) in compared.items()
-        if value != actual
-    ]
-    if problems:
-        raise ConfigError(listed(problems, "the recipe for this search"))
-
-
-def _usual_split(task: Task) -> Split:
-    return task.panel.split or Split.fractions(0.7, 0.1, 0.2)
-
-
-def _origin(teacher: Teacher) -> str:
-    """How a teacher came to be: two machines that train the same one need not agree in the last bit."""
-    if isinstance(teacher, PrivilegedTeacher):
-        return digest_of(["privileged", _origin(teacher.teacher), teacher.own_task.fingerprint])
-    lineage = getattr(teacher, "lineage", ())
-    if not lineage:
-        return teacher.digest
-    return digest_of([[step.verb, step.spec, step.seed, step.data] for step in lineage])
+def _twin(study: optuna.Study, written: str, timed: bool) -> FrozenTrial | None:
+    """A finished trial of the same recipe, with every cost that is asked for."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        kept = trial.user_attrs
+        if kept.get("recipe") == written and "size_bytes" in kept and ("latency_ms" in kept or not timed):
+            return trial
+    return None

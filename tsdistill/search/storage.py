@@ -6,88 +6,30 @@ import contextlib
 import hashlib
 import logging
 import os
-import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.samplers import TPESampler
+from optuna.pruners import BasePruner, MedianPruner
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.study import StudyDirection
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
 # One way to censor a driver's messages, for the data sources and for the storages.
 from tsdistill.data.databases import censored, shown
 from tsdistill.data.reading import CONNECT_SECONDS
-from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, UnsupportedError, must
-from tsdistill.files import Lock, lock
+from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, UnsupportedError, check_type, must, nearest
+from tsdistill.search.journals import JOURNAL, open_journal
+from tsdistill.search.question import check_directions, checked_objectives
 from tsdistill.spec import digest_of
-
-JOURNAL = "journal:"
-FIRST_BYTES = b'{"op_code":'
-"""How every line of a journal begins."""
-
-LEFT_BEHIND_SECONDS = 2.0
-"""A link that nothing has touched for so long was left behind by a process that was killed."""
 
 FORMS = (
     '"journal:FILE" (several processes on one machine), "sqlite:///FILE" (one process), '
     '"postgresql+psycopg://USER:PASSWORD@HOST/BASE" (many machines) or "env:NAME" (a variable that holds one of these)'
 )
-
-
-class JournalLock(JournalFileSymlinkLock):
-    """Optuna's lock of a journal, behind one that the kernel lets go of when its holder is killed.
-
-    Optuna's own is a link, which a killed process leaves behind: the others would wait for its grace period, or for
-    ever where a relative path made the link point nowhere. Whoever has the kernel's lock knows that no living
-    tsdistill process holds the link. Both are taken, so that plain Optuna may write to the same journal.
-    """
-
-    def __init__(self, path: Path) -> None:
-        journal = os.path.abspath(path)
-        self._kernel_lock = Path(f"{journal}.held")
-        self._held: Lock
-        self._link = Path(f"{journal}.lock")
-        super().__init__(journal, grace_period=None)
-
-    def acquire(self) -> bool:
-        """Wait for both locks."""
-        self._held = lock(self._kernel_lock)
-        try:
-            self._clear_away()
-            return super().acquire()
-        except BaseException:
-            self._held.release()
-            raise
-
-    def release(self) -> None:
-        """Let go of both."""
-        try:
-            super().release()
-        finally:
-            self._held.release()
-
-    def _clear_away(self) -> None:
-        """Remove a link that stays: plain Optuna holds one for milliseconds."""
-        seen: tuple[int, int] | None = None
-        since = time.monotonic()
-        while True:
-            try:
-                status = self._link.lstat()
-            except FileNotFoundError:
-                return
-            if (status.st_ino, status.st_mtime_ns) != seen:
-                seen = (status.st_ino, status.st_mtime_ns)
-                since = time.monotonic()
-            elif time.monotonic() - since > LEFT_BEHIND_SECONDS:
-                self._link.unlink(missing_ok=True)
-                return
-            time.sleep(0.01)
 
 
 class SeededTPE(TPESampler):
@@ -108,24 +50,37 @@ class SeededTPE(TPESampler):
         super().before_trial(study, trial)
 
 
-def create_study(name: str, *, storage: str | BaseStorage | None = None, seed: int = 0) -> optuna.Study:
-    """A study that minimises one number, made in its storage or taken up from there.
+def create_study(
+    name: str,
+    *,
+    storage: str | BaseStorage | None = None,
+    seed: int = 0,
+    objectives: Sequence[str] = ("error",),
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+) -> optuna.Study:
+    """A study that minimises an error, or an error and costs, made in its storage or taken up from there.
 
-    It is a plain `optuna.Study` with a named sampler: multivariate TPE, in which trials that are still running
-    elsewhere count as bad ones (constant liar), so that workers do not all try the same. Use a journal file on one
-    machine, PostgreSQL across machines; SQLite serves one process only.
+    It is a plain `optuna.Study`. Unless another is given, its sampler is multivariate TPE, in which trials that are
+    still running elsewhere count as bad ones (constant liar), so that workers do not all try the same; its pruner stops
+    a trial whose student is worse after an epoch than the median of the trials before, from the eleventh trial and the
+    third epoch on. Use a journal file on one machine, PostgreSQL across machines; SQLite serves one process only.
 
     Args:
         name: Name of the study in its storage.
         storage: "journal:FILE", "sqlite:///FILE", "postgresql+psycopg://user:password@host/base", "env:NAME" for a
             variable that holds one of these, an Optuna storage, or None to keep the study in memory.
         seed: What the sampler draws from.
+        objectives: What `optimize` is to minimise, see `objective`.
+        sampler: One of Optuna's or your own; with limits or several objectives one that can handle them.
+        pruner: One of Optuna's or your own; `optuna.pruners.NopPruner()` stops nothing.
 
     Returns:
         The study, with the trials it already has.
 
     Raises:
-        ConfigError: The name is empty, the address is none of the above, or the study in the storage maximises.
+        ConfigError: The name is empty, the address is none of the above, or the study in the storage does not
+            minimise as many numbers.
         ArtifactError: The storage cannot be opened or reached. No message holds a password.
         UnsupportedError: The driver for this kind of database is not installed.
 
@@ -138,15 +93,66 @@ def create_study(name: str, *, storage: str | BaseStorage | None = None, seed: i
         raise ConfigError(must("name", "be a word or more", name, "Name the study"))
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ConfigError(must("seed", "be a whole number from 0 to below 2^32", seed, "Give another one"))
+    names = checked_objectives(objectives)
+    check_type("sampler", sampler, BaseSampler, "Pass one of optuna.samplers", optional=True)
+    check_type("pruner", pruner, BasePruner, "Pass one of optuna.pruners", optional=True)
     opened = storage if isinstance(storage, BaseStorage) else _open(address(storage))
     with _hushed(), reached(opened):
         study = optuna.create_study(
-            study_name=name, storage=opened, sampler=SeededTPE(seed), direction="minimize", load_if_exists=True
+            study_name=name,
+            storage=opened,
+            sampler=SeededTPE(seed) if sampler is None else sampler,
+            pruner=MedianPruner(n_startup_trials=10, n_warmup_steps=2) if pruner is None else pruner,
+            directions=["minimize"] * len(names),
+            load_if_exists=True,
         )
-        directions = study.directions
-    if directions != [StudyDirection.MINIMIZE]:
-        raise ConfigError(f"The study {name!r} in this storage does not minimise one number. Give another name.")
+        check_directions(study, names)
     return study
+
+
+def load_study(name: str | None = None, *, storage: str | BaseStorage) -> optuna.Study:
+    """A study that is there already, to look at; nothing is made.
+
+    Args:
+        name: Name of the study; may be left out where the storage holds one only.
+        storage: As in `create_study`.
+
+    Returns:
+        The study.
+
+    Raises:
+        ConfigError: No study has the name, or none is given and there are several.
+        ArtifactError: There is no such storage, or it cannot be reached.
+
+    Example:
+        >>> load_study(storage="journal:tsdistill-search/study.log").best_value     # doctest: +SKIP
+    """
+    check_type("name", name, str, "Pass the study's name", optional=True)
+    if isinstance(storage, BaseStorage):
+        opened = storage
+    else:
+        resolved = address(storage)
+        file = _file_of(resolved)
+        if file is not None and not file.exists():
+            raise ArtifactError(f"There is no study in {file}: no such file. Name the storage of a search.")
+        opened = _open(resolved)
+    with _hushed(), reached(opened):
+        names = optuna.get_all_study_names(opened)
+        if not names:
+            raise ConfigError("`storage` must hold a study, and it is empty. Run tsdistill search first.")
+        if name is None and len(names) > 1:
+            raise ConfigError(f"`name` must be given where there are several studies: {', '.join(sorted(names))}.")
+        if name is not None and name not in names:
+            raise ConfigError(must("name", f"be one of {', '.join(sorted(names))}", name, nearest(name, names)))
+        return optuna.load_study(study_name=name or names[0], storage=opened)
+
+
+def _file_of(storage: str | None) -> Path | None:
+    """The file of an address that names one."""
+    if storage is None or storage.startswith(JOURNAL):
+        return None if storage is None else Path(storage.removeprefix(JOURNAL))
+    url = _parsed(storage)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def address(storage: str | None) -> str | None:
@@ -206,71 +212,8 @@ def _open(storage: str | None) -> BaseStorage:
     if storage is None:
         return InMemoryStorage()
     if storage.startswith(JOURNAL):
-        return _open_journal(Path(storage.removeprefix(JOURNAL)))
+        return open_journal(Path(storage.removeprefix(JOURNAL)))
     return _open_database(_parsed(storage))
-
-
-def _open_journal(path: Path) -> BaseStorage:
-    if not path.name or path.is_dir():
-        raise ConfigError(
-            must("storage", "name a file after journal:", f"{JOURNAL}{path}", "Such as journal:study.log")
-        )
-    _refuse_irregular(path)
-    try:
-        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
-        _mend(path)
-    except ArtifactError:
-        raise
-    except OSError as error:
-        raise ArtifactError(f"Cannot open the journal {path}: {error.strerror}. Name another file.") from None
-    try:
-        return JournalStorage(backend)
-    except Exception as error:
-        # Optuna checks nothing that it reads: a foreign file shows as any error at all.
-        raise ArtifactError(
-            f"{path} is not a journal that can be read ({type(error).__name__}: {error}). Name another file, or "
-            "restore it."
-        ) from None
-
-
-LONGEST_LINE = 64 * 2**20
-"""Bytes of one entry of a journal, at most."""
-
-
-def _refuse_irregular(path: Path) -> None:
-    """ArtifactError for a FIFO, a device or the like: opening one could wait for ever."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ArtifactError(f"Cannot open {path}: {error.strerror}. Name another file.") from None
-    if not stat.S_ISREG(mode):
-        raise ArtifactError(f"{path} is not a regular file, so that no study can be in it. Name another file.")
-
-
-def _mend(path: Path) -> None:
-    """Cut off a last line that a full disk or a kill left half-written: the next one would be glued to it."""
-    with path.open("rb") as file:
-        start = file.read(len(FIRST_BYTES))
-        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-        whole = file.read() in (b"", b"\n")
-    if not start.startswith(FIRST_BYTES[: len(start)]):
-        raise ArtifactError(f"{path} is not a journal of studies, and is left as it is. Name another file.")
-    if whole:
-        return
-    lock = JournalLock(path)
-    lock.acquire()
-    try:
-        with path.open("rb") as file:
-            begin = max(file.seek(0, os.SEEK_END) - LONGEST_LINE, 0)
-            file.seek(begin)
-            end = file.read().rfind(b"\n")
-        if begin and end < 0:
-            raise ArtifactError(f"{path} ends with more than {LONGEST_LINE} bytes that are no line. Restore it.")
-        os.truncate(path, begin + end + 1)
-    finally:
-        lock.release()
 
 
 def _open_database(url: sa.URL) -> BaseStorage:

@@ -1,25 +1,31 @@
-"""Run a study to an exact total, from as many processes as there are, and read the best recipe off it."""
+"""Run a study to an exact total, from as many processes as there are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import optuna
 from optuna.exceptions import TrialPruned, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from tsdistill.data import Task
-from tsdistill.errors import ConfigError, DataError, OrderError, TsdistillError, UnsupportedError, must
+from tsdistill.errors import ConfigError, DataError, TsdistillError, UnsupportedError, must
 from tsdistill.progress import open_bar
-from tsdistill.recipe import Recipe
-from tsdistill.search.claims import COUNTED, Claims
-from tsdistill.search.objective import TrialObjective
+from tsdistill.recipe import Budget, Recipe
+from tsdistill.search.claims import INTERRUPTED, Claims
+from tsdistill.search.objective import Suggest, TrialObjective
+from tsdistill.search.results import n_finished, standing
 from tsdistill.search.space import Space
 from tsdistill.search.storage import reached
 from tsdistill.teachers import Teacher
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+"""Called after a trial, as the callbacks of Optuna's own `study.optimize` are."""
 
 MAX_TRIALS = 1_000_000
 """Finished trials that a study can be asked for."""
@@ -33,14 +39,19 @@ MAX_FAILURES = 5
 
 def optimize(
     study: optuna.Study,
-    space: Space,
+    space: Space | Suggest,
     teacher: Teacher,
     task: Task,
     *,
     n_trials: int,
     recipe: Recipe | None = None,
+    objectives: Sequence[str] = ("error",),
     max_size_bytes: int | None = None,
+    budget: Budget | None = None,
     cache: str | Path | None = None,
+    timeout: float | None = None,
+    callbacks: Iterable[Callback] = (),
+    catch: type[Exception] | tuple[type[Exception], ...] = (),
     progress: bool | None = None,
 ) -> None:
     """Run trials until the study has `n_trials` finished ones: run the same call again, or elsewhere, to go on.
@@ -48,7 +59,7 @@ def optimize(
     The total counts what the study has, not what this call does. Processes that call this on one storage share the
     trials out: together they finish exactly `n_trials`. A trial whose process is killed is marked as failed by the next
     one that looks, and retried; so is one that cannot be trained or deployed, with its reason. Failed trials have
-    no value, and the sampler does not learn from them.
+    no value, and the sampler does not learn from them. A trial that the study's pruner stops counts as finished.
 
     Args:
         study: From `create_study`, or any Optuna study in memory, a journal file, SQLite or PostgreSQL.
@@ -57,12 +68,19 @@ def optimize(
         task: Data, context and horizon; the test part is never read.
         n_trials: Finished trials the study shall have in the end.
         recipe: What does not vary; see `objective`.
+        objectives: What is minimised; see `objective`.
         max_size_bytes: Bytes the deployed artifact may take; see `objective`.
+        budget: Limits of other costs as well; see `objective`.
         cache: Folder of the teacher's forecasts, shared by processes; by default one per process.
+        timeout: Seconds after which this call begins no further trial; the one that runs is ended as usual.
+        callbacks: Called with the study and the finished trial after each trial of this call; `study.stop()` in one of
+            them, or in anything else that a trial calls, ends this call after the trial.
+        catch: Exceptions that make a trial fail and not the whole call, besides those of tsdistill.
         progress: Show a progress bar; None shows one in a terminal only.
 
     Raises:
-        ConfigError: A setting breaks its rule, or the study was begun with another task, teacher, space or budget.
+        ConfigError: A setting breaks its rule, or the study was begun with another task, teacher, space or budget, or
+            for another number of objectives.
         OrderError: The study is in SQLite, and another process is using it.
         UnsupportedError: The study's storage is none of the above.
         ArtifactError: The storage cannot be reached any more.
@@ -72,8 +90,26 @@ def optimize(
         >>> study = create_study("etth1", storage="journal:studies.log")            # doctest: +SKIP
         >>> optimize(study, Space(), teacher, task, n_trials=100)                   # doctest: +SKIP
     """
-    evaluate = TrialObjective(space, teacher, task, recipe=recipe, max_size_bytes=max_size_bytes, cache=cache)
-    run_trials(study, evaluate, n_trials, progress=progress, begin=evaluate.agree)
+    evaluate = TrialObjective(
+        space,
+        teacher,
+        task,
+        recipe=recipe,
+        objectives=objectives,
+        max_size_bytes=max_size_bytes,
+        budget=budget,
+        cache=cache,
+    )
+    run_trials(
+        study,
+        evaluate,
+        n_trials,
+        progress=progress,
+        begin=evaluate.agree,
+        timeout=timeout,
+        callbacks=callbacks,
+        catch=catch,
+    )
 
 
 def check_count(name: str, value: object, largest: int, remedy: str) -> None:
@@ -82,27 +118,53 @@ def check_count(name: str, value: object, largest: int, remedy: str) -> None:
         raise ConfigError(must(name, f"be a whole number from 1 to {largest:,}", value, remedy))
 
 
+def checked_timeout(timeout: object) -> float:
+    """Seconds that a search may take."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ConfigError(must("timeout", "be a number of seconds above 0", timeout, "Leave it out for no limit"))
+    return timeout
+
+
 def run_trials(
     study: optuna.Study,
-    evaluate: Callable[[optuna.Trial], float],
+    evaluate: Callable[[optuna.Trial], float | Sequence[float]],
     n_trials: int,
     *,
     progress: bool | None = None,
     begin: Callable[[optuna.Study], None] = lambda study: None,
+    timeout: float | None = None,
+    callbacks: Iterable[Callback] = (),
+    catch: type[Exception] | tuple[type[Exception], ...] = (),
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """What `optimize` does, for any function of a trial; `begin` is called once, while no worker claims a trial."""
+    """What `optimize` does, for any function of a trial.
+
+    `begin` is called once, while no worker claims a trial; `is_stopped` says that an interruption came which a library
+    may have swallowed.
+    """
     check_count("n_trials", n_trials, MAX_TRIALS, "Give the total the study shall have")
-    failures: list[TsdistillError | MemoryError] = []
-    with Claims(study) as claims, open_bar("trials", n_trials, progress) as bar:
+    until = math.inf if timeout is None else time.monotonic() + checked_timeout(timeout)
+    callbacks = tuple(callbacks)
+    caught: tuple[type[Exception], ...] = (
+        TsdistillError,
+        MemoryError,
+        *(catch if isinstance(catch, tuple) else (catch,)),
+    )
+    failures: list[Exception] = []
+    with Claims(study) as claims, _stoppable(study), open_bar("trials", n_trials, progress) as bar:
         with reached(study._storage), claims.turn():
             begin(study)
         while True:
             bar.at(min(n_finished(study), n_trials))
             bar.note(standing(study))
+            if study._stop_flag or time.monotonic() >= until:
+                return
             trial = claims.next(n_trials)
             if trial is None:
                 return
-            failure = _attempt(study, trial, evaluate)
+            failure = _attempt(study, trial, evaluate, caught, is_stopped)
+            for callback in callbacks:
+                callback(study, study._storage.get_trial(trial._trial_id))
             failures = [*failures, failure] if failure else []
             if len(failures) == MAX_FAILURES:
                 kind = type(failure) if isinstance(failure, TsdistillError) else UnsupportedError
@@ -112,110 +174,59 @@ def run_trials(
                 )
 
 
-def best_recipe(study: optuna.Study, *, max_size_bytes: int | None = None) -> Recipe:
-    """The recipe of the best finished trial, within a budget if one is given.
-
-    Args:
-        study: A study that `optimize` or an `objective` has run.
-        max_size_bytes: Bytes the deployed artifact may take; by default the budget of the search, if it had one. Of
-            equal errors the smaller model wins.
-
-    Returns:
-        A recipe for `tsdistill.run`; with the same parameters `Space.propose` gives it again.
-
-    Raises:
-        OrderError: No trial is finished yet.
-        UnsupportedError: No finished trial fits the budget; the message names the smallest.
-
-    Example:
-        >>> best_recipe(study, max_size_bytes=50_000).to_toml()     # doctest: +SKIP
-    """
-    return Recipe.from_json(best_trial(study, max_size_bytes=max_size_bytes).user_attrs["recipe"])
-
-
-def best_trial(study: optuna.Study, *, max_size_bytes: int | None = None) -> FrozenTrial:
-    """The trial behind `best_recipe`; same arguments and errors."""
-    finished = _finished(study)
-    if not finished:
-        raise OrderError(f"The study {study.study_name!r} has no finished trial of this search yet. Run some first.")
-    fitting = [trial for trial in finished if _fits(trial, max_size_bytes)]
-    if not fitting:
-        smallest = min(finished, key=_size)
-        budget = f"into {max_size_bytes:,} bytes" if max_size_bytes else "the budget"
-        raise UnsupportedError(
-            f"None of the {len(finished)} finished trials of {study.study_name!r} fits {budget}: the smallest, trial "
-            f"{smallest.number}, takes {_size(smallest):,} bytes. Raise the budget, or allow smaller students."
-        )
-    return min(fitting, key=_rank)
-
-
-def leaders(study: optuna.Study, n: int = 5, *, max_size_bytes: int | None = None) -> list[dict[str, Any]]:
-    """The best `n` finished trials as plain data, those within the budget first."""
-    finished = sorted(_finished(study), key=lambda trial: (not _fits(trial, max_size_bytes), _rank(trial)))
-    return [
-        {
-            "trial": trial.number,
-            "validation_mse": trial.value,
-            "size_bytes": _size(trial),
-            "n_parameters": trial.user_attrs["n_parameters"],
-            "precision": trial.user_attrs["precision"],
-            "seconds": trial.user_attrs["seconds"],
-            "fits": _fits(trial, max_size_bytes),
-            "params": trial.params,
-        }
-        for trial in finished[:n]
-    ]
-
-
-def n_finished(study: optuna.Study) -> int:
-    """Trials that count towards a total."""
-    with reached(study._storage):
-        return len(study.get_trials(deepcopy=False, states=COUNTED))
-
-
-def standing(study: optuna.Study) -> str:
-    """The best trial so far in a few words."""
-    with reached(study._storage):
-        done = [
-            trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if _fits(trial, None)
-        ]
-    best = min(done, key=_rank, default=None)
-    if best is None:
-        return "none finished"
-    size = best.user_attrs.get("size_bytes")
-    return f"best {best.value:.4f}" + (f" in {size / 1e3:.0f} kB" if size is not None else "")
+@contextmanager
+def _stoppable(study: optuna.Study) -> Iterator[None]:
+    """While this lasts, `study.stop()` sets the flag that Optuna's own loop looks at, instead of being refused."""
+    study._stop_flag = False
+    study._thread_local.in_optimize_loop = True
+    try:
+        yield
+    finally:
+        study._thread_local.in_optimize_loop = False
 
 
 def _attempt(
-    study: optuna.Study, trial: optuna.Trial, evaluate: Callable[[optuna.Trial], float]
-) -> TsdistillError | MemoryError | None:
+    study: optuna.Study,
+    trial: optuna.Trial,
+    evaluate: Callable[[optuna.Trial], float | Sequence[float]],
+    caught: tuple[type[Exception], ...],
+    is_stopped: Callable[[], bool],
+) -> Exception | None:
     """Run one trial to its end, whatever that is; what it failed with, if it failed for reasons of its own."""
     try:
         value = evaluate(trial)
     except TrialPruned:
         _tell(study, trial, state=TrialState.PRUNED)
         return None
-    except (TsdistillError, MemoryError) as error:
-        _tell(study, trial, state=TrialState.FAIL, reason=str(error) or type(error).__name__)
-        return error
-    except BaseException as error:  # an interruption, or a fault: neither is the trial's, and both end the run
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        _tell(
-            study, trial, state=TrialState.FAIL, reason="interrupted" if stopped else f"{type(error).__name__}: {error}"
-        )
+    except BaseException as error:
+        # An interruption, or a fault, is not the trial's and ends the run; libraries make other errors of the former.
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit) or is_stopped()
+        own = isinstance(error, caught) and not stopped
+        message = str(error) or type(error).__name__
+        reason = message if isinstance(error, TsdistillError | MemoryError) else f"{type(error).__name__}: {error}"
+        _tell(study, trial, state=TrialState.FAIL, reason=INTERRUPTED if stopped else reason)
+        if own:
+            return cast("Exception", error)
         raise
-    if not math.isfinite(value):
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    if len(values) != len(study.directions):
+        reason = f"The trial has {len(values)} values, and the study minimises {len(study.directions)}."
+        _tell(study, trial, state=TrialState.FAIL, reason=reason)
+        raise ConfigError(f"{reason} Make the study with as many objectives: create_study(..., objectives=...).")
+    if not all(math.isfinite(number) for number in values):
         failure = DataError(f"The trial's value must be finite, got {value}.")
         _tell(study, trial, state=TrialState.FAIL, reason=str(failure))
         return failure
-    _tell(study, trial, value)
+    _tell(study, trial, list(values))
+    if is_stopped():
+        raise KeyboardInterrupt
     return None
 
 
 def _tell(
     study: optuna.Study,
     trial: optuna.Trial,
-    value: float | None = None,
+    values: list[float] | None = None,
     state: TrialState | None = None,
     reason: str | None = None,
 ) -> None:
@@ -224,28 +235,6 @@ def _tell(
         try:
             if reason is not None and "reason" not in trial.user_attrs:
                 trial.set_user_attr("reason", reason)
-            study.tell(trial, value, state=state, skip_if_finished=True)
+            study.tell(trial, values, state=state, skip_if_finished=True)
         except UpdateFinishedTrialError:
             return
-
-
-def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that ended with a recipe and a size, of which a user's own loop may leave others."""
-    with reached(study._storage):
-        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if {"recipe", "size_bytes"} <= trial.user_attrs.keys()]
-
-
-def _fits(trial: FrozenTrial, max_size_bytes: int | None) -> bool:
-    """Within the budget asked for, else within the one the trial was run with."""
-    if max_size_bytes is not None:
-        return _size(trial) <= max_size_bytes
-    return all(excess <= 0 for excess in trial.constraints.values())
-
-
-def _size(trial: FrozenTrial) -> int:
-    return int(trial.user_attrs["size_bytes"])
-
-
-def _rank(trial: FrozenTrial) -> tuple[float, float, int]:
-    return (cast("float", trial.value), float(trial.user_attrs.get("size_bytes", 0)), trial.number)

@@ -66,6 +66,12 @@ def _student(params: dict[str, Any]) -> str:
     return " ".join(words)
 
 
+def described(params: dict[str, Any]) -> str:
+    """What a trial drew, in one line."""
+    others = [f"{_heading(name)} {_cell(value)}" for name, value in params.items() if not _is_of_student(name)]
+    return ", ".join([word for word in [_student(params)] if word] + others)
+
+
 def _heading(name: str) -> str:
     """The last word of an address, and the one before where that means little by itself."""
     parts = name.split(".")

@@ -2,57 +2,48 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 import optuna
-import torch
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from tsdistill import errors
-from tsdistill.data import Panel, Task
 from tsdistill.errors import ConfigError, TsdistillError, check_type
-from tsdistill.files import Busy, lock, write_atomic
+from tsdistill.files import write_atomic
 from tsdistill.progress import open_bar
-from tsdistill.recipe import Recipe, Workspace, from_anywhere, make_teacher
-from tsdistill.search.objective import check_question, question
+from tsdistill.recipe import Budget, Recipe, Workspace, from_anywhere
+from tsdistill.search.claims import INTERRUPTED
+from tsdistill.search.question import budget_of, check_question, checked_objectives, question
+from tsdistill.search.results import best_recipe, n_finished, standing
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, serves_one_process
 from tsdistill.search.study import (
     MAX_TRIALS,
     MAX_WORKERS,
-    best_recipe,
     check_count,
-    n_finished,
+    checked_timeout,
     optimize,
-    standing,
 )
+from tsdistill.search.worker import MOMENT, Job, shared_teacher, work
 from tsdistill.spec import user_modules
-from tsdistill.teachers import Teacher
 
 LOOK_SECONDS = 1.0
 """How often the progress of workers is looked at."""
 
 SHUTDOWN_SECONDS = 15.0
 """How long a worker may take to mark its trial as failed when it is asked to stop."""
-
-
-INTERRUPTED = "interrupted"
-"""What a worker reports that was asked to stop."""
-
-_stopped = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -70,23 +61,6 @@ class SearchResult:
         return {"n_finished": n_finished(self.study), "n_failed": len(failed)}
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Everything a worker process needs; it travels through a pipe, never through a command line or a file."""
-
-    recipe: Recipe
-    panel: Panel
-    space: Space
-    name: str
-    storage: str
-    n_trials: int
-    max_size_bytes: int | None
-    seed: int
-    out: Path
-    n_threads: int
-    modules: tuple[str, ...]
-
-
 def run(
     recipe: Recipe,
     out: str | Path,
@@ -96,7 +70,12 @@ def run(
     storage: str | None = None,
     name: str | None = None,
     workers: int = 1,
+    objectives: Sequence[str] = ("error",),
     max_size_bytes: int | None = None,
+    budget: Budget | None = None,
+    timeout: float | None = None,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
     seed: int = 0,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
@@ -114,7 +93,12 @@ def run(
         storage: Address, see `create_study`; by default a journal in `out`.
         name: Name of the study; by default the recipe's.
         workers: Processes on this machine, which share its cores.
+        objectives: What is minimised; see `objective`. Of several, `best.toml` has the one with the least error.
         max_size_bytes: Bytes the deployed artifact may take.
+        budget: Limits of other costs as well; see `objective`.
+        timeout: Seconds after which no further trial begins; the teacher's training counts.
+        sampler: In place of the usual one; see `create_study`.
+        pruner: In place of the usual one; see `create_study`.
         seed: What the sampler draws from.
         progress: Show progress bars; None shows them in a terminal only.
         say: Called with a line for people now and then.
@@ -146,10 +130,15 @@ def run(
             f"`workers` must be 1 with SQLite, which serves one process only, got workers={workers}. Keep the study in "
             "journal:FILE or PostgreSQL."
         )
-    study = create_study(name or recipe.name, storage=storage, seed=seed)
+    limits = budget_of(max_size_bytes, budget)
+    names = checked_objectives(objectives)
+    until = None if timeout is None else time.time() + checked_timeout(timeout)
+    study = create_study(
+        name or recipe.name, storage=storage, seed=seed, objectives=names, sampler=sampler, pruner=pruner
+    )
     panel = recipe.data.load()
     task = recipe.task.build(panel)
-    check_question(study, question(recipe, task, space, max_size_bytes))
+    check_question(study, question(recipe, task, space, limits, names))
     if n_finished(study) < n_trials:
         teacher = shared_teacher(recipe, task, folder, progress=progress, say=say)
         if workers == 1:
@@ -160,73 +149,40 @@ def run(
                 task,
                 n_trials=n_trials,
                 recipe=recipe,
-                max_size_bytes=max_size_bytes,
+                objectives=names,
+                budget=limits,
                 cache=workspace.cache,
+                timeout=None if until is None else max(until - time.time(), MOMENT),
                 progress=progress,
             )
         else:
             n_threads = max(1, _n_cores() // workers)
-            job = _Job(
+            job = Job(
                 recipe=recipe,
                 panel=panel,
                 space=space,
                 name=study.study_name,
                 storage=storage,
                 n_trials=n_trials,
-                max_size_bytes=max_size_bytes,
+                objectives=names,
+                budget=limits,
                 seed=seed,
+                sampler=sampler,
+                pruner=pruner,
+                until=until,
                 out=folder,
                 n_threads=n_threads,
                 modules=user_modules(),
             )
             _watch(study, job, workers, progress, say)
-    best = from_anywhere(best_recipe(study, max_size_bytes=max_size_bytes))
+    best = from_anywhere(best_recipe(study))
     path = folder / "best.toml"
     write_atomic(path, best.to_toml())
     return SearchResult(study, best, path)
 
 
-def shared_teacher(
-    recipe: Recipe,
-    task: Task,
-    folder: str | Path,
-    *,
-    progress: bool | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Teacher:
-    """A recipe's teacher, trained once per folder: of several processes one trains it, the others wait and load it.
-
-    One that is not trained by the recipe is read by each of them.
-
-    Args:
-        recipe: Names the teacher, and how it is trained or where it is read from.
-        task: The recipe's task.
-        folder: Where it is kept.
-        progress: Show a progress bar; None shows one in a terminal only.
-        say: Called with a line for people.
-
-    Returns:
-        The teacher.
-
-    Raises:
-        TsdistillError: What training raises; another process may then try.
-
-    Example:
-        >>> teacher = shared_teacher(recipe, task, "out")     # doctest: +SKIP
-    """
-    workspace = Workspace(folder, say=say)
-    path = workspace.folder / "teacher.lock"
-    try:
-        held = lock(path, timeout=0)
-    except Busy:
-        (say or (lambda line: None))("another process trains the teacher; waiting for it")
-        held = lock(path)
-    with held:
-        return make_teacher(recipe, task, workspace, progress)
-
-
 def _watch(
-    study: optuna.Study, job: _Job, workers: int, progress: bool | None, say: Callable[[str], None] | None
+    study: optuna.Study, job: Job, workers: int, progress: bool | None, say: Callable[[str], None] | None
 ) -> None:
     """Start the workers, show how far they are, and pass on what one of them fails with."""
     with _worker_pool(job, workers) as pool, open_bar("trials", job.n_trials, progress) as bar:
@@ -238,7 +194,8 @@ def _watch(
                 interrupted |= _poll(pipe, process, say)  # type: ignore[arg-type]
             bar.at(min(n_finished(study), job.n_trials))
             bar.note(f"{standing(study)}, workers: {len(waiting)}")
-    if n_finished(study) < job.n_trials:
+    out_of_time = job.until is not None and time.time() >= job.until
+    if n_finished(study) < job.n_trials and not out_of_time:
         if interrupted:  # by a Ctrl-C that was for this process as well
             raise KeyboardInterrupt
         raise TsdistillError(
@@ -264,14 +221,14 @@ def _poll(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | 
 
 
 @contextmanager
-def _worker_pool(job: _Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
+def _worker_pool(job: Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
     """Worker processes and the pipes they report by; whatever happens, none outlives this."""
     spawn = multiprocessing.get_context("spawn")
     pool: dict[Connection, SpawnProcess] = {}
     try:
         for number in range(workers):
             receiver, sender = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=_work, args=(job, sender), name=f"search-{number + 1}", daemon=True)
+            process = spawn.Process(target=work, args=(job, sender), name=f"search-{number + 1}", daemon=True)
             with _ignoring_interrupts():
                 process.start()
             sender.close()
@@ -302,79 +259,6 @@ def _ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _work(job: _Job, pipe: Connection) -> None:
-    """What a worker process does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.getLogger("optuna").setLevel(logging.WARNING)
-    torch.set_num_threads(min(torch.get_num_threads(), job.n_threads))
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _stop)
-    try:
-        for module in job.modules:  # what a user registered is known here too
-            importlib.import_module(module)
-        _load_runtime()
-        task = job.recipe.task.build(job.panel)
-        teacher = shared_teacher(job.recipe, task, job.out, progress=False)
-        optimize(
-            create_study(job.name, storage=job.storage, seed=job.seed),
-            job.space,
-            teacher,
-            task,
-            n_trials=job.n_trials,
-            recipe=job.recipe,
-            max_size_bytes=job.max_size_bytes,
-            cache=Workspace(job.out).cache,
-            progress=False,
-        )
-        pipe.send((None, ""))
-    except KeyboardInterrupt:
-        pipe.send((INTERRUPTED, ""))
-    except Exception as error:
-        if _stopped.is_set():  # libraries make other errors of an interruption
-            pipe.send((INTERRUPTED, ""))
-        elif isinstance(error, TsdistillError):
-            pipe.send((type(error).__name__, str(error)))
-        else:
-            pipe.send(("TsdistillError", f"A worker failed: {type(error).__name__}: {error}"))
-            raise
-    finally:
-        _ignore_signals()
-
-
-def _load_runtime() -> None:
-    """Load onnxruntime with signals held back: its C part makes an ImportError of an interruption."""
-    stops = {signal.SIGINT, signal.SIGTERM}
-    can_wait = hasattr(signal, "pthread_sigmask")  # POSIX
-    if can_wait:
-        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-    try:
-        import onnxruntime  # noqa: F401
-    finally:
-        if can_wait:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
-
-
-def _stop(*_: Any) -> None:
-    """Stop once: a second signal must not tear up the marking of the trial as failed."""
-    _stopped.set()
-    _ignore_signals()
-    raise KeyboardInterrupt
-
-
-def _ignore_signals() -> None:
-    for name in (signal.SIGINT, signal.SIGTERM):
-        # Not SIG_IGN: Python would complain of a signal that came in between.
-        signal.signal(name, lambda *_: None)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed stops at once; its trial is found abandoned by the next search."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _n_cores() -> int:

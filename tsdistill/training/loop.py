@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from tsdistill.training.steps import TrainingRun, device_of, epoch, trainable
 
 EVALUATION_BATCH = 256
 
+OnEpoch = Callable[[Mapping[str, Any]], None]
+"""Gets the line of an epoch: its number as "epoch", "validation_mse", "validation_error" for probabilistic heads."""
+
 
 def train(
     config: ModelConfig,
@@ -35,6 +39,7 @@ def train(
     *,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Forecaster:
     """Train a forecaster on a task's training part; validation picks the epoch whose weights are kept.
 
@@ -48,6 +53,8 @@ def train(
         checkpoint: A file to keep the state in: a run that was stopped continues from it, to the same result. Beside
             it grows `<checkpoint>.history.jsonl`, one line per epoch, which `tsdistill history` shows.
         progress: Show a progress bar; None shows one in a terminal only.
+        on_epoch: Called after every epoch with its line of the history (`epoch`, `validation_mse`, ...); what it
+            raises ends the training.
 
     Returns:
         The trained forecaster, in evaluation mode.
@@ -76,7 +83,7 @@ def train(
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
     model = config.build(task.signature, training.seed)
     first = training.replace(refit=None)
-    metrics = fit(model, task, first, TruthObjective(), checkpoint=checkpoint, progress=progress)
+    metrics = fit(model, task, first, TruthObjective(), checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
     step = LineageStep(
         verb="train",
         spec={"config": config.to_dict(), "training": first.to_dict()},
@@ -103,12 +110,14 @@ def fit(
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
     n_epochs: int | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place on any objective and leave it with its best weights; returns what to record.
 
     The verbs of tsdistill call this; call it yourself with an `Objective` of your own. An architecture that can be
     solved in closed form is. With `n_epochs`, so many epochs of the schedule are taken and the last weights kept:
-    there is nothing left for validation to choose.
+    there is nothing left for validation to choose. `on_epoch` is called with every new line of the history; what it
+    raises ends the training.
 
     Started by `torchrun`, every process takes its share of each batch, and all return the same model as one process
     would, up to rounding and dropout; only the first one shows progress and writes files.
@@ -175,6 +184,8 @@ def fit(
             bar.note(f"validation {error:.4f}, best {so_far.best:.4f}")
             if checkpoint:
                 _keep(run, best, checkpoint, n_windows, stepped - began, time.perf_counter() - began)
+            if on_epoch is not None:
+                on_epoch(so_far.history[-1])
         ranks.agree(best)
     model.load_state_dict(best)
     model.cpu()
