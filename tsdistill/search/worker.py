@@ -37,7 +37,7 @@ _stopped = threading.Event()
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkOrder:
     """Everything a worker process needs; it travels through a pipe, never through a command line or a file."""
 
     recipe: Recipe
@@ -96,7 +96,7 @@ def shared_teacher(
         return make_teacher(recipe, task, workspace, progress)
 
 
-def work(job: Job, pipe: Connection) -> None:
+def work(job: WorkOrder, pipe: Connection) -> None:
     """What a worker process does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("optuna").setLevel(logging.WARNING)

@@ -36,7 +36,7 @@ from tsdistill.search.study import (
     checked_timeout,
     optimize,
 )
-from tsdistill.search.worker import MOMENT, Job, shared_teacher, work
+from tsdistill.search.worker import MOMENT, WorkOrder, shared_teacher, work
 from tsdistill.spec import user_modules
 
 LOOK_SECONDS = 1.0
@@ -157,7 +157,7 @@ def run(
             )
         else:
             n_threads = max(1, _n_cores() // workers)
-            job = Job(
+            job = WorkOrder(
                 recipe=recipe,
                 panel=panel,
                 space=space,
@@ -182,7 +182,7 @@ def run(
 
 
 def _watch(
-    study: optuna.Study, job: Job, workers: int, progress: bool | None, say: Callable[[str], None] | None
+    study: optuna.Study, job: WorkOrder, workers: int, progress: bool | None, say: Callable[[str], None] | None
 ) -> None:
     """Start the workers, show how far they are, and pass on what one of them fails with."""
     with _worker_pool(job, workers) as pool, open_bar("trials", job.n_trials, progress) as bar:
@@ -221,7 +221,7 @@ def _poll(pipe: Connection, process: SpawnProcess, say: Callable[[str], None] | 
 
 
 @contextmanager
-def _worker_pool(job: Job, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
+def _worker_pool(job: WorkOrder, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
     """Worker processes and the pipes they report by; whatever happens, none outlives this."""
     spawn = multiprocessing.get_context("spawn")
     pool: dict[Connection, SpawnProcess] = {}
