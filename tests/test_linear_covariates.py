@@ -42,6 +42,19 @@ def driven(n_rows: int = 1499, seed: int = 0, covariates: td.Covariates | None =
     return td.Task(panel, context=13, horizon=7, covariates=covariates, **options)
 
 
+def of_two_sizes() -> td.Task:
+    """Two items that differ a thousandfold, each with a scale of its own."""
+    items = [
+        Item(
+            f"shop {size}",
+            driven(701, seed).panel.items[0].ds,
+            driven(701, seed).panel.items[0].values * [size, size, 1],
+        )
+        for seed, size in enumerate((1, 1000))
+    ]
+    return td.Task(Panel(tuple(items), (*OPENS, "plan"), "h"), context=29, horizon=7, covariates=KNOWN, scaler="item")
+
+
 def mse(model: Any, task: td.Task, part: Any = "validation") -> float:
     return float(td.evaluate(model, task, part=part)["mse"])
 
@@ -196,17 +209,7 @@ def test_a_refit_keeps_what_was_chosen(task: td.Task, individual: bool) -> None:
 @pytest.mark.parametrize("individual", [False, True])
 def test_effects_grow_with_an_item_that_has_a_scale_of_its_own(individual: bool) -> None:
     """Forecasts are the same in an item's units, in which it learns, and in the window's, in which it is served."""
-    items = [
-        Item(
-            f"shop {size}",
-            driven(701, seed).panel.items[0].ds,
-            driven(701, seed).panel.items[0].values * [size, size, 1],
-        )
-        for seed, size in enumerate((1, 1000))
-    ]
-    several = td.Task(
-        Panel(tuple(items), (*OPENS, "plan"), "h"), context=29, horizon=7, covariates=KNOWN, scaler="item"
-    )
+    several = of_two_sizes()
     trained = td.train(td.LinearConfig(individual=individual), several)
     plain = td.train(td.LinearConfig(individual=individual), several.without_covariates())
     assert mse(trained, several) < 0.3 * mse(plain, several.without_covariates())
@@ -217,8 +220,13 @@ def test_effects_grow_with_an_item_that_has_a_scale_of_its_own(individual: bool)
         forecast = trained(batch.context, batch.future)
         moved = trained(batch.context * 7 + 3, batch.future)
     assert torch.allclose(moved, forecast * 7 + 3, atol=1e-3)
-    if individual:
-        assert mse(td.export(trained, several), several) == pytest.approx(mse(trained, several), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_model_of_items_of_two_sizes_is_served_as_it_learnt() -> None:
+    several = of_two_sizes()
+    trained = td.train(td.LinearConfig(individual=True), several)
+    assert mse(td.export(trained, several), several) == pytest.approx(mse(trained, several), rel=1e-3)
 
 
 def test_a_first_window_that_does_not_move_hides_no_effect() -> None:
