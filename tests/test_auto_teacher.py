@@ -164,7 +164,9 @@ def test_candidates_that_fail_are_passed_over_unless_somebody_named_them_wrongly
         with pytest.raises(DivergenceError):
             auto_teacher(task, candidates=(wild,), minutes=None, folder=tmp_path)
     with pytest.raises(UnsupportedError, match="takes no future"):
-        auto_teacher(task, candidates=(RIDGES[0].replace(covariates=CLOCK),), minutes=None)
+        auto_teacher(
+            task, candidates=(TeacherSpec(model=td.models.AveragedLinearConfig(), covariates=CLOCK),), minutes=None
+        )
     with pytest.raises(ConfigError, match=r"(?s)`minutes`.*`reach`|`reach`.*`minutes`"):
         auto_teacher(task, minutes=0.0, reach=-1.0)
 
