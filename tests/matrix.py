@@ -32,6 +32,7 @@ ARCHITECTURES: dict[str, ModelConfig] = {
     "cyclenet": td.models.CycleNetConfig(),
     "linear": td.LinearConfig(),
     "averaged-linear": td.models.AveragedLinearConfig(),
+    "multi-resolution": td.models.MultiResolutionConfig(resolutions=(1, 3), borders=(7,), rank=3),
     "seasonal-naive": td.models.SeasonalNaiveConfig(period=24),
 }
 QUICK = td.Training(max_steps=3, batch_size=16, precision="float32")

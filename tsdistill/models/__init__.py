@@ -19,6 +19,7 @@ from tsdistill.models.lstm import LSTMConfig
 from tsdistill.models.mlp import MLPConfig
 from tsdistill.models.naive import SeasonalNaiveConfig
 from tsdistill.models.patchtst import PatchTSTConfig
+from tsdistill.models.resolutions import MultiResolutionConfig
 from tsdistill.models.sparse import SparseTSFConfig
 from tsdistill.models.tcn import TCNConfig
 from tsdistill.models.timebase import TimeBaseConfig
@@ -38,6 +39,7 @@ MODELS.include(
     CycleNetConfig,
     LinearConfig,
     AveragedLinearConfig,
+    MultiResolutionConfig,
     SeasonalNaiveConfig,
 )
 
@@ -62,6 +64,7 @@ __all__ = [
     "LinearConfig",
     "MLPConfig",
     "ModelConfig",
+    "MultiResolutionConfig",
     "PatchTSTConfig",
     "PointHead",
     "QuantileHead",

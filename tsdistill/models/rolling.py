@@ -6,7 +6,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -61,7 +61,7 @@ def channel_of(windows: Windows, channel: int) -> Windows:
 
 
 @dataclass(frozen=True)
-class _Centred:
+class Centred:
     """Statistics of the last steps of windows less their centre c'x, and of targets less the same.
 
     `weights` are c, over all steps of x.
@@ -73,7 +73,8 @@ class _Centred:
     weights: Tensor
 
     @classmethod
-    def of(cls, statistics: Statistics, context: int, centre: Centre, target: Tensor) -> _Centred:
+    def of(cls, statistics: Statistics, context: int, centre: Centre, target: Tensor) -> Centred:
+        """The sums of `statistics`, with `target` as the sums of steps and targets (the truth's or a teacher's)."""
         n_steps = context if centre == "window" else min(centre, context)
         weights = torch.zeros(statistics.gram.shape[-1], dtype=torch.float64)
         weights[-n_steps:] = 1 / n_steps
@@ -87,17 +88,31 @@ class _Centred:
 
     def solved(self, penalty: float) -> Tensor:
         """W = argmin |y - W'z|^2 + p * trace(Z'Z) / context * |W|^2, (context, horizon)."""
-        ridge = penalty * self.gram.diagonal().mean().clamp(min=self.gram.new_tensor(LEAST))
+        least = max(LEAST, torch.finfo(self.gram.dtype).tiny ** 0.75)
+        ridge = penalty * self.gram.diagonal().mean().clamp(min=least)
         regular = self.gram.clone()
         regular.diagonal().add_(ridge)
-        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(regular))
+        factor, failed = torch.linalg.cholesky_ex(regular)
+        if not failed:
+            return torch.cholesky_solve(self.cross, factor)
+        # Rounding has left a direction without length a negative one: a channel that hardly moves.
+        values, vectors = torch.linalg.eigh(self.gram)
+        return vectors @ ((vectors.mT @ self.cross) / (values.clamp(min=0) + ridge)[:, None])
+
+    def combined(self, features: Tensor) -> Centred:
+        """The same of weighted means of the steps, (feature, context), the weights of each adding up to 1.
+
+        The centre of such means is that of the steps, so that means of centred steps are centred means.
+        """
+        return replace(self, gram=features @ self.gram @ features.T, cross=features @ self.cross)
 
     def squared_error(self, weight: Tensor) -> float:
         """Sum of squared errors of W over these windows."""
         return float((weight * (self.gram @ weight - 2 * self.cross)).sum() + self.power)
 
-    def single(self) -> _Centred:
-        return _Centred(self.gram.float(), self.cross.float(), self.power.float(), self.weights.float())
+    def single(self) -> Centred:
+        """The same in float32."""
+        return Centred(self.gram.float(), self.cross.float(), self.power.float(), self.weights.float())
 
 
 @one_thread()
@@ -116,7 +131,7 @@ def solve(statistics: Statistics, context: int, centre: Centre, penalty: float, 
     """
     target = statistics.taught if taught else statistics.cross
     assert target is not None
-    sums = _Centred.of(statistics, context, centre, target)
+    sums = Centred.of(statistics, context, centre, target)
     inner = sums.solved(penalty)
     outer = sums.weights[:, None] * (1 - inner.sum(0))
     outer[-context:] += inner
@@ -131,12 +146,17 @@ def squared_error(weight: Tensor, judged: Statistics) -> float:
 
 @one_thread()
 def rolling_errors(
-    parts: Sequence[Block], context: int, centre: Centre, penalties: Sequence[float]
+    parts: Sequence[Block],
+    context: int,
+    centre: Centre,
+    penalties: Sequence[float],
+    features: Tensor | None = None,
 ) -> tuple[list[float], int]:
     """Squared error for each penalty over rolling origins, summed, and the number of values behind it.
 
     Every block but the first is forecast by a ridge of the blocks before it. Penalties are compared in float32, which
-    is twice as fast; the one that is chosen is solved for in float64.
+    is twice as fast; the one that is chosen is solved for in float64. With `features` the ridge sees those means of
+    steps in place of the steps.
     """
     errors = [0.0] * len(penalties)
     n_values = 0
@@ -144,8 +164,11 @@ def rolling_errors(
     for part in parts[1:]:
         if part.later is not None:
             n_values += part.later.n_rows * part.later.cross.shape[-1]
-            learnt = _Centred.of(before, context, centre, before.cross).single()
-            judged = _Centred.of(part.later, context, centre, part.later.cross).single()
+            learnt = Centred.of(before, context, centre, before.cross)
+            judged = Centred.of(part.later, context, centre, part.later.cross)
+            if features is not None:
+                learnt, judged = learnt.combined(features), judged.combined(features)
+            learnt, judged = learnt.single(), judged.single()
             for number, penalty in enumerate(penalties):
                 errors[number] += judged.squared_error(learnt.solved(penalty))
         before = before + part.whole
