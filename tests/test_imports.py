@@ -21,6 +21,7 @@ HEAVY = ("torch", "pandas", "optuna", "plotly")
 # The public face. A name joins or leaves this list together with a line in CHANGELOG.md, never by accident.
 PUBLIC = [
     "AttentionLoss",
+    "Budget",
     "Covariates",
     "Deployed",
     "FeatureLoss",
@@ -42,6 +43,7 @@ PUBLIC = [
     "TemporalLoss",
     "Training",
     "compare",
+    "compress",
     "datasets",
     "distill",
     "errors",

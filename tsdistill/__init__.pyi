@@ -8,8 +8,9 @@ from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss
 from .models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, QuantileHead, TCNConfig
 from .pruning import Pruning, plan_pruning, prune, pruning_sensitivity, shrink
 from .quantization import Quantization, quantization_sensitivity, quantize
-from .recipe import Recipe, run
+from .recipe import Budget, Recipe, run
 from .report import Report, compare
+from .search import compress
 from .solving import solve
 from .teachers import wrap
 from .training import Training, train
@@ -18,6 +19,7 @@ __version__: str
 
 __all__ = [
     "AttentionLoss",
+    "Budget",
     "Covariates",
     "Deployed",
     "FeatureLoss",
@@ -39,6 +41,7 @@ __all__ = [
     "TemporalLoss",
     "Training",
     "compare",
+    "compress",
     "datasets",
     "distill",
     "errors",

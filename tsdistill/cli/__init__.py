@@ -113,6 +113,7 @@ for _command in (
     app.command()(_command)
     if _command is running.run:
         app.add_typer(searching.searches, name="search")
+        app.command()(searching.compress)
 
 
 def main() -> None:

@@ -80,12 +80,10 @@ class Budget(Spec):
 
     def excess_in_words(self, costs: Mapping[str, float]) -> str:
         """What a model costs too much, such as "1,200 bytes, 200 over the budget"; empty where it is within."""
+        forms = {"size_bytes": ("bytes", ",", ""), "n_parameters": ("parameters", ",", ""), "latency_ms": ("ms", ".3g", " ms")}
         words = []
         for name, excess in self.excess(costs).items():
             if excess > 0:
-                unit = {"size_bytes": "bytes", "n_parameters": "parameters", "latency_ms": "ms"}[name]
-                value, above = (
-                    f"{cost:.3g}" if name == "latency_ms" else f"{cost:,}" for cost in (costs[name], excess)
-                )
-                words.append(f"{value} {unit}, {above} over the budget")
+                unit, digits, again = forms[name]
+                words.append(f"{costs[name]:{digits}} {unit}, {excess:{digits}}{again} over the budget")
         return "; ".join(words)

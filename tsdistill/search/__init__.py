@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tsdistill.deprecation import moved_names
+from tsdistill.search.compressing import Compression, compress
 from tsdistill.search.objective import objective
 from tsdistill.search.older import LSTMSpace, MLPSpace, PatchTSTSpace
 from tsdistill.search.page import plot_study
@@ -18,6 +19,7 @@ from tsdistill.search.workers import SearchResult, run
 from tsdistill.spec import Range
 
 __all__ = [
+    "Compression",
     "LSTMSpace",
     "MLPSpace",
     "PatchTSTSpace",
@@ -25,6 +27,7 @@ __all__ = [
     "SearchResult",
     "Space",
     "best_recipe",
+    "compress",
     "create_study",
     "front",
     "leaders",

@@ -36,7 +36,7 @@ def checked_objectives(objectives: Sequence[str]) -> tuple[str, ...]:
 def budget_of(max_size_bytes: int | None, budget: Budget | None) -> Budget | None:
     """One budget out of the two ways to give one."""
     if max_size_bytes is None:
-        check_type("budget", budget, Budget, "Pass td.recipe.Budget(max_size_bytes=...)", optional=True)
+        check_type("budget", budget, Budget, "Pass td.Budget(max_size_bytes=...)", optional=True)
         return budget
     if isinstance(max_size_bytes, bool) or not isinstance(max_size_bytes, int) or max_size_bytes < 1:
         raise ConfigError(must("max_size_bytes", "be a number of bytes above 0", max_size_bytes, "Leave it out"))
