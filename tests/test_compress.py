@@ -63,7 +63,9 @@ def test_what_nothing_meets_says_by_how_much(tmp_path: Path) -> None:
     study = study_of(float_recipe(tmp_path), [("lstm", 0.1, 9000, 1.0), ("mlp", 0.3, 900, 1.0)])
     with pytest.raises(td.errors.UnsupportedError, match="mlp: 900 bytes, 890 over the budget"):
         _finalists(study, td.Budget(max_size_bytes=10), None, 60.0)
-    with pytest.raises(td.errors.UnsupportedError, match=r"validation MSE of 0\.1000; max_error_increase allows 0\.0500"):
+    with pytest.raises(
+        td.errors.UnsupportedError, match=r"validation MSE of 0\.1000; max_error_increase allows 0\.0500"
+    ):
         _finalists(study, None, 0.05, 60.0)
     with pytest.raises(td.errors.UnsupportedError, match="no trial was finished"):
         _finalists(create_study("empty"), None, None, 60.0)

@@ -80,7 +80,11 @@ class Budget(Spec):
 
     def excess_in_words(self, costs: Mapping[str, float]) -> str:
         """What a model costs too much, such as "1,200 bytes, 200 over the budget"; empty where it is within."""
-        forms = {"size_bytes": ("bytes", ",", ""), "n_parameters": ("parameters", ",", ""), "latency_ms": ("ms", ".3g", " ms")}
+        forms = {
+            "size_bytes": ("bytes", ",", ""),
+            "n_parameters": ("parameters", ",", ""),
+            "latency_ms": ("ms", ".3g", " ms"),
+        }
         words = []
         for name, excess in self.excess(costs).items():
             if excess > 0:
