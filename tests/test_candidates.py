@@ -155,7 +155,13 @@ def test_recipes_with_candidates_survive_toml_and_old_ones_stay_as_they_were(tmp
 
 def test_a_student_that_nobody_named_competes_with_ridges_and_an_mlp() -> None:
     student = Recipe.from_dict({"data": {"dataset": "nyc-weather"}}).student
-    assert [candidate.model.kind for candidate in student.candidates] == ["linear", "linear", "averaged-linear", "mlp"]
+    assert [candidate.model.kind for candidate in student.candidates] == [
+        "linear",
+        "linear",
+        "averaged-linear",
+        "multi-resolution",
+        "mlp",
+    ]
     assert student.replace(training=QUICK).candidates == student.candidates
     assert default_recipe().student.candidates == student.candidates
     assert StudentSpec.from_dict(student.to_dict()) == student

@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tsdistill.losses import AnyLoss
-from tsdistill.models import AnyModelConfig, AveragedLinearConfig, LinearConfig, MLPConfig
+from tsdistill.models import AnyModelConfig, AveragedLinearConfig, LinearConfig, MLPConfig, MultiResolutionConfig
 from tsdistill.spec import Spec
 from tsdistill.spec.limits import MAX_ITEMS, Count
 from tsdistill.training import Training
@@ -43,6 +43,7 @@ DEFAULT = (
     StudentCandidate(model=LinearConfig()),
     StudentCandidate(model=LinearConfig(individual=True)),
     StudentCandidate(model=AveragedLinearConfig()),
+    StudentCandidate(model=MultiResolutionConfig()),
     StudentCandidate(model=MLPConfig(width=64)),
 )
 """What competes with the default student where a recipe names neither a model nor candidates."""

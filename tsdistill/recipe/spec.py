@@ -152,8 +152,8 @@ class StudentSpec(Spec):
         candidates: Students that compete with `model`. Each is distilled, pruned and quantized as the recipe says (one
             that is solved in closed form is not pruned), with `keep="better"`, and the smallest of those whose
             validation error lies within one standard error of the best is deployed, with the reason in the report. By
-            default none where `model` is given, else ridges (for all channels, for each, averaged over contexts) and
-            an MLP.
+            default none where `model` is given, else ridges (for all channels, for each, averaged over contexts, over
+            means of several steps) and an MLP.
         budget: What the deployed model may cost at most, where there are candidates.
     """
 

@@ -32,7 +32,7 @@ from tsdistill.search.table import described
 from tsdistill.search.worker import shared_teacher
 from tsdistill.training import Training
 
-KINDS = ("linear", "averaged-linear", "mlp", "lstm")
+KINDS = ("linear", "averaged-linear", "multi-resolution", "mlp", "lstm")
 """Students that are tried, in this order at first: solved ones take seconds and set the mark."""
 
 TEACHER_SHARE, SEARCH_SHARE = 0.3, 0.4
