@@ -121,9 +121,20 @@ def test_a_flipped_bit_anywhere_in_any_file_is_found(whole: Path, tmp_path: Path
             content = (folder / name).read_bytes()
             for position in random.integers(len(content), size=17):
                 flip(folder, name, int(position))
-                with pytest.raises(ArtifactError, match=name):
-                    artifacts.load(folder)
+                if not is_same_data(folder / name, content):
+                    with pytest.raises(ArtifactError, match=name):
+                        artifacts.load(folder)
                 (folder / name).write_bytes(content)
+
+
+def is_same_data(path: Path, content: bytes) -> bool:
+    """Whether a manifest says the same as before: the last digits of a number may stand for the same float."""
+    if path.name != NAME:
+        return False
+    try:
+        return bool(json.loads(path.read_bytes()) == json.loads(content))
+    except ValueError:
+        return False
 
 
 def test_a_graph_with_flipped_bits_and_a_good_digest_never_ends_the_process(whole: Path, tmp_path: Path) -> None:

@@ -87,12 +87,14 @@ class Claims:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A database that is gone has given the locks back by itself.
-        with suppress(sa.exc.SQLAlchemyError):
-            try:
-                if error is not None:  # it may have come between the claim of a trial and its first step
+        try:
+            # It may have come between the claim of a trial and its first step; a storage that is gone is not asked.
+            if error is not None and not isinstance(error, ArtifactError):
+                with suppress(Exception):  # the error that ended the search is the one to be heard
                     self._fail_own(INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else ABANDONED)
-            finally:
+        finally:
+            # A database that is gone has given the locks back by itself.
+            with suppress(sa.exc.SQLAlchemyError):
                 self._locks.close()
 
     def _fail_own(self, reason: str) -> None:
