@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,7 +14,7 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.linear import LinearMap
 from tsdistill.models.ridge import NormalEquations, Statistics
-from tsdistill.models.rolling import Block, Centre, blocks, channel_of, rolling_errors, solve, squared_error
+from tsdistill.models.rolling import Block, Centre, rolling_errors, rolling_parts, solve, squared_error
 from tsdistill.spec import Tuned
 from tsdistill.spec.limits import MAX_ITEMS, Count, Steps
 
@@ -169,15 +167,8 @@ class AveragedLinear(LinearMap):
         """The ridges for one channel, or for all; made once for a student and its control."""
         key = f"{self.config.digest} {channel}"
         if key not in equations.choices:
-            parts = (equations.train, equations.validation)
-            if channel is not None:
-                parts = (channel_of(parts[0], channel), channel_of(parts[1], channel))
-            learnt = blocks(parts[0], self.config.n_blocks)
-            # Targets of the validation part share no row with those of training windows.
-            judged = Statistics.of(parts[1])
-            ridges = self._ridges([*learnt, Block(judged, judged)])
-            whole = functools.reduce(operator.add, (block.whole for block in learnt))
-            equations.choices[key] = _Choice(ridges, whole, judged)
+            parts, whole, judged = rolling_parts(equations, channel, self.config.n_blocks)
+            equations.choices[key] = _Choice(self._ridges(parts), whole, judged)
         choice: _Choice = equations.choices[key]
         return choice
 

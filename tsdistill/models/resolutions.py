@@ -19,7 +19,7 @@ from tsdistill.models.activations import Activations
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.layers import ChannelLinear
 from tsdistill.models.ridge import NormalEquations, Statistics, one_thread
-from tsdistill.models.rolling import Block, Centre, Centred, blocks, channel_of, rolling_errors
+from tsdistill.models.rolling import Block, Centre, Centred, rolling_errors, rolling_parts
 from tsdistill.spec import Tuned
 from tsdistill.spec.limits import MAX_ITEMS, Steps, Width
 
@@ -249,14 +249,8 @@ class MultiResolution(Forecaster):
         # Whatever the rank: ridges are chosen before they are reduced.
         key = f"{self.config.replace(rank=1).digest} {channel}"
         if key not in equations.choices:
-            parts = (equations.train, equations.validation)
-            if channel is not None:
-                parts = (channel_of(parts[0], channel), channel_of(parts[1], channel))
-            learnt = blocks(parts[0], self.config.n_blocks)
-            # Targets of the validation part share no row with those of training windows.
-            judged = Statistics.of(parts[1])
-            ridge = self._ridge([*learnt, Block(judged, judged)])
-            whole = functools.reduce(operator.add, (block.whole for block in learnt))
+            parts, whole, judged = rolling_parts(equations, channel, self.config.n_blocks)
+            ridge = self._ridge(parts)
             sums = (self._sums(whole, ridge.centre), self._sums(judged, ridge.centre))
             equations.choices[key] = _Chosen(ridge, *sums, judged.n_rows * self.horizon)
         chosen: _Chosen = equations.choices[key]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tsdistill.data.task import Windows
-from tsdistill.models.ridge import LEAST, Statistics, one_thread
+from tsdistill.models.ridge import LEAST, NormalEquations, Statistics, one_thread
 
 Centre = Literal["window"] | int
 """What is subtracted from a window: the mean of the whole window, or of its last steps."""
@@ -53,6 +53,23 @@ def blocks(windows: Windows, n_blocks: int) -> list[Block]:
         if present:
             result.append(Block(functools.reduce(operator.add, present), later))
     return result
+
+
+def rolling_parts(
+    equations: NormalEquations, channel: int | None, n_blocks: int
+) -> tuple[list[Block], Statistics, Statistics]:
+    """What a closed form chooses by: all blocks, the validation part last; sums of all training windows; of validation.
+
+    Of one channel, or of all together where `channel` is None.
+    """
+    parts = (equations.train, equations.validation)
+    if channel is not None:
+        parts = (channel_of(parts[0], channel), channel_of(parts[1], channel))
+    learnt = blocks(parts[0], n_blocks)
+    # Targets of the validation part share no row with those of training windows.
+    judged = Statistics.of(parts[1])
+    whole = functools.reduce(operator.add, (block.whole for block in learnt))
+    return [*learnt, Block(judged, judged)], whole, judged
 
 
 def channel_of(windows: Windows, channel: int) -> Windows:
