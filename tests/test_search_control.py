@@ -221,6 +221,20 @@ def test_a_pruner_sees_the_error_of_every_epoch_and_stops_the_trial(case: Case) 
     assert pruner.reported == {line["epoch"]: line["validation_mse"] for line in history[:2]}
 
 
+def test_the_usual_pruner_waits_for_ten_trials_and_two_epochs() -> None:
+    def worse_and_worse(trial: optuna.Trial) -> float:
+        for epoch in (1, 2):
+            trial.report(trial.number, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return float(trial.number)
+
+    study = create_study("toy")
+    run_trials(study, worse_and_worse, 12, progress=False)
+    assert states(study) == ["COMPLETE"] * 10 + ["PRUNED"] * 2
+    assert study.trials[10].last_step == 2
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_a_wilcoxon_pruner_sees_blocks_of_validation_windows(case: Case) -> None:
     study = create_study("toy", pruner=WilcoxonPruner())

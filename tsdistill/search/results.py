@@ -10,9 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 from tsdistill.errors import ConfigError, OrderError, UnsupportedError, must
 from tsdistill.recipe import Budget, Recipe
 from tsdistill.search.claims import COUNTED
+from tsdistill.search.question import OBJECTIVES
 from tsdistill.search.storage import reached
 
-COSTS = ("size_bytes", "n_parameters", "latency_ms")
+COSTS = OBJECTIVES[1:]
 """What a trial keeps of what its model costs; the last one where the search asked for it."""
 
 

@@ -63,8 +63,9 @@ def create_study(
 
     It is a plain `optuna.Study`. Unless another is given, its sampler is multivariate TPE, in which trials that are
     still running elsewhere count as bad ones (constant liar), so that workers do not all try the same; its pruner stops
-    a trial whose student is worse after an epoch than the median of the trials before, from the eleventh trial and the
-    third epoch on. Use a journal file on one machine, PostgreSQL across machines; SQLite serves one process only.
+    a trial whose student is worse after an epoch than the median of the trials before, once ten trials are complete and
+    from the second epoch on. Use a journal file on one machine, PostgreSQL across machines; SQLite serves one process
+    only.
 
     Args:
         name: Name of the study in its storage.

@@ -163,8 +163,11 @@ def run_trials(
             if trial is None:
                 return
             failure = _attempt(study, trial, evaluate, caught, is_stopped)
-            for callback in callbacks:
-                callback(study, study._storage.get_trial(trial._trial_id))
+            if callbacks:
+                with reached(study._storage):
+                    finished = study._storage.get_trial(trial._trial_id)
+                for callback in callbacks:
+                    callback(study, finished)
             failures = [*failures, failure] if failure else []
             if len(failures) == MAX_FAILURES:
                 kind = type(failure) if isinstance(failure, TsdistillError) else UnsupportedError
