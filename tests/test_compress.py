@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState, create_trial
 
 import tsdistill as td
 from tests.recipes import float_recipe, toy_csv
 from tsdistill.cli import main
+from tsdistill.data import Item, Panel
 from tsdistill.search import create_study
-from tsdistill.search.compressing import _finalists
+from tsdistill.search.compressing import _finalists, _is_same, _kept
 from tsdistill.search.space import KIND
 
 
@@ -92,6 +95,40 @@ def test_a_wish_that_makes_no_sense_is_one_sentence(
         main()
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_items", [1, 3])
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_panel_is_kept_as_it_is(n_items: int, stamped: bool, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    stamps = pd.date_range("2024-01-01", periods=60, freq="D") if stamped else None
+    items = tuple(Item(f"i{number}", stamps, draw.normal(size=(60, 2)) / 3) for number in range(n_items))
+    panel = Panel(items, channels=("x", "y"), frequency="D" if stamped else None)
+    source = _kept(panel, tmp_path)
+    assert _is_same(source.load(), panel)
+    assert source.dataset is None
+
+
+def test_a_part_of_a_data_set_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+    whole = td.datasets.load("nyc-weather")
+    assert _kept(whole, tmp_path).dataset == "nyc-weather"
+    part = whole.until("2013-06-30")
+    source = _kept(part, tmp_path)
+    assert source.dataset is None
+    assert _is_same(source.load(), part)
+
+
+def test_the_shell_reads_as_every_command_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "odd.csv").write_text("when;v\n" + "\n".join(f"2024-01-{day:02};{day},5" for day in range(1, 29)))
+    words = ["odd.csv", "--time", "when", "--separator", ";", "--decimal", ",", "--horizon", "90"]
+    monkeypatch.setattr("sys.argv", ["tsdistill", "compress", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 4
+    assert "has 19 rows for the train part" in capsys.readouterr().err  # it was read; what is wrong is that it is too short
 
 
 @pytest.mark.slow

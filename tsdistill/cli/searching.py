@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tsdistill.cli.options import Json, Quiet, Set, say
+from tsdistill.cli.options import Json, Quiet, Set, reads, say
 from tsdistill.cli.streams import show
 from tsdistill.errors import printable
 
@@ -208,11 +210,13 @@ def export(
 
       tsdistill search export trials.csv --storage env:STUDIES --name nyc-weather
     """
-    from tsdistill.errors import ConfigError, must
+    from tsdistill.errors import ConfigError, UnsupportedError, must
     from tsdistill.files import write_atomic
     from tsdistill.search import plot_study
 
     kind = file.suffix.lower()
+    if kind == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UnsupportedError("Writing Parquet needs pyarrow: pip install 'tsdistill[parquet]'.")
     if kind not in (".html", ".csv", ".json", ".parquet"):
         raise ConfigError(must("file", "end in .html, .csv, .json or .parquet", str(file), "Name another one"))
     study = _study(out, storage, name)
@@ -235,7 +239,9 @@ def export(
     show(f"{file.suffix[1:]}  {printable(file)}")
 
 
+@reads
 def compress(
+    *,
     data: Annotated[
         str, typer.Argument(help="A CSV or Parquet file, the name of a data set, or a recipe (.toml, .json).")
     ],
@@ -254,6 +260,7 @@ def compress(
     seed: Annotated[int, typer.Option(min=0, help="What everything draws from.")] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
+    reading: dict[str, Any],
 ) -> None:
     """Make the best small forecaster for a file within a budget, in one call.
 
@@ -265,13 +272,19 @@ def compress(
 
       tsdistill compress nyc-weather --max-ms 0.5 --minutes 5 --out small
     """
-    from tsdistill.recipe import read_recipe
+    from tsdistill.data import datasets
+    from tsdistill.recipe import Source, read_recipe
     from tsdistill.search import compress as compress_data
     from tsdistill.search import table
 
-    is_recipe = data.lower().endswith((".toml", ".json"))
+    source: Any
+    if data.lower().endswith((".toml", ".json")):
+        source = read_recipe(data)
+    else:
+        place = {"dataset": data} if data in datasets.names() else {"path": os.path.abspath(data)}
+        source = Source.from_dict({**place, **reading})
     made = compress_data(
-        read_recipe(data) if is_recipe else data,
+        source,
         out,
         budget=_budget(_bytes(max_bytes), max_parameters, max_ms),
         max_error_increase=max_error_increase,

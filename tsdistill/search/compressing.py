@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -30,6 +31,7 @@ from tsdistill.search.storage import create_study
 from tsdistill.search.study import checked_timeout, optimize
 from tsdistill.search.table import described
 from tsdistill.search.worker import shared_teacher
+from tsdistill.tables.roles import ID, TIME
 from tsdistill.training import Training
 
 KINDS = ("linear", "averaged-linear", "multi-resolution", "mlp", "lstm")
@@ -41,6 +43,7 @@ TEACHER_SHARE, SEARCH_SHARE = 0.3, 0.4
 MAX_FINALISTS = 4
 
 MAX_TRIALS = 1000
+"""More than the time of any such call bears: it ends by the clock."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Compression:
 
 
 def compress(
-    data: Recipe | Panel | str | Path,
+    data: Recipe | Panel | Source | str | Path,
     out: str | Path,
     *,
     budget: Budget | None = None,
@@ -88,8 +91,8 @@ def compress(
     Use it when you have a file and a limit, and no opinion yet. With opinions, write a recipe, or search.
 
     Args:
-        data: A recipe whose data, task and teacher are taken; or a panel, the name of a data set, or a CSV or Parquet
-            file.
+        data: A recipe whose data, task and teacher are taken; or a panel, which is copied to `out` unless it is a data
+            set of the catalogue; or a CSV or Parquet file, a `td.recipe.Source`, the name of a data set.
         out: Folder of everything: `artifact/` to deploy, `report.html`, `front.json`, the study.
         budget: What the deployed model may cost; None sets no limit.
         max_error_increase: How much its validation error may lie above the teacher's, as a share of it.
@@ -162,8 +165,10 @@ def _recipe(data: Any, folder: Path, context: int | None, horizon: int, minutes:
         return data.replace(student=StudentSpec(model=LinearConfig(), losses=(OutputLoss(),)))
     if isinstance(data, Panel):
         panel, source = data, _kept(data, folder)
+    elif isinstance(data, Source):
+        panel, source = data.load(), data
     else:
-        check_type("data", data, (str, Path), "Pass a recipe, a panel, or a file")
+        check_type("data", data, (str, Path), "Pass a recipe, a panel, a td.recipe.Source, or a file")
         known = str(data) in datasets.names()
         source = Source(dataset=str(data)) if known else Source(path=str(Path(data).absolute()))
         panel = source.load()
@@ -172,7 +177,7 @@ def _recipe(data: Any, folder: Path, context: int | None, horizon: int, minutes:
     return Recipe(
         name=panel.name,
         data=source,
-        task=TaskSpec(context=max(steps, 1), horizon=horizon),
+        task=TaskSpec(context=max(steps, 1), horizon=horizon, split=None if source.dataset else panel.split),
         teacher=AutoTeacherSpec(minutes=TEACHER_SHARE * minutes),
         student=StudentSpec(
             model=LinearConfig(),
@@ -185,11 +190,33 @@ def _recipe(data: Any, folder: Path, context: int | None, horizon: int, minutes:
 
 def _kept(panel: Panel, folder: Path) -> Source:
     """A panel as something that a recipe can name: a data set of the catalogue, or a file of its own."""
-    if panel.name in datasets.names():
+    if panel.name in datasets.names() and _is_same(panel, datasets.load(panel.name)):
         return Source(dataset=panel.name)
-    path = folder.absolute() / "panel.parquet"
-    panel.to_frame().to_parquet(path)
-    return Source(path=str(path))
+    frame = panel.to_frame()
+    path = folder.absolute() / "panel.csv"
+    write_atomic(path, frame.to_csv(index=False))
+    has_time = panel.items[0].ds is not None
+    source = Source(
+        path=str(path),
+        time=TIME if has_time else "none",
+        id=ID if panel.named else None,
+        target=panel.channels,
+        frequency=panel.frequency if has_time else None,
+    )
+    if not _is_same(panel, source.load()):
+        raise ConfigError("`data` must be a panel that a CSV file holds as it is. Keep it in a file, and name that.")
+    return source
+
+
+def _is_same(one: Panel, other: Panel) -> bool:
+    """Whether two panels hold the same series at the same times, values to the last digits that text keeps."""
+    return (one.channels, len(one.items)) == (other.channels, len(other.items)) and all(
+        a.values.shape == b.values.shape
+        and np.allclose(a.values, b.values, rtol=1e-12, atol=0)
+        and (a.ds is None) == (b.ds is None)
+        and (a.ds is None or b.ds is None or bool((a.ds == b.ds).all()))
+        for a, b in zip(one.items, other.items, strict=True)
+    )
 
 
 def _space(recipe: Recipe) -> Space:
