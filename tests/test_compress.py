@@ -128,7 +128,9 @@ def test_the_shell_reads_as_every_command_does(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 4
-    assert "has 19 rows for the train part" in capsys.readouterr().err  # it was read; what is wrong is that it is too short
+    assert (
+        "has 19 rows for the train part" in capsys.readouterr().err
+    )  # it was read; what is wrong is that it is too short
 
 
 @pytest.mark.slow
