@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from tsdistill.errors import must, nearest
 from tsdistill.models.base import Forecaster
-from tsdistill.quantization.base import FULL, MIXED, QUANTIZATIONS, Quantization, bits_among
+from tsdistill.quantization.base import FULL, MIXED, OUTLIERS, QUANTIZATIONS, Quantization, bits_among
 from tsdistill.quantization.dynamic import Dynamic
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.static import Static, convolves
@@ -19,9 +19,9 @@ from tsdistill.spec.limits import MAX_ITEMS, Count
 class Auto(Quantization):
     """Every method that needs no training is tried, also those that you registered, and the best form is taken.
 
-    Where dynamic or static INT8 misses the error budget, the costliest layers are left in float, as few as it takes. A
-    forecaster that no form makes smaller stays in float32. Use it when in doubt; it measures on the machine at hand,
-    for that machine. For the fields that all methods have see `Quantization`.
+    Where INT8 misses the error budget, the inputs with the largest weights are left in float, or the costliest layers,
+    as few as it takes. A forecaster that no form makes smaller stays in float32. Use it when in doubt; it measures on
+    the machine at hand, for that machine. For the fields that all methods have see `Quantization`.
 
     Args:
         weight_bits: Of dynamic and static forms, 7 or 8 (see `Dynamic`); weight-only ones are tried with 8 and 4.
@@ -60,7 +60,7 @@ class Auto(Quantization):
             return self
         known = [FULL]
         for name, form in self._all().items():
-            known += [name, f"{name}{MIXED}"] if form.mixes_layers else [name]
+            known += [name, *_partial(name, form)]
         if unknown := [name for name in self.forms if name not in known]:
             raise ValueError(must("forms", "name forms that can be tried", unknown, nearest(unknown[0], known)))
         return self
@@ -70,9 +70,9 @@ class Auto(Quantization):
         """The one form that is asked for by name."""
         return self.forms[0] if self.forms is not None and len(self.forms) == 1 else None
 
-    def may_mix(self, name: str) -> bool:
-        """Whether leaving the costliest layers in float may be tried with a form."""
-        return self.forms is None or f"{name}{MIXED}" in self.forms
+    def may_try(self, name: str) -> bool:
+        """Whether a form is among those to choose from."""
+        return self.forms is None or name in self.forms
 
     @property
     def bits(self) -> int:
@@ -88,7 +88,7 @@ class Auto(Quantization):
         """Every form of every method that is to be tried, in the order of the family."""
         return {
             name: form for name, form in self._all().items()
-            if self.forms is None or name in self.forms or f"{name}{MIXED}" in self.forms
+            if any(map(self.may_try, [name, *_partial(name, form)]))
         }  # fmt: skip
 
     def _all(self) -> dict[str, Quantization]:
@@ -105,3 +105,9 @@ class Auto(Quantization):
     def examples(cls) -> tuple[Self, ...]:
         """As it is, and with bits, calibration and isolation for its forms."""
         return (cls(), cls(weight_bits=8, calibration="percentile", n_calibration=31, isolate=True))
+
+
+def _partial(name: str, form: Quantization) -> list[str]:
+    """Names of the forms that leave some of it in float, in the order in which they are tried."""
+    outliers = [f"{name}{OUTLIERS}"] if "outliers" in type(form).model_fields else []
+    return outliers + ([f"{name}{MIXED}"] if form.mixes_layers else [])

@@ -28,6 +28,9 @@ MIXED = "-mixed"
 WORST = 5.0
 """The worst step and channel may lose this many times what the mean may."""
 
+OUTLIERS = "-outliers"
+"""How the name of a form ends that leaves the inputs with the largest weights in float."""
+
 MODULES: Mapping[str, type[nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "Conv": nn.Conv1d}
 """The modules that become operators which not every method can round."""
 
@@ -74,7 +77,8 @@ class Quantization(Member):
         max_latency_increase: Share by which INT8 may be slower all the same, where bytes are worth more than time;
             "auto" takes the smallest form that is no slower than the fastest by more, of which it keeps 0.02 for what
             the clock may err by, and the fastest of those as small but for 2 %. The least that makes sense is what the
-            clock cannot tell apart, 0.05. "weight-only" by itself is not held to it.
+            clock cannot tell apart, 0.05. 0.02 ms more are always allowed: nobody notices them, and of small models
+            they would decide. "weight-only" by itself is not held to it.
         max_batch_effect: Largest distance, in standard deviations, by which other windows in a batch of 64 may move a
             forecast of a form that mixes them, as dynamic INT8 does; its `isolate` brings it to 0.
         batch_sizes: Windows at once for which latency counts.
@@ -87,7 +91,7 @@ class Quantization(Member):
         >>> Quantization().method, Quantization(method="auto").max_error_increase
         ('dynamic', 0.02)
         >>> Quantization(method="weight-only", weight_bits=4)
-        WeightOnly(method='weight-only', max_error_increase=0.02, ... weight_bits=4, block_size=32)
+        WeightOnly(method='weight-only', max_error_increase=0.02, ... block_size=32, outliers=0)
         >>> Quantization(method="dynamic", calibration="mse")
         Traceback (most recent call last):
         tsdistill.errors.ConfigError: `calibration` must be left out with method='dynamic', got calibration='mse'. ...
@@ -178,8 +182,8 @@ class Quantization(Member):
         """The one form that a method which chooses is asked for by name; it then does not look at the clock."""
         return None
 
-    def may_mix(self, name: str) -> bool:
-        """Whether a method which chooses may leave the costliest layers in float in the form of a name."""
+    def may_try(self, name: str) -> bool:
+        """Whether a method which chooses may try the form of a name, such as "dynamic-mixed"."""
         return True
 
     @property
@@ -196,6 +200,11 @@ class Quantization(Member):
     def is_isolated(self) -> bool:
         """Whether the deployed form forecasts one window at a time."""
         return False
+
+    @property
+    def n_outliers(self) -> int:
+        """Inputs of every wide linear layer, those with the largest weights, that the deployed form has in float."""
+        return 0
 
     @property
     def needs_teacher(self) -> bool:
@@ -260,7 +269,8 @@ class Quantization(Member):
 
     def details(self, source: FloatGraph) -> dict[str, Any]:
         """What the lineage keeps of how the form was made."""
-        return {"method": self.method, "weight_bits": self.bits, "float_layers": list(self.keep_float)}
+        kept = {"method": self.method, "weight_bits": self.bits, "float_layers": list(self.keep_float)}
+        return kept | ({"outliers": self.n_outliers} if self.n_outliers else {})
 
     def rounding(self) -> Rounding:
         """What the form rounds, so that training can imitate it.

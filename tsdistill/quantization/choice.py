@@ -13,7 +13,7 @@ from tsdistill.exporting import Deployed, export, package_versions, refuse_deplo
 from tsdistill.models.base import Forecaster
 from tsdistill.models.finite import refuse_not_finite
 from tsdistill.models.provenance import machine, versions
-from tsdistill.quantization.base import FULL, MIXED, QUANTIZATIONS, Quantization
+from tsdistill.quantization.base import FULL, MIXED, OUTLIERS, QUANTIZATIONS, Quantization
 from tsdistill.quantization.forms import Forms
 from tsdistill.quantization.judging import (
     Candidate,
@@ -24,7 +24,7 @@ from tsdistill.quantization.judging import (
     refuse_what_does_not_pay,
     table,
 )
-from tsdistill.quantization.sensitivities import mixed
+from tsdistill.quantization.sensitivities import fewest_outliers, mixed
 from tsdistill.spec import LineageStep
 from tsdistill.teachers import Teacher, adapt, teacher_info
 
@@ -110,13 +110,12 @@ def quantize(
         # Without the clock the first form that keeps to the budget is selected, and the others need not be made.
         if spec.chooses and not spec.require_gain and any(not candidate.refused for candidate in candidates[1:]):
             break
-        mix = spec.chooses and spec.may_mix(name)
-        candidates.extend(_tried(name, form, forms, judge, strict=not spec.chooses, mix=mix))
+        candidates.extend(_tried(name, form, forms, judge, asked=spec))
     if spec.needs_teacher:
         trained, facts["training"] = spec.trained(forecaster, task, teacher=teacher, checkpoint=checkpoint, **options)
         trained_forms = Forms(export(trained, task), task)
         form = spec.deployed_form(forecaster)
-        candidates.extend(_tried(spec.method, form, trained_forms, judge, strict=True))
+        candidates.extend(_tried(spec.method, form, trained_forms, judge, asked=spec))
     selected = _selected(candidates, task, spec, forecaster.config.kind)
     metrics = {"chosen": selected.name, "candidates": [candidate.to_dict() for candidate in candidates], **facts}
     control = full.control
@@ -169,18 +168,16 @@ def candidate_table(model: Deployed) -> str:
     return table(rows, step.metrics["chosen"])
 
 
-def _tried(
-    name: str, spec: Quantization, forms: Forms, judge: Judge, *, strict: bool, mix: bool = False
-) -> list[Candidate]:
-    """A form, refused when it cannot be made or is not accurate enough, and then a mixed one if that is.
+def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, asked: Quantization) -> list[Candidate]:
+    """A form, refused when it cannot be made or is not accurate enough, and then those that leave some of it in float.
 
-    `strict` lets errors through; `mix` allows the mixed one.
+    What was asked for by its name lets errors through.
     """
     whole = Candidate(name, spec)
     try:
         whole.model = forms.deployed(spec)
     except UnsupportedError as error:
-        if strict:
+        if not asked.chooses:
             raise
         whole.refused.append(str(error))
         return [whole]
@@ -188,15 +185,19 @@ def _tried(
     whole.numbers = judge.errors(whole.model)
     whole.details = spec.details(forms)
     whole.refused += accuracy_refusals(whole.numbers, full, spec)
-    if not mix or not whole.refused or not spec.mixes_layers:
-        return [whole]
-    partial = mixed(forms, judge, spec)
-    if partial is None:
-        return [whole]
-    model = forms.deployed(partial)
-    candidate = Candidate(f"{name}{MIXED}", partial, model, judge.errors(model), details=partial.details(forms))
-    candidate.refused += accuracy_refusals(candidate.numbers, full, spec)
-    return [whole, candidate]
+    tried = [whole]
+    if not asked.chooses or not whole.refused:
+        return tried
+    for suffix, partly in ((OUTLIERS, fewest_outliers), (MIXED, mixed)):
+        partial = partly(forms, judge, spec) if asked.may_try(f"{name}{suffix}") else None
+        if partial is not None:
+            model = forms.deployed(partial)
+            candidate = Candidate(
+                f"{name}{suffix}", partial, model, judge.errors(model), details=partial.details(forms)
+            )
+            candidate.refused += accuracy_refusals(candidate.numbers, full, spec)
+            tried.append(candidate)
+    return tried
 
 
 def _selected(candidates: list[Candidate], task: Task, spec: Quantization, kind: str) -> Candidate:

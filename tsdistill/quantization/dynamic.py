@@ -28,6 +28,7 @@ from tsdistill.quantization.layers import (
     to_quantize,
 )
 from tsdistill.quantization.per_channel import scale_every_matrix
+from tsdistill.spec.limits import WidthOrZero
 
 BECOMES = {"LSTM": "DynamicQuantizeLSTM", "MatMul": "MatMulInteger", "Gemm": "MatMulInteger"}
 """Float operators with weights, and what each of them becomes."""
@@ -51,6 +52,8 @@ class Dynamic(Quantization):
         per_channel: One weight scale per output instead of one per layer: a little larger, and more exact.
         isolate: Forecast one window at a time. Activations are scaled over the whole batch, so that other windows move
             a forecast a little; those of isolated windows cannot, at the price of throughput.
+        outliers: Inputs of every linear layer that has four times as many or more, those with the largest weights, that
+            are multiplied in float: a few make 8 bits bearable where one weight is far larger than the others.
 
     Example:
         >>> Dynamic(isolate=True).bits
@@ -59,15 +62,23 @@ class Dynamic(Quantization):
 
     ability: ClassVar[Ability] = ABILITY
 
+    late: ClassVar[frozenset[str]] = frozenset({"outliers"})
+
     method: Literal["dynamic"] = "dynamic"
     weight_bits: Annotated[int, bits_among(7, 8)] = 7
     per_channel: bool = True
     isolate: bool = False
+    outliers: WidthOrZero = 0
 
     @property
     def bits(self) -> int:
         """Bits of a weight."""
         return self.weight_bits
+
+    @property
+    def n_outliers(self) -> int:
+        """`outliers`."""
+        return self.outliers
 
     @property
     def is_isolated(self) -> bool:

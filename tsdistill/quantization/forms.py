@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from tsdistill.data.task import Task
 from tsdistill.exporting import Deployed, parity_report, parity_windows
 from tsdistill.quantization.base import Quantization
 from tsdistill.quantization.float_graph import FloatGraph
+from tsdistill.quantization.outliers import with_outliers
 from tsdistill.runtime import OUTPUT, QUANTILES, Predictor, difference
 
 REPLAY_TOLERANCE = 0.05
@@ -24,16 +26,21 @@ class Forms(FloatGraph):
         task: Training windows calibrate, validation windows show how far forecasts move.
     """
 
+    def __init__(self, full: Deployed, task: Task) -> None:
+        super().__init__(full, task)
+        self._split: dict[int, tuple[FloatGraph, tuple[str, ...]]] = {}
+
     def deployed(self, spec: Quantization) -> Deployed:
         """The form that a spec asks for, compared with float32 on the same windows.
 
         Raises:
             ConfigError, UnsupportedError, ArtifactError: As `Quantization.graph` does.
         """
-        full, graph = self.full, spec.graph(self)
+        full = self.full
+        graph = self._graph(spec)
         levels = full.predictor.levels
         predictor = Predictor(graph, full.signature, precision=spec.precision, isolate=spec.is_isolated, levels=levels)
-        inputs, source = parity_windows(full.signature, self.task)
+        inputs, windows = parity_windows(full.signature, self.task)
         unit = np.asarray(full.parity["unit"])
         channels = full.signature.channels
         parity = parity_report(predictor.outputs, full.predictor.outputs, inputs, unit, channels)
@@ -49,7 +56,7 @@ class Forms(FloatGraph):
             parity={
                 **parity,
                 "against": "fp32",
-                "windows": source,
+                "windows": windows,
                 # How far a forecast moves when 63 other windows share its batch.
                 "batch_effect": batch_effect,
                 "tolerance": max(REPLAY_TOLERANCE, 2 * parity["max_difference"]),
@@ -57,3 +64,11 @@ class Forms(FloatGraph):
             },
             control=None,
         )
+
+    def _graph(self, spec: Quantization) -> bytes:
+        if not spec.n_outliers:
+            return spec.graph(self)
+        if spec.n_outliers not in self._split:
+            self._split[spec.n_outliers] = with_outliers(self, spec.n_outliers)
+        source, kept = self._split[spec.n_outliers]
+        return spec.replace(keep_float=(*spec.keep_float, *kept)).graph(source)

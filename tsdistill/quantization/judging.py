@@ -26,6 +26,10 @@ fewer the medians of calls of less than a millisecond move by as much as what a 
 CLOCK = 0.02
 """What the clock errs by all the same: "auto" keeps as far from `max_latency_increase`, to hold it another day too."""
 
+UNNOTICED_MS = 0.02
+"""By as much a form may be slower whatever `max_latency_increase`: of small models, whose forecasts take a few times
+that, the fixed cost of an operator or two would be all that decides."""
+
 
 @dataclass
 class Candidate:
@@ -158,10 +162,11 @@ def refuse_what_does_not_pay(candidates: list[Candidate], spec: Quantization) ->
     fastest = {size: min(fair, key=lambda candidate: candidate.numbers["latency_ms"][size]) for size in sizes}
 
     def slowdown(candidate: Candidate, size: str) -> float:
-        return float(candidate.numbers["latency_ms"][size] / fastest[size].numbers["latency_ms"][size])
+        least = float(fastest[size].numbers["latency_ms"][size])
+        return max(float(candidate.numbers["latency_ms"][size]) - UNNOTICED_MS, least) / least
 
     allowed = 1 + spec.max_latency_increase
-    explanation = f"{spec.max_latency_increase:+.0%}"
+    explanation = f"{spec.max_latency_increase:+.0%} and {UNNOTICED_MS} ms"
     if spec.chooses:
         allowed -= CLOCK
         explanation += f", less {CLOCK:.0%} that the clock may err by"

@@ -1,4 +1,4 @@
-"""What quantizing one layer alone costs, and which layers to leave in float for a budget."""
+"""What quantizing one layer alone costs, and which layers or inputs to leave in float for a budget."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from tsdistill.quantization.layers import Layer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+TRIED = (4, 16, 64)
+"""Inputs that "auto" leaves in float, fewest first: with more, few bytes would be saved."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ def measured(forms: Forms, judge: Judge, spec: Quantization) -> QuantizationSens
 
 def mixed(forms: Forms, judge: Judge, spec: Quantization) -> Quantization | None:
     """The same spec with as few layers in float as the budget needs, the costliest first; None when it needs all."""
+    if not spec.mixes_layers:
+        return None
     order = [row.layer for row in measured(forms, judge, spec).layers]
     full = judge.errors(forms.full)
 
@@ -161,6 +167,22 @@ def mixed(forms: Forms, judge: Judge, spec: Quantization) -> Quantization | None
         else:
             low = middle + 1
     return _keeping(spec, order[:low]) if low < len(order) else None
+
+
+def fewest_outliers(forms: Forms, judge: Judge, spec: Quantization) -> Quantization | None:
+    """The same spec with as few inputs in float as the error budget needs; None where no number tried is enough."""
+    if "outliers" not in type(spec).model_fields:
+        return None
+    full = judge.errors(forms.full)
+    for n_inputs in TRIED:
+        partial = spec.replace(outliers=n_inputs)
+        try:
+            errors = judge.errors(forms.deployed(partial))
+        except UnsupportedError:
+            return None
+        if not accuracy_refusals(errors, full, spec):
+            return partial
+    return None
 
 
 def _keeping(spec: Quantization, names: list[str]) -> Quantization:

@@ -29,7 +29,7 @@ from tsdistill.quantization.layers import (
 )
 from tsdistill.quantization.observers import Observer
 from tsdistill.quantization.per_channel import scale_every_matrix
-from tsdistill.spec.limits import Count
+from tsdistill.spec.limits import Count, WidthOrZero
 
 ABILITY = Ability(
     CALIBRATED,
@@ -51,6 +51,8 @@ class Static(Quantization):
         calibration: Range of an activation: all it was seen to have ("min-max"), without the rarest values
             ("percentile"), the one that keeps most of its distribution ("entropy"), or the one in which rounding and
             clamping together make the smallest squared error ("mse").
+        outliers: Inputs of every linear layer that has four times as many or more, those with the largest weights, that
+            are multiplied in float: a few make 8 bits bearable where one weight is far larger than the others.
 
     Example:
         >>> Static(calibration="mse").bits
@@ -59,16 +61,24 @@ class Static(Quantization):
 
     ability: ClassVar[Ability] = ABILITY
 
+    late: ClassVar[frozenset[str]] = frozenset({"outliers"})
+
     method: Literal["static"] = "static"
     weight_bits: Annotated[int, bits_among(7, 8)] = 7
     per_channel: bool = True
     n_calibration: Count = 128
     calibration: Observer = "min-max"
+    outliers: WidthOrZero = 0
 
     @property
     def bits(self) -> int:
         """Bits of a weight."""
         return self.weight_bits
+
+    @property
+    def n_outliers(self) -> int:
+        """`outliers`."""
+        return self.outliers
 
     @classmethod
     def candidates(cls, budget: Quantization) -> dict[str, Quantization]:

@@ -17,6 +17,7 @@ from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.layers import Ability, check_complete, constant_folded, finished, to_quantize
 from tsdistill.quantization.per_channel import allow_blocks
 from tsdistill.spec import Tuned
+from tsdistill.spec.limits import WidthOrZero
 
 ABILITY = Ability(("Conv", "GRU", "Gemm", "LSTM", "MatMul"))
 
@@ -39,6 +40,8 @@ class WeightOnly(Quantization):
     Args:
         weight_bits: 8 or 4.
         block_size: Weights that share a scale in 4 bits.
+        outliers: Inputs of every linear layer that has four times as many or more, those with the largest weights, that
+            are multiplied in float: a few make 8 bits bearable where one weight is far larger than the others.
 
     Example:
         >>> WeightOnly(weight_bits=4).precision
@@ -49,14 +52,22 @@ class WeightOnly(Quantization):
     held_to_latency: ClassVar[bool] = False
     mixes_layers: ClassVar[bool] = False
 
+    late: ClassVar[frozenset[str]] = frozenset({"outliers"})
+
     method: Literal["weight-only"] = "weight-only"
     weight_bits: Annotated[int, bits_among(4, 8), Tuned(4, 8)] = 8
     block_size: BlockSize = 32
+    outliers: WidthOrZero = 0
 
     @property
     def bits(self) -> int:
         """Bits of a weight."""
         return self.weight_bits
+
+    @property
+    def n_outliers(self) -> int:
+        """`outliers`."""
+        return self.outliers
 
     @property
     def precision(self) -> str:

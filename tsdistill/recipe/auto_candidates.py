@@ -15,6 +15,7 @@ from tsdistill.models import (
     LSTMConfig,
     MLPConfig,
     ModelConfig,
+    MultiResolutionConfig,
     PatchTSTConfig,
     SparseTSFConfig,
 )
@@ -36,9 +37,10 @@ TRAINING = Training(epochs=8, windows_per_epoch=8192, learning_rate=1e-3, patien
 def default_candidates(task: Task, seed: int = 0) -> tuple[TeacherSpec, ...]:
     """Teachers to try for a task: contexts that the panel bears, periods of its frequency, a clock where it has one.
 
-    Ridges at the task's context and at longer ones, one for every channel, their mean; SparseTSF, CycleNet, DLinear; an
-    MLP and an inverted transformer with the calendar and what else the task knows; a patch transformer, an LSTM. Cheap
-    ones come first. Each is trained from a seed of its own.
+    Ridges at the task's context and at longer ones, one for every channel, their mean, one with the calendar, one over
+    means that grow coarser with age; SparseTSF, CycleNet, DLinear; an MLP and an inverted transformer with the calendar
+    and what else the task knows; a patch transformer, an LSTM. Cheap ones come first. Each is trained from a seed of
+    its own.
 
     Example:
         >>> import tsdistill as td
@@ -53,20 +55,22 @@ def default_candidates(task: Task, seed: int = 0) -> tuple[TeacherSpec, ...]:
     specs = [_spec(LinearConfig(), context)]
     specs += [_spec(LinearConfig(), steps) for steps in longer[:1]]
     specs += [_spec(LinearConfig(individual=True), context)] if n_channels > 1 else []
-    specs += [_spec(AveragedLinearConfig(), longest)]
+    specs += [_spec(AveragedLinearConfig(), longest), _spec(MultiResolutionConfig(), longest)]
+    cycles = _cycles(task)
+    known = _known(task, cycles)
+    if known is not None and not known.past:  # a closed form does not take what is known of the past alone
+        specs.append(_spec(LinearConfig(), context, known))
     # A period has to fit in often enough to be one.
     specs += [
         _spec(SparseTSFConfig(period=period), double, learning_rate=2e-2, batch_size=256, weight_decay=0.0)
         for period in task.panel.periods
         if 1 < period <= double // 2
     ][:1]
-    cycles = _cycles(task)
     specs += [
         _spec(CycleNetConfig(clock=cycle), context, Covariates(calendar=(cycle,)), learning_rate=5e-3, batch_size=128)
         for cycle in cycles[:1]
     ]
     specs += [_spec(DLinearConfig(), context, batch_size=128)]
-    known = _known(task, cycles)
     specs += [_spec(MLPConfig(), context, known, average=0.99)] if known is not None else []
     patch = max(1, min(24, context // 8))
     if n_channels > 1 or known is not None:
