@@ -270,7 +270,8 @@ class Quantization(Member):
     def details(self, source: FloatGraph) -> dict[str, Any]:
         """What the lineage keeps of how the form was made."""
         kept = {"method": self.method, "weight_bits": self.bits, "float_layers": list(self.keep_float)}
-        return kept | ({"outliers": self.n_outliers} if self.n_outliers else {})
+        kept |= {"outliers": self.n_outliers} if self.n_outliers else {}
+        return kept | ({"isolate": True} if self.is_isolated else {})
 
     def rounding(self) -> Rounding:
         """What the form rounds, so that training can imitate it.
