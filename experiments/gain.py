@@ -3,11 +3,12 @@
     python experiments/gain.py experiments/006-gain [--sets etth1 ili] [--summary]
 
 A folder holds `cells.toml`. Per data set and horizon the context is chosen by the ridge's validation error; per task
-the teacher is the candidate that validation likes best. The control (the student without a teacher) chooses among
-the settings of its kind by validation with one seed; the student with a teacher gets the control's setting and chooses
-its alpha likewise. Then both are trained with every seed, from the same weights and batches, and the test part is read
-once. "few" data are the newest share of the training windows; their teacher saw either all of the training part or the
-same few windows. Finished cells are rows of `results.csv`; `summary.md` is written anew from it.
+the teacher is the candidate that validation likes best, or, where the plan has `[auto]`, the automatic one. The
+control (the student without a teacher) chooses among the settings of its kind by validation with one seed; the student
+with a teacher gets the control's setting and chooses its alpha likewise. Then both are trained with every seed, from
+the same weights and batches, and the test part is read once. "few" data are the newest share of the training windows;
+their teacher saw either all of the training part or the same few windows. Finished cells are rows of `results.csv`;
+`summary.md` is written anew from it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tsdistill.evaluation import compare_losses, holm
 from tsdistill.evaluation.scores import Scores, score
 from tsdistill.models import MODELS
 from tsdistill.models.base import Forecaster
+from tsdistill.recipe import AutoTeacher, auto_teacher
 from tsdistill.spec import digest_of
 from tsdistill.teachers import Teacher
 
@@ -95,7 +97,8 @@ def run(entry: Spec, horizon: int, students: list[Spec], cells: list[str], plan:
             name["student"] = student["name"]
             if not applies(student, name):
                 continue
-            key = digest_of([name, {**entry, "horizons": None}, student, plan["teachers"], *choices(plan)])
+            who = plan["auto"] if "auto" in plan else plan["teachers"]
+            key = digest_of([name, {**entry, "horizons": None}, student, who, *choices(plan)])
             rows = pd.read_csv(results) if results.exists() else pd.DataFrame(columns=["key"])
             if (rows["key"] == key).any():
                 continue
@@ -119,7 +122,12 @@ def choices(plan: Spec) -> list[Any]:
 
 
 def choose_teacher(entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[str, Teacher]:
-    """The candidate with the least validation error: each alone, and the equal mean of all that come close to it."""
+    """The automatic teacher where a plan asks for it, or the candidate with the least validation error.
+
+    Candidates are each teacher alone, and the equal mean of all that come close to the best.
+    """
+    if "auto" in plan:
+        return "auto", auto_teacher(task, seed=100, progress=False, say=print, **plan["auto"])
     teachers: dict[str, Teacher] = {}
     for spec in plan["teachers"]:
         n_windows = spec.get("windows_per_epoch", {}).get(entry["dataset"])
@@ -134,6 +142,20 @@ def choose_teacher(entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[s
     best = min(errors, key=lambda name: errors[name])
     print("teacher", task.horizon, len(task.train), {k: round(v, 4) for k, v in errors.items()}, flush=True)
     return best, teachers[best]
+
+
+def for_task(teacher: td.teachers.TeacherEnsemble, task: td.Task) -> Teacher:
+    """An ensemble of the same members, for these training windows."""
+    members = [
+        td.teachers.PrivilegedTeacher(member.teacher, task, member.own_task)
+        if isinstance(member, td.teachers.PrivilegedTeacher)
+        else member
+        for member in teacher.teachers
+    ]
+    if not isinstance(teacher, AutoTeacher):
+        return td.teachers.TeacherEnsemble(members, task)
+    weighed = [number for number, candidate in enumerate(teacher.candidates) if candidate.weight]
+    return AutoTeacher(dict(zip(weighed, members, strict=True)), task, teacher.candidates)
 
 
 def fit_control(student: Spec, entry: Spec, task: td.Task, plan: Spec, few: bool) -> tuple[Spec, list[Forecaster]]:
@@ -172,7 +194,7 @@ def cell(
     """Choose alpha by validation with one seed, train every seed, read the test part once."""
     (name, teacher), (setting, controls) = taught_by, plain
     if isinstance(teacher, td.teachers.TeacherEnsemble):
-        teacher = td.teachers.TeacherEnsemble(teacher.teachers, task)  # of the same members, for these training windows
+        teacher = for_task(teacher, task)
 
     def fit(alpha: float, seed: int) -> Forecaster:
         training = training_of(setting["training"], entry, plan, few, seed)
