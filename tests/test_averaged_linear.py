@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,17 @@ from tsdistill.losses import OutputLoss
 from tsdistill.models import AveragedLinearConfig, LinearConfig, MLPConfig
 from tsdistill.models.averaged import AveragedLinear
 from tsdistill.models.ridge import Statistics
-from tsdistill.models.rolling import Block, Centre, blocks, channel_of, rolling_errors, solve, squared_error
+from tsdistill.models.rolling import (
+    Block,
+    Centre,
+    Centred,
+    best_penalty,
+    blocks,
+    channel_of,
+    rolling_errors,
+    solve,
+    squared_error,
+)
 from tsdistill.testing import toy_panel, toy_task
 from tsdistill.training import Training, train
 
@@ -179,6 +190,23 @@ def test_later_rows_of_a_block_do_not_change_what_it_is_forecast_by() -> None:
     assert errors == again
     spoilt = replace(parts[2], whole=parts[2].whole + parts[2].whole)
     assert rolling_errors([*parts[:2], spoilt], 13, "window", PENALTIES)[0] == errors
+
+
+@pytest.mark.parametrize("start", [None, 1e-5, 3e3, 7.0])
+def test_walking_to_the_best_penalty_finds_it(monkeypatch: pytest.MonkeyPatch, start: float | None) -> None:
+    grid = [float(10.0**power) for power in range(-5, 4)] + [3e3]
+    parts = blocks(toy_task().train, 4)
+    errors, n_values = rolling_errors(parts, 29, "window", grid)
+    expected = grid[int(np.argmin(errors))], min(errors) / n_values
+    assert expected[0] not in (grid[0], grid[-1])
+    assert best_penalty(parts, 29, "window", grid) == expected
+    solved = Counter[float]()
+    whole = Centred.solved
+    monkeypatch.setattr(Centred, "solved", lambda sums, penalty: (solved.update([penalty]), whole(sums, penalty))[1])
+    monkeypatch.setattr("tsdistill.models.rolling.CHEAP", 0)
+    assert best_penalty(parts, 29, "window", grid[::-1], start) == expected
+    assert max(solved.values()) == 3  # once for every origin
+    assert len(solved) < len(grid) or start in (1e-5, 3e3)
 
 
 def test_a_context_longer_than_the_task_is_refused() -> None:

@@ -334,14 +334,12 @@ def test_the_committed_experiment_is_about_the_default_recipe_with_its_own_stude
     folder = Path(__file__).parents[1] / "experiments" / "001-whole-pipeline"
     recipe = default_recipe()
     assert recipe.student.candidates
-    assert recipe.teacher.training is not None
+    assert isinstance(recipe.teacher, TeacherSpec)
     assert recipe.pruning is not None
     assert recipe.pruning.recovery is not None
     alone = recipe.replace(
         teacher=recipe.teacher.replace(training=recipe.teacher.training.replace(windows_per_epoch=4096)),
-        student=recipe.student.replace(
-            candidates=(), training=recipe.student.training.replace(windows_per_epoch=4096)
-        ),
+        student=recipe.student.replace(candidates=(), training=recipe.student.training.replace(windows_per_epoch=4096)),
         pruning=recipe.pruning.replace(recovery=recipe.pruning.recovery.replace(epochs=2)),
     )
     assert Recipe.from_file(folder / "recipe.toml") == alone

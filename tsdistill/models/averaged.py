@@ -14,7 +14,7 @@ from tsdistill.errors import ConfigError, must
 from tsdistill.models.base import Forecaster, ModelConfig
 from tsdistill.models.linear import LinearMap
 from tsdistill.models.ridge import NormalEquations, Statistics
-from tsdistill.models.rolling import Block, Centre, rolling_errors, rolling_parts, solve, squared_error
+from tsdistill.models.rolling import Block, Centre, best_penalty, rolling_parts, solve, squared_error
 from tsdistill.spec import Tuned
 from tsdistill.spec.limits import MAX_ITEMS, Count, Steps
 
@@ -174,13 +174,13 @@ class AveragedLinear(LinearMap):
 
     def _ridges(self, parts: list[Block]) -> list[_Ridge]:
         """The ridges to average, each with the penalty that rolling origins prefer, in the order of their contexts."""
-        penalties = self.config.penalties
         ridges = []
-        for context in self.config.steps(self.signature.context):
-            for centre in self.config.centres:
-                errors, n_values = rolling_errors(parts, context, centre, penalties)
-                best = min(range(len(errors)), key=errors.__getitem__)
-                ridges.append(_Ridge(context, centre, penalties[best], errors[best] / n_values))
+        for centre in self.config.centres:
+            penalty = None
+            for context in self.config.steps(self.signature.context):
+                penalty, error = best_penalty(parts, context, centre, self.config.penalties, penalty)
+                ridges.append(_Ridge(context, centre, penalty, error))
+        ridges.sort(key=lambda ridge: ridge.context)
         best_first = sorted(ridges, key=lambda ridge: ridge.error)
         return [ridge for ridge in ridges if ridge in best_first[: self.config.n_best]]
 

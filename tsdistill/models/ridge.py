@@ -277,11 +277,19 @@ def _moments(windows: Windows, length: int, individual: bool) -> Tensor:
         else:
             lags += torch.fft.irfft(spectrum.sum(0), size)[:length]
             ends += last.T @ last - first.T @ first
-    moments = torch.zeros(*axes, length, length, dtype=torch.float64)
-    moments[..., 0, :] = lags
-    for row in range(1, length):
-        moments[..., row, row:] = moments[..., row - 1, row - 1 : -1] + ends[..., row - 1, row - 1 :]
-    return moments + moments.triu(1).mT
+    # Diagonals become columns, along which the recursion is a sum from above.
+    changes = _skewed(torch.nn.functional.pad(ends, (0, length + 1)), length)
+    columns = torch.cat([lags[..., None, :], changes], dim=-2).cumsum(-2)
+    moments = torch.zeros(*axes, length, 2 * length, dtype=torch.float64)
+    _skewed(moments, length).copy_(columns)
+    upper = moments[..., :length]
+    return upper + upper.triu(1).mT
+
+
+def _skewed(rows: Tensor, length: int) -> Tensor:
+    """A view of rows (..., row, 2 * length) in which entry (i, d) is (i, i + d), for d below `length`."""
+    strides = (*rows.stride()[:-2], rows.stride(-2) + 1, 1)
+    return rows.as_strided((*rows.shape[:-1], length), strides)
 
 
 @one_thread()

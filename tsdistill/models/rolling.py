@@ -18,6 +18,9 @@ from tsdistill.models.ridge import LEAST, NormalEquations, Statistics, one_threa
 Centre = Literal["window"] | int
 """What is subtracted from a window: the mean of the whole window, or of its last steps."""
 
+CHEAP = 128
+"""Steps of a context up to which every penalty is tried: a solution takes the cube of them."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -98,8 +101,9 @@ class Centred:
         # Sums over windows of c'x with x, y and itself: the centre is taken away from the sums, not from windows.
         with_x, with_y = statistics.gram @ weights, weights @ target
         with_itself = weights @ with_x
-        gram = (statistics.gram - with_x - with_x[:, None] + with_itself)[-context:, -context:]
-        cross = (target - with_y - with_x[:, None] + with_itself)[-context:]
+        own = with_x[-context:]
+        gram = (statistics.gram[-context:, -context:] - own).sub_(own[:, None]).add_(with_itself)
+        cross = (target[-context:] - with_y).sub_(own[:, None]).add_(with_itself)
         power = statistics.power - 2 * with_y.sum() + target.shape[-1] * with_itself
         return cls(gram, cross, power, weights)
 
@@ -175,7 +179,43 @@ def rolling_errors(
     is twice as fast; the one that is chosen is solved for in float64. With `features` the ridge sees those means of
     steps in place of the steps.
     """
-    errors = [0.0] * len(penalties)
+    origins, n_values = _origins(parts, context, centre, features)
+    return [_error(origins, penalty) for penalty in penalties], n_values
+
+
+@one_thread()
+def best_penalty(
+    parts: Sequence[Block], context: int, centre: Centre, penalties: Sequence[float], start: float | None = None
+) -> tuple[float, float]:
+    """The penalty that rolling origins prefer, and its mean squared error; most of the others need not be tried.
+
+    Errors fall and rise again along growing penalties: from `start`, such as the choice of a ridge with a similar
+    context, one walks to the better neighbour until there is none. Of several valleys that of `start` is taken; they
+    were met in short series only, whose short contexts are cheap enough to try every penalty.
+    """
+    origins, n_values = _origins(parts, context, centre)
+    tried: dict[int, float] = {}
+
+    def error(number: int) -> float:
+        if number not in tried:
+            tried[number] = _error(origins, grid[number]) if 0 <= number < len(grid) else float("inf")
+        return tried[number]
+
+    grid = sorted(penalties)
+    if context <= CHEAP:
+        best = min(range(len(grid)), key=error)
+        return grid[best], error(best) / n_values
+    best = grid.index(start) if start in grid else len(grid) // 2
+    while error(better := min((best - 1, best + 1), key=error)) < error(best):
+        best = better
+    return grid[best], error(best) / n_values
+
+
+def _origins(
+    parts: Sequence[Block], context: int, centre: Centre, features: Tensor | None = None
+) -> tuple[list[tuple[Centred, Centred]], int]:
+    """For every origin what was learnt before it and what it is judged by, and the number of values behind all."""
+    origins = []
     n_values = 0
     before = parts[0].whole
     for part in parts[1:]:
@@ -185,11 +225,13 @@ def rolling_errors(
             judged = Centred.of(part.later, context, centre, part.later.cross)
             if features is not None:
                 learnt, judged = learnt.combined(features), judged.combined(features)
-            learnt, judged = learnt.single(), judged.single()
-            for number, penalty in enumerate(penalties):
-                errors[number] += judged.squared_error(learnt.solved(penalty))
+            origins.append((learnt.single(), judged.single()))
         before = before + part.whole
-    return errors, n_values
+    return origins, n_values
+
+
+def _error(origins: Sequence[tuple[Centred, Centred]], penalty: float) -> float:
+    return sum(judged.squared_error(learnt.solved(penalty)) for learnt, judged in origins)
 
 
 def _sums(windows: Windows, index: Tensor) -> Statistics | None:
