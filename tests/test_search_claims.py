@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-import sqlalchemy as sa
 from optuna.trial import TrialState, create_trial
 
 import tsdistill as td
@@ -172,46 +168,6 @@ def test_three_workers_on_a_server_lose_no_trial_and_double_none(postgres_url: s
     study = opened(postgres_url)
     assert states(study) == ["COMPLETE"] * 13
     assert len({trial.params["x"] for trial in study.trials}) == 13
-
-
-@pytest.mark.postgres
-def test_a_server_frees_the_trials_of_a_worker_whose_connection_is_gone(postgres_url: str) -> None:
-    study = opened(postgres_url)
-    with Claims(opened(postgres_url)) as cut_off, Claims(study) as other:
-        assert cut_off.next(2) is not None
-        other._reap()
-        assert states(study) == ["RUNNING"]
-        cut_off._locks._connection.invalidate()  # type: ignore[attr-defined]
-        until = time.monotonic() + 10
-        while states(study) == ["RUNNING"] and time.monotonic() < until:
-            other._reap()  # the server may need a moment to notice
-    assert states(study) == ["FAIL"]
-    run_trials(study, draw, 2, progress=False)
-    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
-
-
-@pytest.mark.postgres
-def test_a_server_that_goes_away_gives_one_clear_error(postgres_url: str) -> None:
-    study = opened(postgres_url)
-
-    def cut(trial: optuna.Trial) -> float:
-        """The server ends every connection to this database, the worker's among them, and lets nobody in again."""
-        name = sa.make_url(postgres_url).database
-        engine = sa.create_engine(
-            os.environ["TSDISTILL_TEST_POSTGRES"], isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
-        )
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-            ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
-            connection.execute(sa.text(ended), {"name": name})
-        return 0.5
-
-    with pytest.raises(td.errors.ArtifactError) as caught:
-        run_trials(study, cut, 1, progress=False)
-    assert str(caught.value).startswith("Cannot reach the storage postgresql")
-    password = sa.make_url(postgres_url).password
-    assert password is not None
-    assert password not in "".join(traceback.format_exception(caught.value))
 
 
 def test_sqlite_serves_one_process(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from tsdistill import __version__
-from tsdistill.cli import benching, looking, pruning, quantizing, retraining, running, searching, serving
+from tsdistill.cli import benching, hosting, looking, pruning, quantizing, retraining, running, searching, serving
 from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
@@ -114,6 +114,7 @@ for _command in (
     if _command is running.run:
         app.add_typer(searching.searches, name="search")
         app.command()(searching.compress)
+        app.command()(hosting.search_server)
 
 
 def main() -> None:

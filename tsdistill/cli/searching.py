@@ -28,8 +28,9 @@ Storage = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="journal:FILE, sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/BASE, or env:NAME for a "
-        "variable that holds one of these; left out: a journal in --out.",
+        help="journal:FILE, sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/BASE, mysql+pymysql://..., "
+        "grpc://HOST:PORT of a search-server, or env:NAME for a variable that holds one of these; left out: a journal "
+        "in --out.",
     ),
 ]
 Name = Annotated[str | None, typer.Option(help="Name of the study; left out: the recipe's.")]
@@ -76,8 +77,8 @@ def search(
     """Search for the best small model: trials over a recipe, judged on validation data only.
 
     Stopped at any moment, it goes on when it is started again, until the study has --trials finished trials. Started on
-    several machines with one PostgreSQL storage, they share the trials. `tsdistill search status`, `best`, `front` and
-    `export` show what a study holds, also while it runs.
+    several machines with one storage in PostgreSQL, MySQL or a search-server, they share the trials. `tsdistill search
+    status`, `best`, `front` and `export` show what a study holds, also while it runs.
 
     Examples:
       tsdistill search --trials 20 --workers 2 --max-bytes 60000 --out best-small

@@ -10,6 +10,7 @@ from tsdistill.search.objective import objective
 from tsdistill.search.older import LSTMSpace, MLPSpace, PatchTSTSpace
 from tsdistill.search.page import plot_study
 from tsdistill.search.results import best_recipe, front, leaders
+from tsdistill.search.server import serve
 from tsdistill.search.space import Space
 from tsdistill.search.storage import create_study, load_study
 from tsdistill.search.study import optimize, run_trials
@@ -37,6 +38,7 @@ __all__ = [
     "plot_study",
     "run",
     "run_trials",
+    "serve",
     "shared_teacher",
     "table",
 ]

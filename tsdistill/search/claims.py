@@ -1,32 +1,29 @@
 """Who runs the next trial: one worker claims at a time, dead workers are recognised, and the total is exact.
 
-A worker holds a lock of its own for as long as it lives; the operating system, or the database server, gives it back at
-the moment the worker dies, however it dies. Each trial carries its worker's name. So a running trial whose worker's
-lock can be taken has been abandoned: nothing depends on clocks, heartbeats or process numbers.
+A worker holds a lock of its own for as long as it lives; the operating system, or the server, gives it back at the
+moment the worker dies, however it dies. Each trial carries its worker's name. So a running trial whose worker's lock is
+free has been abandoned: nothing depends on heartbeats or process numbers. A connection to a server may break while its
+worker lives; there a lock counts as free that is still free seconds later.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import threading
 import time
 import uuid
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Protocol, Self
+from typing import Self
 
 import optuna
-import sqlalchemy as sa
-from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tsdistill.errors import ArtifactError, OrderError, UnsupportedError
-from tsdistill.files import Busy, Lock, lock
-from tsdistill.search.storage import advisory_key, engine_of, journal_of, reached
+from tsdistill.errors import ArtifactError, OrderError
+from tsdistill.search.locks import locks_of
+from tsdistill.search.sessions import TURN
+from tsdistill.search.storage import engine_of, reached
 
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 """Trials that count towards a total; failed ones are retried."""
@@ -35,6 +32,8 @@ ABANDONED = "its worker died"
 
 INTERRUPTED = "interrupted"
 
+LOST_TURN = "its worker lost its turn"
+
 TURN_SECONDS = 0.03
 """How often a worker asks for its turn."""
 
@@ -42,27 +41,15 @@ WAIT_SECONDS = 0.5
 """How often a worker with nothing to do looks whether a trial of another one failed or was abandoned."""
 
 
-class Locks(Protocol):
-    """Locks by name that end with the process that holds them."""
-
-    def take(self, name: str) -> bool:
-        """Hold the lock if nobody does; never waits."""
-
-    def give(self, name: str) -> None:
-        """Let go of a lock that is held."""
-
-    def close(self) -> None:
-        """Let go of everything."""
-
-
 class Claims:
     """One worker's part in a study. Use it as a context manager, and ask `next` for one trial after another.
 
     Args:
-        study: In memory, or in a journal file, SQLite or PostgreSQL.
+        study: In memory, in a journal file, SQLite, PostgreSQL, MySQL or behind a search server.
 
     Raises:
         UnsupportedError: The study is kept in another kind of storage.
+        ArtifactError: The storage cannot be reached.
         OrderError: The study is in SQLite, and another process is using it.
     """
 
@@ -70,16 +57,18 @@ class Claims:
         self.study = study
         self.worker = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._storage: BaseStorage = study._storage
+        self._freed: dict[str, float] = {}
+        self._trials: list[FrozenTrial] = []
 
     def __enter__(self) -> Self:
         with reached(self._storage):
-            self._locks = _locks(self.study)
+            self._locks = locks_of(self.study)
             engine = engine_of(self._storage)
             if engine is not None and engine.dialect.name == "sqlite" and not self._locks.take("only"):
                 self._locks.close()
                 raise OrderError(
                     f"Another process searches in {engine.url.database}, and SQLite serves one only. Wait for it, or "
-                    "keep the study in journal:FILE or PostgreSQL."
+                    "keep the study in journal:FILE, PostgreSQL or behind tsdistill search-server."
                 )
             self._locks.take(self.worker)
         return self
@@ -93,9 +82,7 @@ class Claims:
                 with suppress(Exception):  # the error that ended the search is the one to be heard
                     self._fail_own(INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else ABANDONED)
         finally:
-            # A database that is gone has given the locks back by itself.
-            with suppress(sa.exc.SQLAlchemyError):
-                self._locks.close()
+            self._locks.close()
 
     def _fail_own(self, reason: str) -> None:
         """Mark the trials that this worker leaves behind as failed."""
@@ -113,158 +100,60 @@ class Claims:
         """A trial to run, or None once the study has `n_trials` finished; waits while the last ones run elsewhere."""
         while True:
             with reached(self._storage), self.turn():
-                self._reap()
-                trials = self.study.get_trials(deepcopy=False)
+                all_known = self._reap()
+                trials = self._trials
                 n_finished = sum(trial.state in COUNTED for trial in trials)
                 n_running = sum(trial.state == TrialState.RUNNING and "worker" in trial.user_attrs for trial in trials)
                 if n_finished >= n_trials:
                     return None
-                if n_finished + n_running < n_trials:
-                    return self._ask()
+                if all_known and n_finished + n_running < n_trials:
+                    trial = self._ask()
+                    if self._locks.holds(TURN):
+                        return trial
+                    self._fail_own(LOST_TURN)  # with a connection that broke: another one may have counted as well
+                    continue
             time.sleep(WAIT_SECONDS)
 
     def _ask(self) -> optuna.Trial:
         """A trial that carries this worker's name from the start, so that it can be reaped at any later moment."""
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if not any(trial.state == TrialState.WAITING for trial in self._trials):
             self.study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"worker": self.worker}))
         trial = self.study.ask()
         if trial.user_attrs.get("worker") != self.worker:  # one that a user, or a worker that is gone, had lined up
             trial.set_user_attr("worker", self.worker)
         return trial
 
-    def _reap(self) -> None:
-        """Mark the running trials of dead workers as failed. Trials of plain `study.optimize` loops are left alone."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    def _reap(self) -> bool:
+        """Mark the running trials of dead workers as failed. Trials of plain `study.optimize` loops are left alone.
+
+        Whether it is known of every worker if it lives; if not, another look will tell.
+        """
+        freed: dict[str, float] = {}
+        n_failed = 0
+        self._trials = self.study.get_trials(deepcopy=False)
+        for trial in self._trials:
             worker = trial.user_attrs.get("worker")
-            if worker is None:
+            if trial.state != TrialState.RUNNING or worker is None:
                 continue
-            if worker != self.worker:
-                if not self._locks.take(worker):
-                    continue
-                self._locks.give(worker)
-            self._fail(trial, ABANDONED)
+            if worker != self.worker and not self._locks.is_free(worker):
+                continue
+            since = self._freed.get(worker, time.monotonic())
+            if worker == self.worker or time.monotonic() - since >= self._locks.regained_after:
+                self._fail(trial, ABANDONED)
+                n_failed += 1
+            else:
+                freed[worker] = since
+        self._freed = freed
+        if n_failed:
+            self._trials = self.study.get_trials(deepcopy=False)
+        return not freed
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """While this lasts, no other worker claims a trial."""
-        while not self._locks.take("turn"):
+        while not self._locks.take(TURN):
             time.sleep(TURN_SECONDS)
         try:
             yield
         finally:
-            self._locks.give("turn")
-
-
-class _FileLocks:
-    """Locked files in a folder beside the storage; the kernel frees them when their process ends."""
-
-    def __init__(self, folder: Path, scope: str) -> None:
-        self._folder = folder
-        self._scope = scope
-        self._held: dict[str, Lock] = {}
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise ArtifactError(
-                f"Cannot make the folder {folder}: {error.strerror}. Keep the study elsewhere."
-            ) from None
-
-    def take(self, name: str) -> bool:
-        try:
-            self._held[name] = lock(self._path(name), timeout=0)
-        except Busy:
-            return False
-        return True
-
-    def give(self, name: str) -> None:
-        # The name of a worker is used once, so that its file can go; others may be waiting at "turn" and "only".
-        if name not in ("turn", "only"):
-            self._path(name).unlink(missing_ok=True)
-        self._held.pop(name).release()
-
-    def close(self) -> None:
-        for name in list(self._held):
-            self.give(name)
-
-    def _path(self, name: str) -> Path:
-        return self._folder / ("only.lock" if name == "only" else f"{self._scope}-{name}.lock")
-
-
-class _ServerLocks:
-    """Advisory locks of a PostgreSQL session, which end with its connection, on whatever machine it began."""
-
-    def __init__(self, engine: sa.Engine, study: str) -> None:
-        self._study = study
-        self._held: set[str] = set()
-        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        for setting, value in (("idle", 30), ("interval", 10), ("count", 3)):
-            self._connection.execute(sa.text(f"SET tcp_keepalives_{setting} = {value}"))
-
-    def take(self, name: str) -> bool:
-        key = advisory_key(self._study, name)
-        taken = bool(self._connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar())
-        if taken:
-            self._held.add(name)
-        return taken
-
-    def give(self, name: str) -> None:
-        self._held.discard(name)
-        self._connection.execute(sa.select(sa.func.pg_advisory_unlock(advisory_key(self._study, name))))
-
-    def close(self) -> None:
-        try:
-            # A study that somebody else opened may keep its connections in a pool, where they live on.
-            for name in list(self._held):
-                self.give(name)
-        finally:
-            self._connection.close()
-
-
-class _ThreadLocks:
-    """For studies in memory, which only threads can share."""
-
-    _taken: ClassVar[weakref.WeakKeyDictionary[BaseStorage, set[str]]] = weakref.WeakKeyDictionary()
-    _guard = threading.Lock()
-
-    def __init__(self, storage: BaseStorage) -> None:
-        self._storage = storage
-        self._held: set[str] = set()
-
-    def take(self, name: str) -> bool:
-        with self._guard:
-            taken = self._taken.setdefault(self._storage, set())
-            if name in taken:
-                return False
-            taken.add(name)
-        self._held.add(name)
-        return True
-
-    def give(self, name: str) -> None:
-        self._held.discard(name)
-        with self._guard:
-            self._taken[self._storage].discard(name)
-
-    def close(self) -> None:
-        for name in list(self._held):
-            self.give(name)
-
-
-def _locks(study: optuna.Study) -> Locks:
-    storage = study._storage
-    name = study.study_name
-    engine = engine_of(storage)
-    journal = journal_of(storage)
-    scope = hashlib.sha256(name.encode()).hexdigest()[:8]
-    if journal is not None:
-        return _FileLocks(journal.with_name(f"{journal.name}.workers"), scope)
-    if engine is not None and engine.dialect.name == "sqlite" and engine.url.database:
-        database = Path(engine.url.database)
-        return _FileLocks(database.with_name(f"{database.name}.workers"), scope)
-    if engine is not None and engine.dialect.name == "postgresql":
-        return _ServerLocks(engine, name)
-    if isinstance(storage, InMemoryStorage):
-        return _ThreadLocks(storage)
-    raise UnsupportedError(
-        f"Trials in a {type(storage).__name__} cannot be shared out by tsdistill. Keep the study in a journal file, "
-        "SQLite or PostgreSQL, or call study.optimize(td.search.objective(...)) yourself."
-    )
+            self._locks.give(TURN)

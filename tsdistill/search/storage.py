@@ -1,14 +1,11 @@
-"""Where studies are kept: a journal file, SQLite or PostgreSQL, opened with clear errors that hold no password."""
+"""Where studies are kept: a journal file, a database or a search server, opened with clear errors."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -18,18 +15,12 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBSto
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-# One way to censor a driver's messages, for the data sources and for the storages.
-from tsdistill.data.databases import censored, shown
-from tsdistill.data.reading import CONNECT_SECONDS
-from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, UnsupportedError, check_type, must, nearest
+from tsdistill.errors import ArtifactError, ConfigError, TsdistillError, check_type, must, nearest
+from tsdistill.search.databases import FORMS, hushed, open_database, parsed, unreachable
 from tsdistill.search.journals import JOURNAL, open_journal
+from tsdistill.search.proxy import PROXY, failure_of, is_proxy, is_rpc_error, open_proxy, place_of
 from tsdistill.search.question import check_directions, checked_objectives
 from tsdistill.spec import digest_of
-
-FORMS = (
-    '"journal:FILE" (several processes on one machine), "sqlite:///FILE" (one process), '
-    '"postgresql+psycopg://USER:PASSWORD@HOST/BASE" (many machines) or "env:NAME" (a variable that holds one of these)'
-)
 
 
 class SeededTPE(TPESampler):
@@ -64,13 +55,14 @@ def create_study(
     It is a plain `optuna.Study`. Unless another is given, its sampler is multivariate TPE, in which trials that are
     still running elsewhere count as bad ones (constant liar), so that workers do not all try the same; its pruner stops
     a trial whose student is worse after an epoch than the median of the trials before, once ten trials are complete and
-    from the second epoch on. Use a journal file on one machine, PostgreSQL across machines; SQLite serves one process
-    only.
+    from the second epoch on. Use a journal file on one machine, PostgreSQL or a search server (see `serve`) across
+    machines; SQLite serves one process only.
 
     Args:
         name: Name of the study in its storage.
-        storage: "journal:FILE", "sqlite:///FILE", "postgresql+psycopg://user:password@host/base", "env:NAME" for a
-            variable that holds one of these, an Optuna storage, or None to keep the study in memory.
+        storage: "journal:FILE", "sqlite:///FILE", "postgresql+psycopg://user:password@host/base",
+            "mysql+pymysql://...", "grpc://host:port" of a search server, "env:NAME" for a variable that holds one of
+            these, an Optuna storage, or None to keep the study in memory.
         seed: What the sampler draws from.
         objectives: What `optimize` is to minimise, see `objective`.
         sampler: One of Optuna's or your own; with limits or several objectives one that can handle them.
@@ -98,7 +90,7 @@ def create_study(
     check_type("sampler", sampler, BaseSampler, "Pass one of optuna.samplers", optional=True)
     check_type("pruner", pruner, BasePruner, "Pass one of optuna.pruners", optional=True)
     opened = storage if isinstance(storage, BaseStorage) else _open(address(storage))
-    with _hushed(), reached(opened):
+    with hushed(), reached(opened):
         study = optuna.create_study(
             study_name=name,
             storage=opened,
@@ -137,7 +129,7 @@ def load_study(name: str | None = None, *, storage: str | BaseStorage) -> optuna
         if file is not None and not file.exists():
             raise ArtifactError(f"There is no study in {file}: no such file. Name the storage of a search.")
         opened = _open(resolved)
-    with _hushed(), reached(opened):
+    with hushed(), reached(opened):
         names = optuna.get_all_study_names(opened)
         if not names:
             raise ConfigError("`storage` must hold a study, and it is empty. Run tsdistill search first.")
@@ -150,9 +142,11 @@ def load_study(name: str | None = None, *, storage: str | BaseStorage) -> optuna
 
 def _file_of(storage: str | None) -> Path | None:
     """The file of an address that names one."""
-    if storage is None or storage.startswith(JOURNAL):
-        return None if storage is None else Path(storage.removeprefix(JOURNAL))
-    url = _parsed(storage)
+    if storage is None or is_proxy(storage):
+        return None
+    if storage.startswith(JOURNAL):
+        return Path(storage.removeprefix(JOURNAL))
+    url = parsed(storage)
     return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
@@ -173,7 +167,9 @@ def address(storage: str | None) -> str | None:
 def serves_one_process(storage: str | None) -> bool:
     """Whether a storage must not be shared by workers: memory and SQLite."""
     resolved = address(storage)
-    return resolved is None or (not resolved.startswith(JOURNAL) and _parsed(resolved).get_backend_name() == "sqlite")
+    if resolved is None:
+        return True
+    return not resolved.startswith((JOURNAL, PROXY)) and parsed(resolved).get_backend_name() == "sqlite"
 
 
 @contextlib.contextmanager
@@ -183,13 +179,20 @@ def reached(storage: BaseStorage) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, sa.exc.SQLAlchemyError) as error:
         engine = engine_of(storage)
-        raise _unreachable(error, None if engine is None else engine.url) from None
+        if engine is not None:
+            raise unreachable(error, engine.url) from None
+        raise ArtifactError(f"The study's storage failed ({type(error).__name__}). Look at its own log.") from None
     except ValueError as error:
         if not isinstance(storage, JournalStorage) or isinstance(error, TsdistillError):
             raise
         raise ArtifactError(
             f"The journal {journal_of(storage)} is damaged ({error}). Restore it from a copy, or start another study."
         ) from None
+    except Exception as error:
+        place = place_of(storage)
+        if place is None or not is_rpc_error(error):
+            raise
+        raise failure_of(error, place) from None
 
 
 def engine_of(storage: BaseStorage) -> sa.Engine | None:
@@ -204,84 +207,11 @@ def journal_of(storage: BaseStorage) -> Path | None:
     return Path(backend._file_path) if isinstance(backend, JournalFileBackend) else None
 
 
-def advisory_key(*words: str) -> int:
-    """A 64-bit name for a PostgreSQL advisory lock."""
-    return int.from_bytes(hashlib.sha256("\n".join(("tsdistill", *words)).encode()).digest()[:8], signed=True)
-
-
 def _open(storage: str | None) -> BaseStorage:
     if storage is None:
         return InMemoryStorage()
     if storage.startswith(JOURNAL):
         return open_journal(Path(storage.removeprefix(JOURNAL)))
-    return _open_database(_parsed(storage))
-
-
-def _open_database(url: sa.URL) -> BaseStorage:
-    server = url.get_backend_name() == "postgresql"
-    if server:
-        # The server notices within a minute when the machine of a worker is gone.
-        alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-        connect: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, **alive}
-        connect = {name: value for name, value in connect.items() if name not in url.query}
-    else:
-        connect = {"timeout": CONNECT_SECONDS}
-    # A trial takes minutes and a connection milliseconds: none is kept open, to be found broken later.
-    options = {"connect_args": connect, "poolclass": sa.NullPool, "hide_parameters": True}
-    failure: BaseException
-    try:
-        with _hushed(), _alone(url, options) if server else contextlib.nullcontext():
-            return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
-    except Exception as error:
-        failure = error
-    raise _unreachable(failure, url) from None
-
-
-@contextlib.contextmanager
-def _alone(url: sa.URL, options: dict[str, Any]) -> Iterator[None]:
-    """Two workers that make the tables of an empty database at once would trip over each other."""
-    with sa.create_engine(url, **options).connect() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(advisory_key("tables"))))
-        yield
-
-
-def _parsed(storage: str) -> sa.URL:
-    """The address of a database that serves, never with its password in an error."""
-    url: sa.URL | None = None
-    with contextlib.suppress(sa.exc.ArgumentError, ValueError):
-        url = sa.make_url(storage)
-    if url is None:
-        raise ConfigError(f"`storage` must be an address; this one cannot be read. Give {FORMS}.")
-    kind = url.get_backend_name()
-    if kind not in ("sqlite", "postgresql"):
-        raise ConfigError(f"`storage` must be of a known kind, got {url.drivername!r}. Give {FORMS}.")
-    if kind == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigError(
-            "`storage` must name a file, got SQLite in memory. Give sqlite:///FILE, or None to keep nothing."
-        )
-    return url
-
-
-def _unreachable(error: BaseException, url: sa.URL | None) -> TsdistillError:
-    if url is None:
-        return ArtifactError(f"The study's storage failed ({type(error).__name__}). Look at its own log.")
-    if isinstance(error, ImportError | sa.exc.NoSuchModuleError):
-        extra = " (pip install 'tsdistill[postgres]')" if url.get_backend_name() == "postgresql" else ""
-        return UnsupportedError(f"The driver for {shown(url)} is not installed. Install it{extra}.")
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    message = censored(str(getattr(cause, "orig", None) or cause), url)
-    return ArtifactError(
-        f"Cannot reach the storage {shown(url)}: {message}. Check the address, and that the server is up."
-    )
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Without Optuna's line on standard error for every study that is made or taken up."""
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    if is_proxy(storage):
+        return open_proxy(storage)
+    return open_database(parsed(storage))

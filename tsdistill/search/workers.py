@@ -128,7 +128,7 @@ def run(
     if workers > 1 and serves_one_process(storage):
         raise ConfigError(
             f"`workers` must be 1 with SQLite, which serves one process only, got workers={workers}. Keep the study in "
-            "journal:FILE or PostgreSQL."
+            "journal:FILE, PostgreSQL or behind tsdistill search-server."
         )
     limits = budget_of(max_size_bytes, budget)
     names = checked_objectives(objectives)
