@@ -86,6 +86,7 @@ def test_a_seed_reaches_every_training() -> None:
     seeds = [instance_of(TeacherSpec, recipe.teacher).training.seed, recipe.student.training.seed]
     assert recipe.pruning is not None
     assert recipe.pruning.recovery is not None
+    assert recipe.quantization is not None
     assert [*seeds, recipe.pruning.recovery.seed] == [7, 7, 7]
 
 
@@ -341,6 +342,7 @@ def test_the_committed_experiment_is_about_the_default_recipe_with_its_own_stude
         teacher=recipe.teacher.replace(training=recipe.teacher.training.replace(windows_per_epoch=4096)),
         student=recipe.student.replace(candidates=(), training=recipe.student.training.replace(windows_per_epoch=4096)),
         pruning=recipe.pruning.replace(recovery=recipe.pruning.recovery.replace(epochs=2)),
+        quantization=recipe.quantization.replace(max_error_increase=0.02),
     )
     assert Recipe.from_file(folder / "recipe.toml") == alone
 
