@@ -338,6 +338,7 @@ def test_the_committed_experiment_is_about_the_default_recipe_with_its_own_stude
     assert isinstance(recipe.teacher, TeacherSpec)
     assert recipe.pruning is not None
     assert recipe.pruning.recovery is not None
+    assert recipe.quantization is not None
     alone = recipe.replace(
         teacher=recipe.teacher.replace(training=recipe.teacher.training.replace(windows_per_epoch=4096)),
         student=recipe.student.replace(candidates=(), training=recipe.student.training.replace(windows_per_epoch=4096)),

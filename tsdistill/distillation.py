@@ -22,6 +22,7 @@ from tsdistill.teachers import CachedTeacher, Teacher, adapt, teacher_info, teac
 from tsdistill.training import Objective, TeacherObjective, Training, TruthObjective, fit
 from tsdistill.training.loop import OnEpoch
 from tsdistill.training.refitting import check_fitted, fitted_again
+from tsdistill.training.starting import start_info, started
 from tsdistill.training.steps import device_of
 
 
@@ -32,6 +33,7 @@ def distill(
     *,
     losses: Sequence[Loss] = (OutputLoss(),),
     training: Training | None = None,
+    start: Forecaster | None = None,
     balance: Literal["fixed", "start"] = "fixed",
     control: bool = True,
     keep: Literal["student", "better"] = "student",
@@ -53,6 +55,9 @@ def distill(
         task: Data, context and horizon.
         losses: What to imitate; their sum is minimised.
         training: How to train.
+        start: Go on from the weights of this forecaster, made of the same config for earlier data, with the task's
+            scaler (see `td.train`); the control goes on from its control. To train on for the same data, give the
+            forecaster itself as the student.
         balance: "start" divides each loss by the size of its gradient on the untrained student, relative to the first
             one's, so that weights say how hard each pulls whatever its units; "fixed" leaves weights as they are.
         control: Also train the same student without the teacher, from the same weights (from random ones where `shrink`
@@ -102,16 +107,16 @@ def distill(
     checkpoint = optional_path("checkpoint", checkpoint)
     cache = optional_path("cache", cache)
     teacher = adapt(teacher, task)
-    fresh = _start(student, task, training)
+    fresh = _start(student, task, training, start)
     if fresh.n_parameters == 0:
         raise UnsupportedError(f"A {fresh.config.kind!r} model has no weights that a teacher could shape.")
-    plain = _start_control(student, fresh, training) if control else None
+    plain = _start_control(student, task, fresh, training, start) if control else None
     # A student that is solved needs no device, and asks for none that is not there.
     solved = fresh.closed_form and training.device == "cuda" and not torch.cuda.is_available()
     cached_teacher = CachedTeacher(teacher, cache, progress=progress, device=None if solved else device_of(training))
     refits, training = training.refit is not None, training.replace(refit=None)
     objective = TeacherObjective(losses, cached_teacher, balance=balance)
-    details = {**teacher_info(teacher), **teacher_record(teacher)}
+    details = {**teacher_info(teacher), **teacher_record(teacher), **start_info(start)}
     _learn(fresh, task, training, objective, checkpoint, progress, details, on_epoch)
     if plain is not None:
         beside = checkpoint.with_name(f"control-{checkpoint.name}") if checkpoint else None
@@ -292,18 +297,30 @@ def _learn(
     return model.eval().with_step(step)
 
 
-def _start(student: ModelConfig | Forecaster, task: Task, training: Training) -> Forecaster:
-    """An untrained student, or a copy of a trained one to go on from."""
+def _start(student: ModelConfig | Forecaster, task: Task, training: Training, start: Forecaster | None) -> Forecaster:
+    """An untrained student, one with the weights of an earlier one, or a copy of a trained one to go on from."""
     if isinstance(student, ModelConfig):
-        return student.build(task.signature, training.seed)
+        return (
+            student.build(task.signature, training.seed) if start is None else started(student, task, training, start)
+        )
+    if start is not None:
+        raise ConfigError(must("start", "be None for a student that has weights", type(start).__name__, "Leave it out"))
     return copy.deepcopy(student)
 
 
-def _start_control(student: ModelConfig | Forecaster, fresh: Forecaster, training: Training) -> Forecaster:
+def _start_control(
+    student: ModelConfig | Forecaster, task: Task, fresh: Forecaster, training: Training, start: Forecaster | None
+) -> Forecaster:
     """Where the control starts: the student's own weights, as long as no teacher has shaped them.
 
-    A student that was cut out of a teacher (`shrink`) is compared with one that starts from random weights.
+    Of a student with a start it is the start's control. A student that was cut out of a teacher (`shrink`) is compared
+    with one that starts from random weights.
     """
+    if start is not None:
+        if start.control is None:
+            remedy = "Give a start that has one, or set control=False: from other weights it would be no comparison"
+            raise ConfigError(must("control", "be False with a start that has none", True, remedy))
+        return started(fresh.config, task, training, start.control)
     if isinstance(student, Forecaster):
         if student.control is not None:
             return copy.deepcopy(student.control)

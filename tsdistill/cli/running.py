@@ -19,6 +19,9 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Draw everything from this seed instead of the recipe's.")
     ] = None,
+    warm_from: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier run whose weights training goes on from.")
+    ] = None,
     assign: Set = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -34,6 +37,8 @@ def run(
       tsdistill run my.toml --out my-run --seed 1 --json
 
       tsdistill run --set student.model.width=32 --set pruning=none
+
+      tsdistill run my.toml --out this-week --warm-from last-week
     """
     from tsdistill.quantization import candidate_table
     from tsdistill.recipe import read_recipe
@@ -43,7 +48,8 @@ def run(
     chosen = assigned(read_recipe(recipe), assign or ())
     if seed is not None:
         chosen = chosen.with_seed(seed)
-    result = run_recipe(chosen, out, progress=None if not quiet else False, say=say(quiet))
+    progress = None if not quiet else False
+    result = run_recipe(chosen, out, warm_from=warm_from, progress=progress, say=say(quiet))
     if as_json:
         typer.echo(json.dumps({"artifact": str(result.artifact), **result.report.to_dict()}))
         return

@@ -48,6 +48,10 @@ class Within:
         """Folder of the teacher's forecasts, which all candidates share."""
         return self.stages.cache
 
+    def start(self, name: str, config: ModelConfig, task: Task, *, control: bool = False) -> Forecaster | None:
+        """What its training goes on from, under the candidate's name."""
+        return self.stages.start(f"{self.name}-{name}", config, task, control=control)
+
     def stage(self, name: str, inputs: dict[str, Any], make: Callable[[Path | None], Model]) -> Model:
         """What `make` gives, under the candidate's name."""
         return self.stages.stage(f"{self.name}-{name}", inputs, make)

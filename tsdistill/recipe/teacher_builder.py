@@ -31,6 +31,7 @@ from tsdistill.teachers import (
     write_forecasts,
 )
 from tsdistill.training import train
+from tsdistill.training.starting import start_info, warmed
 
 MAX_NOTE_BYTES = 2**20
 
@@ -155,12 +156,14 @@ class _Builder:
         """Trained now, or kept from an earlier run with the same spec."""
         own_task = self.own_task(spec)
         # Trust changes nothing about the training.
-        inputs = {"task": own_task.fingerprint, **spec.replace(trust=None).to_dict()}
+        start = self.workspace.start(self.stage, spec.model, own_task)
+        training = spec.training if start is None else warmed(spec.training, len(own_task.train))
+        inputs = {"task": own_task.fingerprint, **spec.replace(trust=None).to_dict(), **start_info(start)}
         teacher = self.workspace.stage(
             self.stage,
             inputs,
             lambda checkpoint: train(
-                spec.model, own_task, spec.training, checkpoint=checkpoint, progress=self.progress
+                spec.model, own_task, training, start=start, checkpoint=checkpoint, progress=self.progress
             ),
         )
         if not isinstance(teacher, Forecaster):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tsdistill.artifacts import load, save
+from tsdistill.data import Task
 from tsdistill.errors import ArtifactError, OrderError
 from tsdistill.exporting import Deployed
 from tsdistill.files import Busy, append_line, lock, write_atomic
 from tsdistill.formats import read_regular
-from tsdistill.models import Forecaster, versions
+from tsdistill.models import Forecaster, ModelConfig, versions
 from tsdistill.spec import digest_of
+from tsdistill.training.starting import fits
 
 Model = Forecaster | Deployed
 MAX_MARK_BYTES = 1000
@@ -29,12 +32,32 @@ class Workspace:
         folder: Made if it is not there.
         cache: Where teacher forecasts are kept; by default inside the folder.
         say: Called with a line for people when a stage begins or ends.
+        warm_from: Folder of an earlier run, whose stages training goes on from.
+
+    Raises:
+        ArtifactError: the folder cannot be made, or there is no earlier run.
     """
 
     def __init__(
-        self, folder: str | Path, *, cache: str | Path | None = None, say: Callable[[str], None] | None = None
+        self,
+        folder: str | Path,
+        *,
+        cache: str | Path | None = None,
+        say: Callable[[str], None] | None = None,
+        warm_from: str | Path | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self._starts = None if warm_from is None else Path(warm_from) / "stages"
+        if self._starts is not None and self._starts.resolve() == (self.folder / "stages").resolve():
+            raise ArtifactError(
+                f"`warm_from` must be another folder than the run's own, got {os.fspath(self.folder)!r} for both. Name "
+                "a new folder for this run."
+            )
+        if self._starts is not None and not self._starts.is_dir():
+            raise ArtifactError(
+                f"`warm_from` must be the folder of an earlier run, got {os.fspath(self._starts.parent)!r}, in which "
+                "there is no folder stages. Name what tsdistill run --out named."
+            )
         self.cache = Path(cache) if cache is not None else self.folder / "cache"
         self.say = say or (lambda line: None)
         try:
@@ -97,6 +120,24 @@ class Workspace:
         if isinstance(model, Deployed):
             return dataclasses.replace(model, control=control)  # type: ignore[arg-type]
         model.control = control  # type: ignore[assignment]
+        return model
+
+    def start(self, name: str, config: ModelConfig, task: Task, *, control: bool = False) -> Forecaster | None:
+        """What the training of a stage goes on from: the earlier run's stage, if it fits; None begins anew."""
+        if self._starts is None or not (self._starts / name).is_dir():
+            return None
+        home = self._starts / name
+        model = load(home)
+        if not isinstance(model, Forecaster) or not fits(config, task, model):
+            self.say(f"{name} begins anew: that of the earlier run does not fit")
+            return None
+        if control:
+            beside = load(_control(home)) if _control(home).is_dir() else None
+            if not isinstance(beside, Forecaster):
+                self.say(f"{name} begins anew: that of the earlier run has no control")
+                return None
+            model.control = beside
+        self.say(f"{name} goes on from the earlier run")
         return model
 
     def log(self, **event: Any) -> None:

@@ -24,6 +24,7 @@ from tsdistill.training.objectives import Objective, TruthObjective
 from tsdistill.training.precision import settled
 from tsdistill.training.ranks import Ranks, join
 from tsdistill.training.spec import Training
+from tsdistill.training.starting import start_info, started
 from tsdistill.training.steps import TrainingRun, device_of, epoch, trainable
 
 EVALUATION_BATCH = 256
@@ -37,6 +38,7 @@ def train(
     task: Task,
     training: Training | None = None,
     *,
+    start: Forecaster | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
     on_epoch: OnEpoch | None = None,
@@ -50,6 +52,8 @@ def train(
         config: The architecture.
         task: Data, context and horizon.
         training: How to train; defaults to `Training()`.
+        start: Go on from the weights of this forecaster, of the same config, steps and channels, instead of random
+            ones: what was trained on last month's rows needs few steps on this month's. The scaler is the task's.
         checkpoint: A file to keep the state in: a run that was stopped continues from it, to the same result. Beside
             it grows `<checkpoint>.history.jsonl`, one line per epoch, which `tsdistill history` shows.
         progress: Show a progress bar; None shows one in a terminal only.
@@ -60,8 +64,9 @@ def train(
         The trained forecaster, in evaluation mode.
 
     Raises:
-        ConfigError: an argument of another type, or an architecture that does not fit the task (a patch longer than the
-            context, say).
+        ConfigError: an argument of another type, an architecture that does not fit the task (a patch longer than the
+            context, say), or a start for what is solved in closed form.
+        ShapeError: `start` has other steps or channels.
         DivergenceError: loss or gradient became infinite or NaN.
         ArtifactError: the checkpoint is damaged or of another run.
 
@@ -81,12 +86,12 @@ def train(
         )
     check_type("task", task, Task, "Pass td.Task(panel, context=..., horizon=...)")
     check_type("training", training, Training, "Pass td.Training(epochs=...)")
-    model = config.build(task.signature, training.seed)
+    model = config.build(task.signature, training.seed) if start is None else started(config, task, training, start)
     first = training.replace(refit=None)
     metrics = fit(model, task, first, TruthObjective(), checkpoint=checkpoint, progress=progress, on_epoch=on_epoch)
     step = LineageStep(
         verb="train",
-        spec={"config": config.to_dict(), "training": first.to_dict()},
+        spec={"config": config.to_dict(), "training": first.to_dict()} | start_info(start),
         seed=training.seed,
         data=task.fingerprint,
         metrics=metrics,
