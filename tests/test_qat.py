@@ -253,8 +253,9 @@ def test_paths_may_be_text(tmp_path: Path) -> None:
     model = train(MLPConfig(width=5, depth=1), task, QUICK)
     model.control = copy.deepcopy(model)
     spec = QAT(training=QUICK.replace(max_steps=2), require_gain=False, max_error_increase=9.0)
-    paths = {"cache": str(tmp_path / "cache"), "checkpoint": str(tmp_path / "run.safetensors")}
-    deployed = quantize(model, task, spec, teacher=train(LinearConfig(), task), progress=False, **paths)
+    cache, checkpoint = str(tmp_path / "cache"), str(tmp_path / "run.safetensors")
+    teacher = train(LinearConfig(), task)
+    deployed = quantize(model, task, spec, teacher=teacher, cache=cache, checkpoint=checkpoint, progress=False)
     assert deployed.control is not None
     assert {path.name for path in tmp_path.iterdir()} >= {"cache", "run.safetensors", "control-run.safetensors"}
 

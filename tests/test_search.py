@@ -165,7 +165,6 @@ def test_the_table_fits_and_marks_what_breaks_the_budget(searched: Searched) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"max_size_bytes": 9_999}, ["different size budget", "--name"]),
         ({"space": but(**{"student.losses.output.alpha": 0.5})}, ["different space"]),
         ({"teacher": td.LinearConfig(), "recipe": {"teacher": {"model": {"kind": "linear"}}}}, ["different teacher"]),
         ({"recipe": {"pruning": None}}, ["different recipe"]),
@@ -183,7 +182,7 @@ def test_a_study_is_not_continued_with_another_question(
             searched.task,
             n_trials=3,
             recipe=searched.recipe.replace(**change.get("recipe", {})),
-            max_size_bytes=change.get("max_size_bytes", searched.budget),
+            max_size_bytes=searched.budget,
         )
     assert [word for word in words if word not in str(caught.value)] == []
     assert len(searched.study.trials) == 2

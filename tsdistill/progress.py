@@ -35,8 +35,11 @@ class _Quiet:
 
 
 @contextlib.contextmanager
-def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar]:
-    """A bar with time left for `n_steps` steps; `show=None` asks whether standard error is a terminal."""
+def open_bar(title: str, n_steps: int, show: bool | None = None, *, foretells: bool = True) -> Iterator[Bar]:
+    """A bar for `n_steps` steps; `show=None` asks whether standard error is a terminal.
+
+    It foretells the time left by the pace of the steps it has seen; not where the notes say that better.
+    """
     if not (sys.stderr.isatty() if show is None else show):
         yield _Quiet()
         return
@@ -47,7 +50,7 @@ def open_bar(title: str, n_steps: int, show: bool | None = None) -> Iterator[Bar
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        *([TimeRemainingColumn()] if foretells else []),
         TextColumn("{task.fields[status]}", markup=False),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 
 from tsdistill import __version__
-from tsdistill.cli import benching, hosting, looking, pruning, quantizing, retraining, running, searching, serving
+from tsdistill.cli import (
+    benching,
+    compressing,
+    hosting,
+    looking,
+    pruning,
+    quantizing,
+    retraining,
+    running,
+    searching,
+    serving,
+)
 from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
@@ -113,7 +124,7 @@ for _command in (
     app.command()(_command)
     if _command is running.run:
         app.add_typer(searching.searches, name="search")
-        app.command()(searching.compress)
+        app.command()(compressing.compress)
         app.command()(hosting.search_server)
 
 

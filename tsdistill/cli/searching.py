@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tsdistill.cli.options import Json, Quiet, Set, reads, say
+from tsdistill.cli.options import Json, Quiet, Set, say
 from tsdistill.cli.streams import show
 from tsdistill.errors import printable
 
@@ -35,6 +34,8 @@ Storage = Annotated[
 ]
 Name = Annotated[str | None, typer.Option(help="Name of the study; left out: the recipe's.")]
 MaxBytes = Annotated[int | None, typer.Option(min=1, help="Bytes the deployed artifact may take.")]
+MaxParameters = Annotated[int | None, typer.Option(min=1, help="Numbers that the model may have learnt.")]
+MaxMultiplications = Annotated[int | None, typer.Option(min=1, help="Multiplications that one forecast may take.")]
 MaxMs = Annotated[float | None, typer.Option(help="Milliseconds that one forecast may take; every trial is timed.")]
 
 
@@ -60,15 +61,23 @@ def search(
     out: Out = DEFAULT_OUT,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, which share its cores.")] = 1,
     max_bytes: MaxBytes = None,
-    max_parameters: Annotated[int | None, typer.Option(min=1, help="Numbers that the model may have learnt.")] = None,
+    max_parameters: MaxParameters = None,
+    max_multiplications: MaxMultiplications = None,
     max_ms: MaxMs = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="What to minimise besides the error: size_bytes, n_parameters, latency_ms; may be repeated."),
+        typer.Option(
+            help="What to minimise besides the error: size_bytes, n_parameters, n_multiplications, latency_ms; may be "
+            "repeated."
+        ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0, help="Begin no further trial after so many minutes.")] = None,
     space: Annotated[Path | None, typer.Option(help="A .toml or .json file that names what varies.")] = None,
     name: Name = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(metavar="FROM", help="Take over the trials of another search: its folder, or STORAGE#NAME."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="What the sampler draws from.")] = 0,
     assign: Set = None,
     as_json: Json = False,
@@ -101,8 +110,9 @@ def search(
         name=name,
         workers=workers,
         objectives=("error", *(objective or ())),
-        budget=_budget(max_bytes, max_parameters, max_ms),
+        budget=budget_of(max_bytes, max_parameters, max_multiplications, max_ms),
         timeout=None if minutes is None else 60 * minutes,
+        warm_start=None if warm_start is None else _other(warm_start),
         seed=seed,
         progress=None if not quiet else False,
         say=say(quiet),
@@ -154,6 +164,8 @@ def best(
     storage: Storage = None,
     name: Name = None,
     max_bytes: MaxBytes = None,
+    max_parameters: MaxParameters = None,
+    max_multiplications: MaxMultiplications = None,
     max_ms: MaxMs = None,
     file: Annotated[Path | None, typer.Option(help="Write the recipe there instead of printing it.")] = None,
     as_json: Json = False,
@@ -167,7 +179,14 @@ def best(
     from tsdistill.recipe import from_anywhere
     from tsdistill.search import best_recipe
 
-    recipe = from_anywhere(best_recipe(_study(out, storage, name), max_size_bytes=max_bytes, max_latency_ms=max_ms))
+    chosen = best_recipe(
+        _study(out, storage, name),
+        max_size_bytes=max_bytes,
+        max_parameters=max_parameters,
+        max_multiplications=max_multiplications,
+        max_latency_ms=max_ms,
+    )
+    recipe = from_anywhere(chosen)
     if file is not None:
         write_atomic(file, recipe.to_toml())
     if as_json:
@@ -176,6 +195,67 @@ def best(
         show(f"Recipe  {printable(file)}\nRun     tsdistill run {printable(file)}")
     else:
         show(recipe.to_toml().rstrip())
+
+
+@searches.command()
+def finalists(
+    out: Out = DEFAULT_OUT,
+    storage: Storage = None,
+    name: Name = None,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many of the best trials.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each of them is trained again.")] = 3,
+    max_bytes: MaxBytes = None,
+    max_parameters: MaxParameters = None,
+    max_multiplications: MaxMultiplications = None,
+    max_ms: MaxMs = None,
+    file: Annotated[Path | None, typer.Option(help="Where the recipe goes; left out: final.toml in --out.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the best trials again over several seeds, with controls, and choose among them by mean and spread.
+
+    The best of many trials is also the luckiest of them. The test part is not read: `tsdistill run` does that once, for
+    the recipe that is chosen here.
+
+    Examples:
+      tsdistill search finalists --out best-small --k 4 --seeds 3
+    """
+    from tsdistill.files import write_atomic
+    from tsdistill.recipe import Recipe, Workspace, from_anywhere
+    from tsdistill.search import finalists as train_again
+    from tsdistill.search import shared_teacher
+    from tsdistill.search.results import best_trial
+
+    study = _study(out, storage, name)
+    limits = budget_of(max_bytes, max_parameters, max_multiplications, max_ms)
+    recipe = Recipe.from_json(best_trial(study, limits).user_attrs["recipe"])
+    task = recipe.task.build(recipe.data.load())
+    progress = None if not quiet else False
+    teacher = shared_teacher(recipe, task, out, progress=progress, say=say(quiet))
+    final = train_again(
+        study,
+        teacher,
+        task,
+        k=k,
+        seeds=seeds,
+        budget=limits,
+        cache=Workspace(out).cache,
+        progress=progress,
+        say=say(quiet),
+    )
+    path = out / "final.toml" if file is None else file
+    write_atomic(path, from_anywhere(final.recipe).to_toml())
+    if as_json:
+        typer.echo(json.dumps({"recipe": str(path), "finalists": final.rows}))
+        return
+    for row in final.rows:
+        numbers = ""
+        if "mean" in row:
+            control = "" if row["control"] is None else f", without a teacher {row['control']:.4f}"
+            numbers = f"{row['mean']:.4f} +- {row['spread']:.4f} (searched {row['validation_mse']:.4f}{control}); "
+        show(f"trial {row['trial']}: {numbers}{printable(row['reason'])}")
+    shown = printable(path)
+    show(f"\nRecipe  {shown}\nRun     tsdistill run {shown} --out {printable(out / 'best')}")
 
 
 @searches.command()
@@ -240,96 +320,33 @@ def export(
     show(f"{file.suffix[1:]}  {printable(file)}")
 
 
-@reads
-def compress(
-    *,
-    data: Annotated[
-        str, typer.Argument(help="A CSV or Parquet file, the name of a data set, or a recipe (.toml, .json).")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for artifact, report and study.")] = Path("tsdistill-compress"),
-    max_bytes: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="What the artifact may take, such as 50000 or 50kB.")
-    ] = None,
-    max_parameters: Annotated[int | None, typer.Option(min=1, help="Numbers that the model may have learnt.")] = None,
-    max_ms: MaxMs = None,
-    max_error_increase: Annotated[
-        float | None, typer.Option(min=0, help="Share by which its validation error may lie above the teacher's.")
-    ] = None,
-    minutes: Annotated[float, typer.Option(help="Time for all of it, about.")] = 10.0,
-    context: Annotated[int | None, typer.Option(min=1, help="Past steps that a model sees.")] = None,
-    horizon: Annotated[int, typer.Option(min=1, help="Steps to forecast.")] = 24,
-    seed: Annotated[int, typer.Option(min=0, help="What everything draws from.")] = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    reading: dict[str, Any],
-) -> None:
-    """Make the best small forecaster for a file within a budget, in one call.
-
-    Trains a teacher, searches students from a ridge to an LSTM, prunes and quantizes them, trains the best again with a
-    control, and deploys the smallest of those that validation cannot distinguish from the best.
-
-    Examples:
-      tsdistill compress sales.csv --max-bytes 50kB --minutes 10
-
-      tsdistill compress nyc-weather --max-ms 0.5 --minutes 5 --out small
-    """
-    from tsdistill.data import datasets
-    from tsdistill.recipe import Source, read_recipe
-    from tsdistill.search import compress as compress_data
-    from tsdistill.search import table
-
-    source: Any
-    if data.lower().endswith((".toml", ".json")):
-        source = read_recipe(data)
-    else:
-        place = {"dataset": data} if data in datasets.names() else {"path": os.path.abspath(data)}
-        source = Source.from_dict({**place, **reading})
-    made = compress_data(
-        source,
-        out,
-        budget=_budget(_bytes(max_bytes), max_parameters, max_ms),
-        max_error_increase=max_error_increase,
-        minutes=minutes,
-        context=context,
-        horizon=horizon,
-        seed=seed,
-        progress=None if not quiet else False,
-        say=say(quiet),
-    )
-    if as_json:
-        numbers = {"front": made.front, "rejected": made.reasons, **made.run.report.to_dict()}
-        typer.echo(json.dumps({"artifact": str(made.artifact), **numbers}))
-        return
-    show(made.run.report)
-    show(f"\nWhat a byte is worth, on validation data\n{table(made.front)}")
-    artifact = printable(made.artifact)
-    show(f"\nReport    {printable(out / 'report.html')}\nArtifact  {artifact}")
-    show(f"Why not   {printable(out / 'study.log')}: tsdistill search export trials.csv --out {printable(out)}")
-
-
-def _bytes(size: str | None) -> int | None:
-    """A number of bytes, with a unit or without."""
-    from pydantic import ByteSize, TypeAdapter, ValidationError
-
-    from tsdistill.errors import ConfigError, must
-
-    if size is None:
-        return None
-    try:
-        return int(TypeAdapter(ByteSize).validate_python(size))
-    except ValidationError:
-        raise ConfigError(must("--max-bytes", "be a number of bytes", size, "Such as 50000, 50kB or 1MiB")) from None
-
-
 def _study(out: Path, storage: str | None, name: str | None) -> optuna.Study:
     from tsdistill.search import load_study
 
     return load_study(name, storage=storage or f"journal:{out / 'study.log'}")
 
 
-def _budget(max_bytes: int | None, max_parameters: int | None, max_ms: float | None) -> Budget | None:
+def _other(place: str) -> optuna.Study:
+    """The study of another search, by its folder or its storage."""
+    from tsdistill.search import load_study
+
+    storage, _, name = place.partition("#")
+    if (Path(storage) / "study.log").is_file():
+        storage = f"journal:{Path(storage) / 'study.log'}"
+    return load_study(name or None, storage=storage)
+
+
+def budget_of(
+    max_bytes: int | None, max_parameters: int | None, max_multiplications: int | None, max_ms: float | None
+) -> Budget | None:
+    """The limits that a command was given, if any."""
     from tsdistill.recipe import Budget
 
-    if max_bytes is max_parameters is max_ms is None:
+    if max_bytes is max_parameters is max_multiplications is max_ms is None:
         return None
-    return Budget(max_size_bytes=max_bytes, max_parameters=max_parameters, max_latency_ms=max_ms)
+    return Budget(
+        max_size_bytes=max_bytes,
+        max_parameters=max_parameters,
+        max_multiplications=max_multiplications,
+        max_latency_ms=max_ms,
+    )

@@ -127,6 +127,11 @@ class Loss(Member):
         return [f"`{cls.__name__}` must write {name}. See `tsdistill.losses.Loss`." for name in missing]
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether what the teacher shows changes the loss."""
+        return True
+
+    @property
     def sees_attention(self) -> bool:
         """Whether both sides have to show their attention."""
         return False
@@ -204,6 +209,11 @@ class LossSum:
 
     def __str__(self) -> str:
         return " + ".join(str(term) for term in self.terms)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term looks at the teacher."""
+        return any(term.needs_teacher for term in self.terms)
 
     @property
     def sees_attention(self) -> bool:

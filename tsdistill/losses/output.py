@@ -120,6 +120,11 @@ class OutputLoss(Loss):
         return self.alpha
 
     @property
+    def needs_teacher(self) -> bool:
+        """Unless the truth is all there is to learn from."""
+        return self.alpha != 0
+
+    @property
     def _plain(self) -> bool:
         """Whether a plain MSE to the blend of teacher and truth is all there is."""
         return self.error in (None, "squared") and self.last_step_weight is None

@@ -41,6 +41,7 @@ def quantize(
     cache: str | Path | None = None,
     checkpoint: str | Path | None = None,
     progress: bool | None = None,
+    timed: bool = True,
 ) -> Deployed:
     """Deploy a forecaster in INT8 where that pays, and refuse with numbers where it does not.
 
@@ -63,6 +64,7 @@ def quantize(
         checkpoint: A file to keep the state of "qat" in, so that a stopped run continues (the control keeps its own
             beside it).
         progress: Show progress bars of "qat"; None shows them in a terminal only.
+        timed: Take the time of every form, also with `require_gain=False`, where nothing goes by it.
 
     Returns:
         A deployed forecaster: "int8", "int8-weights" or "int4-weights", or "fp32" if the method is "auto" and
@@ -116,7 +118,7 @@ def quantize(
         trained_forms = Forms(export(trained, task), task)
         form = spec.deployed_form(forecaster)
         candidates.extend(_tried(spec.method, form, trained_forms, judge, asked=spec))
-    selected = _selected(candidates, task, spec, forecaster.config.kind)
+    selected = _selected(candidates, task, spec, forecaster.config.kind, timed=timed)
     metrics = {"chosen": selected.name, "candidates": [candidate.to_dict() for candidate in candidates], **facts}
     control = full.control
     if control is not None:
@@ -203,12 +205,17 @@ def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, asked: 
     return tried
 
 
-def _selected(candidates: list[Candidate], task: Task, spec: Quantization, kind: str) -> Candidate:
+def _selected(
+    candidates: list[Candidate], task: Task, spec: Quantization, kind: str, *, timed: bool = True
+) -> Candidate:
     """The one to deploy; all others have a reason by then."""
     if spec.named_form is not None:
         return _named(candidates, spec.named_form, spec)
     made = {candidate.name: candidate.model for candidate in candidates if candidate.model is not None}
-    numbers = measure(made, task, spec)
+    if timed or spec.require_gain:
+        numbers = measure(made, task, spec)
+    else:
+        numbers = {name: {"graph_bytes": len(model.onnx)} for name, model in made.items()}
     for candidate in candidates:
         candidate.numbers |= numbers.get(candidate.name, {})
     asked = candidates[-1]

@@ -55,6 +55,11 @@ class Budget(Spec):
     Args:
         max_size_bytes: Every file that it needs to forecast, as `size_bytes` counts them.
         max_parameters: Numbers that were learnt.
+        max_multiplications: Products of numbers in one forecast of all channels, `tsdistill.pruning.macs_of`: for a
+            matrix of m x n numbers m * n for every row that it takes (token, channel), for a convolution the numbers
+            of its kernel for every step that it gives, for attention 2 * width * n_tokens^2 for every channel and
+            block; normalising, activating and adding count nothing. Exact for each architecture and size, the same on
+            every machine, and the same in INT8.
         max_latency_ms: Median time of one forecast, one window on one thread of this machine. Only where it is given
             does a clock decide what is deployed.
 
@@ -65,25 +70,33 @@ class Budget(Spec):
 
     max_size_bytes: Count | None = None
     max_parameters: Count | None = None
+    max_multiplications: Count | None = None
     max_latency_ms: float | None = Field(default=None, gt=0)
 
-    def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
-        """By how much costs (`size_bytes`, `n_parameters`, `latency_ms`) are above their limits; below 0 within.
-
-        A cost that is not known, or has no limit, is left out.
-        """
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is limited, by the name of the cost."""
         limits = {
             "size_bytes": self.max_size_bytes,
             "n_parameters": self.max_parameters,
+            "n_multiplications": self.max_multiplications,
             "latency_ms": self.max_latency_ms,
         }
-        return {name: costs[name] - limit for name, limit in limits.items() if limit is not None and name in costs}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def excess(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """By how much costs (`size_bytes`, `n_parameters`, ...) are above their limits; below 0 within.
+
+        A cost that is not known, or has no limit, is left out.
+        """
+        return {name: costs[name] - limit for name, limit in self.limits.items() if name in costs}
 
     def excess_in_words(self, costs: Mapping[str, float]) -> str:
         """What a model costs too much, such as "1,200 bytes, 200 over the budget"; empty where it is within."""
         forms = {
             "size_bytes": ("bytes", ",", ""),
             "n_parameters": ("parameters", ",", ""),
+            "n_multiplications": ("multiplications", ",", ""),
             "latency_ms": ("ms", ".3g", " ms"),
         }
         words = []

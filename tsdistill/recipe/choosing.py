@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tsdistill.data import Task
 from tsdistill.errors import ConfigError, DivergenceError, UnsupportedError, must
 from tsdistill.evaluation import compare_losses, measure_latency, score
 from tsdistill.exporting import Deployed
 from tsdistill.models import Forecaster, ModelConfig, versions
 from tsdistill.models.provenance import machine
-from tsdistill.pruning import Pruning
+from tsdistill.pruning import Pruning, macs_of
 from tsdistill.pruning.ranking import groups_of
 from tsdistill.recipe.candidates import Budget
 from tsdistill.recipe.workspace import Model, as_deployed, as_trainable
@@ -172,6 +174,8 @@ def _choice(
     over = {}
     for name, model in deployed.items():
         costs = {"size_bytes": size[name], "n_parameters": model.n_parameters, "latency_ms": latency[name]}
+        if budget is not None and budget.max_multiplications is not None:
+            costs["n_multiplications"] = multiplications(model)
         if budget is not None and (excess := budget.excess_in_words(costs)):
             over[name] = excess
     within = [name for name in deployed if name not in over]
@@ -244,6 +248,18 @@ def forecast_calls(deployed: Mapping[str, Deployed]) -> dict[str, Callable[[], o
         inputs = {port: values[:1] for port, values in model.golden.items() if port in ("context", "future", "past")}
         calls[name] = functools.partial(model.predictor.outputs, **inputs)
     return calls
+
+
+_counted: dict[tuple[str, str], int] = {}
+
+
+def multiplications(model: Deployed) -> int:
+    """Products of numbers in one forecast of a deployed model, of which the form changes nothing."""
+    key = (model.config.digest, model.signature.digest)
+    if key not in _counted:
+        with torch.device("meta"):
+            _counted[key] = macs_of(model.config.build(model.signature))
+    return _counted[key]
 
 
 def _last(models: Models) -> Deployed:

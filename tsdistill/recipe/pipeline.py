@@ -172,6 +172,7 @@ def make_models(
     progress: bool | None = None,
     on_stage: Callable[[str, Model], None] | None = None,
     on_epoch: OnEpoch | None = None,
+    timed: bool = True,
 ) -> dict[str, Model]:
     """Every model that a recipe makes with a teacher, in order, the deployed one last: student, pruned, deployed.
 
@@ -187,6 +188,7 @@ def make_models(
         progress: Show progress bars; None shows them in a terminal only.
         on_stage: Called with the name and the model of every stage as it is finished; what it raises ends the making.
         on_epoch: Called after every epoch of the student's training, see `td.distill`; not with candidates.
+        timed: Take the time of quantized forms also where nothing goes by it; not with candidates.
 
     Returns:
         Models by name; the last name is the precision of what is deployed, "deployed" for float32. Of several
@@ -194,7 +196,7 @@ def make_models(
     """
     if recipe.student.candidates:
         return _chosen(recipe, task, teacher, stages, progress, on_stage)
-    making = _Making(recipe, task, teacher, stages, control or recipe.student.keeps_better, progress, on_epoch)
+    making = _Making(recipe, task, teacher, stages, control or recipe.student.keeps_better, progress, on_epoch, timed)
     models: dict[str, Model] = {}
 
     def finished(name: str, model: Model) -> None:
@@ -260,6 +262,7 @@ class _Making:
     control: bool
     progress: bool | None
     on_epoch: OnEpoch | None = None
+    timed: bool = True
 
     def student(self) -> Forecaster:
         spec = self.recipe.student.without_refit()
@@ -317,7 +320,8 @@ class _Making:
         def make(checkpoint: Path | None) -> Deployed:
             if spec is None:
                 return export(model, self.task)
-            return quantize(model, self.task, spec, teacher=teacher, **self._options(checkpoint))
+            options = self._options(checkpoint)
+            return quantize(model, self.task, spec, teacher=teacher, timed=self.timed, **options)
 
         written = None if spec is None else spec.to_dict()
         inputs = {**self._inputs(teacher), **_digests(model), "quantization": written}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tsdistill.deprecation import moved_names
 from tsdistill.search.compressing import Compression, compress
+from tsdistill.search.finalists import Finalists, finalists
 from tsdistill.search.objective import objective
 from tsdistill.search.older import LSTMSpace, MLPSpace, PatchTSTSpace
 from tsdistill.search.page import plot_study
@@ -21,6 +22,7 @@ from tsdistill.spec import Range
 
 __all__ = [
     "Compression",
+    "Finalists",
     "LSTMSpace",
     "MLPSpace",
     "PatchTSTSpace",
@@ -30,6 +32,7 @@ __all__ = [
     "best_recipe",
     "compress",
     "create_study",
+    "finalists",
     "front",
     "leaders",
     "load_study",

@@ -19,23 +19,25 @@ from tsdistill.evaluation import evaluate, measure_latency
 from tsdistill.exporting import Deployed
 from tsdistill.files import lock
 from tsdistill.recipe import Budget, InMemory, Recipe, make_models
-from tsdistill.recipe.choosing import N_LATENCY_RUNS, forecast_calls
+from tsdistill.recipe.choosing import N_LATENCY_RUNS, forecast_calls, multiplications
 from tsdistill.search.question import (
     SEARCHED,
     budget_of,
     check_directions,
     check_question,
     check_recipe,
+    check_sampler,
     checked_objectives,
     origin,
     question,
     recipe_of,
 )
 from tsdistill.search.space import Space
+from tsdistill.search.warm import take_over
 from tsdistill.search.watching import Watch
 from tsdistill.teachers import Teacher
 
-KEPT = ("size_bytes", "n_parameters", "precision", "seconds", "latency_ms")
+KEPT = ("size_bytes", "n_parameters", "n_multiplications", "precision", "seconds", "latency_ms")
 """What a trial writes down of its model; a trial of the same recipe takes it over."""
 
 Suggest = Callable[[BaseTrial, Recipe], Recipe]
@@ -56,6 +58,7 @@ class TrialObjective:
         cache: str | Path | None,
         objectives: Sequence[str] = ("error",),
         budget: Budget | None = None,
+        warm_start: optuna.Study | None = None,
     ) -> None:
         if not isinstance(space, Space) and (isinstance(space, type) or not callable(space)):
             check_type("space", space, Space, "Pass td.search.Space(), or a function (trial, recipe) -> recipe")
@@ -75,6 +78,12 @@ class TrialObjective:
             cache = tempfile.mkdtemp(prefix="tsdistill-teacher-")
             weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
         self.cache = Path(cache)
+        check_type("warm_start", warm_start, optuna.Study, "Pass td.search.load_study(...)", optional=True)
+        if warm_start is not None and not isinstance(space, Space):
+            raise ConfigError(
+                "`warm_start` must be left out with a function of your own: only a Space can be replayed."
+            )
+        self.source = warm_start
         self._agreed: set[str] = set()
 
     def __call__(self, trial: BaseTrial) -> float | tuple[float, ...]:
@@ -90,7 +99,8 @@ class TrialObjective:
             recipe = self._proposed(trial)
             written = recipe.to_json()
             trial.set_user_attr("recipe", written)
-            twin = None if study is None else _twin(study, written, self._is_timed)
+            trial.set_user_attr("kind", recipe.student.model.kind)
+            twin = None if study is None else _twin(study, written, self._costs)
             if twin is not None:
                 kept = {name: twin.user_attrs[name] for name in KEPT if name in twin.user_attrs}
                 return self._finish(trial, twin.values[0], {**kept, "same_as": twin.number})
@@ -99,6 +109,7 @@ class TrialObjective:
             details = {
                 "size_bytes": deployed.size_bytes,
                 "n_parameters": deployed.n_parameters,
+                "n_multiplications": multiplications(deployed),
                 "precision": deployed.precision,
                 "seconds": round(time.perf_counter() - began, 2),
                 **({"latency_ms": self._latency(deployed)} if self._is_timed else {}),
@@ -116,14 +127,25 @@ class TrialObjective:
             **question(self.recipe, self.task, self.space, self.budget, self.objectives),
             "teacher": origin(self.teacher) if trained else self.teacher.digest,
         }
+        check_sampler(study, self.objectives, self.budget)
         check_question(study, own_question)
         if study.user_attrs.get(SEARCHED) != own_question:
             study.set_user_attr(SEARCHED, own_question)
+        if isinstance(self.space, Space) and self.source is not None:
+            take_over(study, self.source, self.space, self.recipe, own_question, self.budget, self.objectives)
+        mark = self.space.mark(self.recipe) if isinstance(self.space, Space) else {}
+        if mark and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(mark)
         self._agreed.add(study.study_name)
 
     @property
+    def _costs(self) -> set[str]:
+        """What has to be known of a model: its bytes, and what is minimised or limited."""
+        return {"size_bytes", *self.objectives[1:], *(self.budget.limits if self.budget is not None else ())}
+
+    @property
     def _is_timed(self) -> bool:
-        return "latency_ms" in self.objectives or (self.budget is not None and self.budget.max_latency_ms is not None)
+        return "latency_ms" in self._costs
 
     def _proposed(self, trial: BaseTrial) -> Recipe:
         """The recipe of a trial; ConfigError where the trial was asked for something outside the space."""
@@ -166,7 +188,8 @@ class TrialObjective:
 
     def _deployed(self, recipe: Recipe, trial: BaseTrial) -> Deployed:
         """What the recipe deploys, by the way that every run takes; a control is trained only to be chosen from."""
-        watch = Watch(trial, self.task) if len(self.objectives) == 1 else None
+        single = len(self.objectives) == 1  # Optuna defines no pruning for several
+        watch = Watch(trial, recipe, self.task, by_size=not self._is_timed) if single else None
         try:
             models = make_models(
                 recipe,
@@ -177,6 +200,7 @@ class TrialObjective:
                 progress=False,
                 on_epoch=None if watch is None else watch.on_epoch,
                 on_stage=None if watch is None else watch.on_stage,
+                timed=False,
             )
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, TsdistillError) or lack_of_memory(error) is None:
@@ -214,9 +238,9 @@ def objective(
     that would serve it. The test part is never read. A limit of the budget is a constraint of the trial
     (`trial.set_constraint`), feasible at or below 0, so that the sampler learns to stay inside it. After every epoch
     the student's validation error is reported, so that the study's pruner can stop the trial. A trial whose recipe was
-    tried before takes over what came of it. The trial keeps `recipe` (JSON), `size_bytes`, `n_parameters`, `precision`
-    and `seconds` as user attributes, and `latency_ms` where time counts; one that cannot be trained or deployed raises,
-    and keeps the `reason`.
+    tried before takes over what came of it. The trial keeps `recipe` (JSON), `size_bytes`, `n_parameters`,
+    `n_multiplications`, `precision` and `seconds` as user attributes, and `latency_ms` where time counts; one that
+    cannot be trained or deployed raises, and keeps the `reason`.
 
     Use `td.search.optimize` for a total that several processes reach together; use this with
     `study.optimize(..., catch=td.errors.TsdistillError)` for a loop of your own.
@@ -227,10 +251,11 @@ def objective(
         task: Data, context and horizon; training and validation part are used.
         recipe: What does not vary, with this task, and with this teacher if it came from `td.train`; others are taken
             as they are. By default the bundled recipe over this task, if its panel is one of the catalogue's.
-        objectives: What is minimised: "error", which comes first, and any of "size_bytes", "n_parameters" and
-            "latency_ms". A study of several has no single best: see `front`.
+        objectives: What is minimised: "error", which comes first, and any of "size_bytes", "n_parameters",
+            "n_multiplications" and "latency_ms". A study of several has no single best: see `front`.
         max_size_bytes: Bytes the deployed artifact may take; the same as `budget=Budget(max_size_bytes=...)`.
-        budget: Limits of bytes, parameters and time (`td.recipe.Budget`). Where time counts, every trial is timed.
+        budget: Limits of bytes, parameters, multiplications and time (`td.recipe.Budget`). Where time counts, every
+            trial is timed.
         cache: Folder of the teacher's forecasts, shared by trials and processes; by default one per process.
 
     Returns:
@@ -264,10 +289,9 @@ def _outside(trial: BaseTrial, name: str, value: Any) -> str:
     return "" if among._contains(among.to_internal_repr(value)) else f"{name}: {value!r} is not within {among}"
 
 
-def _twin(study: optuna.Study, written: str, timed: bool) -> FrozenTrial | None:
+def _twin(study: optuna.Study, written: str, costs: set[str]) -> FrozenTrial | None:
     """A finished trial of the same recipe, with every cost that is asked for."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        kept = trial.user_attrs
-        if kept.get("recipe") == written and "size_bytes" in kept and ("latency_ms" in kept or not timed):
+        if trial.user_attrs.get("recipe") == written and costs <= trial.user_attrs.keys():
             return trial
     return None

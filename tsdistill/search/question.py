@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -20,7 +20,10 @@ from tsdistill.training import Training
 SEARCHED = "tsdistill"
 """Study attribute that holds what its trials have in common."""
 
-OBJECTIVES = ("error", "size_bytes", "n_parameters", "latency_ms")
+RANGES = "ranges"
+"""What varies, within what a study's trials have in common."""
+
+OBJECTIVES = ("error", "size_bytes", "n_parameters", "n_multiplications", "latency_ms")
 """What a search can minimise."""
 
 
@@ -76,23 +79,75 @@ def question(
         "size budget": None if budget is None else budget.max_size_bytes,
         "budget": None if budget is None else budget.replace(max_size_bytes=None).to_dict(),
         "set of objectives": list(objectives),
+        **({RANGES: space.written(recipe)} if isinstance(space, Space) else {}),
     }
 
 
+CHANGEABLE = ("size budget", "budget", RANGES)
+"""What may change while a study goes on: every trial keeps its costs, whatever their limits were."""
+
+
 def check_question(study: optuna.Study, own_question: dict[str, Any]) -> None:
-    """ConfigError when a study was begun with something else."""
+    """ConfigError when a study was begun with something else; a wider space and other limits may take its place."""
     study_question = study.user_attrs.get(SEARCHED, {})
-    others = [
-        f"a different {name}"
-        for name in own_question
-        if name in study_question and study_question[name] != own_question[name]
-    ]
-    if others:
+    names = [name for name in own_question if name in study_question and name not in CHANGEABLE]
+    differing = [name for name in names if study_question[name] != own_question[name]]
+    why = ""
+    if "space" in differing and RANGES in study_question and RANGES in own_question:
+        problems = narrowed(study_question[RANGES], own_question[RANGES])
+        if not problems:
+            differing.remove("space")
+        why = f" ({'; '.join(problems[:3])})"
+    if differing:
+        others = " and ".join(f"a different {name}{why if name == 'space' else ''}" for name in differing)
         raise ConfigError(
-            f"The study {study.study_name!r} was begun with {' and '.join(others)}: its trials cannot be compared "
-            "with new ones. Give another name (--name), or search as before; best_recipe(study, max_size_bytes=...) "
-            "answers for any budget without a new search."
+            f"The study {study.study_name!r} was begun with {others}: its trials cannot be compared with new ones as "
+            "they are. Give another name (--name) and this study as its warm start (--warm-start), or search as before."
         )
+
+
+def narrowed(earlier: Mapping[str, Any], ranges: Mapping[str, Any]) -> list[str]:
+    """Why a study cannot go on from an earlier space with this one; nothing where it is as wide or wider."""
+    problems = []
+    for address, before in earlier.items():
+        now = ranges.get(address)
+        if now is None:
+            problems.append(f"{address} varies no more")
+        elif isinstance(before, dict) and isinstance(now, dict):
+            alike = {**before, "low": 0, "high": 0} == {**now, "low": 0, "high": 0}
+            if not alike or now["low"] > before["low"] or now["high"] < before["high"]:
+                problems.append(f"{address} is narrower")
+        elif before != now and not _holds(now, before):
+            # Optuna lets nobody change the choices of an address within a study.
+            problems.append(f"{address} has other choices")
+    return problems
+
+
+def _holds(now: Any, before: Any) -> bool:
+    """Whether what varies now holds a value that was set, and not drawn, before."""
+    if not isinstance(before, list) or len(before) != 1:
+        return False
+    (value,) = before
+    if isinstance(now, dict):
+        return isinstance(value, int | float) and now["low"] <= value <= now["high"]
+    return value in now
+
+
+LEARNING = {"CmaEsSampler": optuna.samplers.CmaEsSampler}
+"""Samplers that learn from one value and from nothing else."""
+
+
+def check_sampler(study: optuna.Study, objectives: Sequence[str], budget: Budget | None) -> None:
+    """ConfigError for a sampler of Optuna's that cannot do what is asked; one that learns nothing can do anything."""
+    sampler = study.sampler
+    sampler = getattr(sampler, "_base_sampler", sampler)  # of a PartialFixedSampler
+    name = next((name for name, kind in LEARNING.items() if isinstance(sampler, kind)), None)
+    limits = {} if budget is None else budget.limits
+    if name is None or (len(objectives) == 1 and not limits):
+        return
+    rule = "be one that can do several objectives" if len(objectives) > 1 else f"keep limits ({', '.join(limits)})"
+    remedy = "Leave it out for TPE, or take NSGAIISampler, NSGAIIISampler or GPSampler"
+    raise ConfigError(must("sampler", rule, name, remedy))
 
 
 def recipe_of(teacher: Teacher, task: Task) -> Recipe:

@@ -23,6 +23,9 @@ KIND = "student.model.kind"
 
 MODEL = "student.model."
 
+SHARE = "student.losses.output.alpha"
+"""The teacher's share in what a student imitates."""
+
 VARIED = ("student", "pruning", "quantization")
 """Parts of a recipe that differ between trials; all trials share data, task and teacher."""
 
@@ -74,11 +77,14 @@ class Space(Spec):
 
     def digest_over(self, recipe: Recipe) -> str:
         """Names what varies over a recipe, whether it was spelled out or is the default."""
-        written = {
+        return digest_of(self.written(recipe))
+
+    def written(self, recipe: Recipe) -> dict[str, Any]:
+        """What varies over a recipe as plain data."""
+        return {
             address: among.to_dict() if isinstance(among, Range) else list(among)
             for address, among in self.ranges(recipe).items()
         }
-        return digest_of(written)
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what no trial over this recipe could do; every problem in one `ConfigError`."""
@@ -142,6 +148,21 @@ class Space(Spec):
         if recipe.quantization is not None:
             recipe = recipe.replace(quantization=recipe.quantization.replace(require_gain=False))
         return recipe
+
+    def mark(self, recipe: Recipe) -> dict[str, Any]:
+        """What a new study tries first: a student that is solved, if others compete with it, without a teacher."""
+        ranges = self.ranges(recipe)
+        kinds = ranges.get(KIND, ())
+        solved = (
+            [kind for kind in kinds if MODELS[kind].forecaster.closed_form and MODELS[kind].learns]
+            if isinstance(kinds, tuple) and len(kinds) > 1
+            else []
+        )
+        if not solved:
+            return {}
+        shares = ranges.get(SHARE, ())
+        plain = shares.low <= 0 if isinstance(shares, Range) else len(shares) > 1 and 0 in shares
+        return {KIND: solved[0], **({SHARE: 0.0} if plain else {})}
 
     def _starts(self, recipe: Recipe, ranges: Ranges, problems: list[Problem]) -> list[Recipe]:
         """The recipe with every kind of student that can be drawn."""

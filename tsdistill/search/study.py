@@ -49,6 +49,7 @@ def optimize(
     max_size_bytes: int | None = None,
     budget: Budget | None = None,
     cache: str | Path | None = None,
+    warm_start: optuna.Study | None = None,
     timeout: float | None = None,
     callbacks: Iterable[Callback] = (),
     catch: type[Exception] | tuple[type[Exception], ...] = (),
@@ -72,6 +73,9 @@ def optimize(
         max_size_bytes: Bytes the deployed artifact may take; see `objective`.
         budget: Limits of other costs as well; see `objective`.
         cache: Folder of the teacher's forecasts, shared by processes; by default one per process.
+        warm_start: Another study, whose trials a new one takes over: with their results where task, recipe and teacher
+            are the same, those that the space can draw; they count towards the total. Else its ten best are tried
+            first.
         timeout: Seconds after which this call begins no further trial; the one that runs is ended as usual.
         callbacks: Called with the study and the finished trial after each trial of this call; `study.stop()` in one of
             them, or in anything else that a trial calls, ends this call after the trial.
@@ -99,6 +103,7 @@ def optimize(
         max_size_bytes=max_size_bytes,
         budget=budget,
         cache=cache,
+        warm_start=warm_start,
     )
     run_trials(
         study,
@@ -151,12 +156,12 @@ def run_trials(
         *(catch if isinstance(catch, tuple) else (catch,)),
     )
     failures: list[Exception] = []
-    with Claims(study) as claims, _stoppable(study), open_bar("trials", n_trials, progress) as bar:
+    with Claims(study) as claims, _stoppable(study), open_bar("trials", n_trials, progress, foretells=False) as bar:
         with reached(study._storage), claims.turn():
             begin(study)
         while True:
             bar.at(min(n_finished(study), n_trials))
-            bar.note(standing(study))
+            bar.note(standing(study, n_trials, until))
             if study._stop_flag or time.monotonic() >= until:
                 return
             trial = claims.next(n_trials)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -24,11 +25,12 @@ from tsdistill.errors import ConfigError, TsdistillError, check_type
 from tsdistill.files import write_atomic
 from tsdistill.progress import open_bar
 from tsdistill.recipe import Budget, Recipe, Workspace, from_anywhere
-from tsdistill.search.claims import INTERRUPTED
-from tsdistill.search.question import budget_of, check_question, checked_objectives, question
+from tsdistill.search.claims import INTERRUPTED, Claims
+from tsdistill.search.objective import TrialObjective
+from tsdistill.search.question import budget_of, check_question, check_sampler, checked_objectives, question
 from tsdistill.search.results import best_recipe, n_finished, standing
 from tsdistill.search.space import Space
-from tsdistill.search.storage import create_study, serves_one_process
+from tsdistill.search.storage import create_study, reached, serves_one_process
 from tsdistill.search.study import (
     MAX_TRIALS,
     MAX_WORKERS,
@@ -76,6 +78,7 @@ def run(
     timeout: float | None = None,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
+    warm_start: optuna.Study | None = None,
     seed: int = 0,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
@@ -99,6 +102,7 @@ def run(
         timeout: Seconds after which no further trial begins; the teacher's training counts.
         sampler: In place of the usual one; see `create_study`.
         pruner: In place of the usual one; see `create_study`.
+        warm_start: Another study, whose trials a new one takes over; see `optimize`.
         seed: What the sampler draws from.
         progress: Show progress bars; None shows them in a terminal only.
         say: Called with a line for people now and then.
@@ -138,9 +142,15 @@ def run(
     )
     panel = recipe.data.load()
     task = recipe.task.build(panel)
+    check_sampler(study, names, limits)
     check_question(study, question(recipe, task, space, limits, names))
     if n_finished(study) < n_trials:
         teacher = shared_teacher(recipe, task, folder, progress=progress, say=say)
+        if warm_start is not None:
+            _begun(study, TrialObjective(
+                space, teacher, task, recipe=recipe, objectives=names, max_size_bytes=None, budget=limits,
+                cache=workspace.cache, warm_start=warm_start,
+            ))  # fmt: skip
         if workers == 1:
             optimize(
                 study,
@@ -181,11 +191,17 @@ def run(
     return SearchResult(study, best, path)
 
 
+def _begun(study: optuna.Study, evaluate: TrialObjective) -> None:
+    """Let a study take over what it starts from, before any worker claims a trial."""
+    with Claims(study) as claims, reached(study._storage), claims.turn():
+        evaluate.agree(study)
+
+
 def _watch(
     study: optuna.Study, job: WorkOrder, workers: int, progress: bool | None, say: Callable[[str], None] | None
 ) -> None:
     """Start the workers, show how far they are, and pass on what one of them fails with."""
-    with _worker_pool(job, workers) as pool, open_bar("trials", job.n_trials, progress) as bar:
+    with _worker_pool(job, workers) as pool, open_bar("trials", job.n_trials, progress, foretells=False) as bar:
         waiting = dict(pool)
         interrupted = False
         while waiting:
@@ -193,7 +209,8 @@ def _watch(
                 process = waiting.pop(pipe)  # type: ignore[call-overload]
                 interrupted |= _poll(pipe, process, say)  # type: ignore[arg-type]
             bar.at(min(n_finished(study), job.n_trials))
-            bar.note(f"{standing(study)}, workers: {len(waiting)}")
+            until = math.inf if job.until is None else time.monotonic() + job.until - time.time()
+            bar.note(f"{standing(study, job.n_trials, until)}, workers: {len(waiting)}")
     out_of_time = job.until is not None and time.time() >= job.until
     if n_finished(study) < job.n_trials and not out_of_time:
         if interrupted:  # by a Ctrl-C that was for this process as well

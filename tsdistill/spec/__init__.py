@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tsdistill.spec.addresses import AbsentError, assigned, parse_assignment
+from tsdistill.spec.addresses import AbsentError, assigned, parse_assignment, value_at
 from tsdistill.spec.base import NONE, SCHEMA_VERSION, LineageStep, Member, Spec, digest_of
 from tsdistill.spec.family import Family, user_modules
 from tsdistill.spec.ranges import Among, Range, Shorthand, Tuned, default_ranges
@@ -27,4 +27,5 @@ __all__ = [
     "parse_assignment",
     "target",
     "user_modules",
+    "value_at",
 ]

@@ -106,6 +106,16 @@ class OutputSource(Protocol):
         """Forecasts of all windows, and the parts named in `reads`."""
 
 
+class _Truth:
+    """What stands for a teacher that no loss looks at."""
+
+    live = frozenset[str]()
+
+    def of(self, batch: Batch) -> Activations:
+        """The truth."""
+        return Activations(forecast=batch.target)
+
+
 class TeacherObjective(Objective):
     """A sum of losses against a teacher whose outputs for all training windows are computed once.
 
@@ -138,7 +148,9 @@ class TeacherObjective(Objective):
             # Projectors are drawn anew for every student, and alike whenever that student starts.
             torch.manual_seed(int(digest_of([model.digest, self.digest]), 16) % 2**63)
             self.sum = self.losses.bind(model, example)
-        self._outputs = self.cached_teacher.outputs(train, self.sum.reads)
+        # A teacher that no term looks at is not asked about every window: that takes longer than a small student.
+        taught = self.losses.needs_teacher
+        self._outputs = self.cached_teacher.outputs(train, self.sum.reads) if taught else _Truth()
         if self.balance == "start" and not model.closed_form:
             self.sum.balance(self._pulls(model, train))
 
