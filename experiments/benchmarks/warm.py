@@ -35,8 +35,8 @@ TRAINING = td.Training(
 
 
 def week(panel: td.Panel, number: int) -> td.Task:
-    """The task of a week: so many weeks of rows fewer than there are at the end of two years."""
-    n_rows = 24 * 7 * (104 - WEEKS + number)
+    """The task of a week: so many weeks of rows fewer than there are at the end of almost two years."""
+    n_rows = 24 * 7 * (102 - WEEKS + number)
     item = panel.items[0]
     seen = td.Panel.from_frame(
         pd.DataFrame(
