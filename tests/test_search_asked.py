@@ -239,6 +239,34 @@ def test_a_sampler_that_cannot_do_it_is_refused(
     assert study.trials == []
 
 
+@pytest.mark.parametrize("alpha", ["validation", 0.5])
+def test_a_recipe_with_a_solved_student_has_a_default_space(asked: Asked, alpha: float | str) -> None:
+    student = {"model": {"kind": "linear"}, "losses": [{"kind": "output", "alpha": alpha}]}
+    recipe = Recipe.from_dict({**asked.recipe.to_dict(), "student": student, "pruning": None})
+    space = Space()
+    space.check(recipe)
+    ranges = space.ranges(recipe)
+    assert ranges["student.losses.output.alpha"] == Range(0.0, 1.0)
+    lstm = {"student.model.kind": "mlp", "student.losses.output.alpha": 0.25, "student.training.learning_rate": 0.01}
+    drawn = {**lstm, "student.model.mlp.width": 16, "student.model.mlp.depth": 1, "pruning.ratio": 0.0}
+    assert space.propose(FixedTrial(drawn), recipe).student.losses[0].alphas == (0.25,)
+    only = Space(vary={"student.model.kind": ("linear", "mlp")})
+    assert only.propose(FixedTrial({"student.model.kind": "mlp"}), recipe).student.model.kind == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("vary", "words"),
+    [
+        ({"student.model.kind": "mlp", "student.model.width": (3, 5), "student.model.mlp.width": (7, 9)}, "width of a"),
+        ({"student.model.mlp.depth": 1, "student.model.depth": 2}, "`student.model.depth` must be left out beside"),
+    ],
+)
+def test_a_space_that_contradicts_itself_is_refused(asked: Asked, vary: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Space(vary=vary).check(asked.recipe)
+    assert words in str(caught.value)
+
+
 # ---------------------------------------------------------------------------------- another question, and other studies
 def wider(**values: Any) -> Space:
     assert SPACE.vary is not None

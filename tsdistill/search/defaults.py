@@ -40,7 +40,7 @@ def default_space(recipe: Recipe) -> Ranges:
     for loss in recipe.student.losses:
         if sum(isinstance(other, type(loss)) for other in recipe.student.losses) == 1:  # else an address means several
             fields = default_ranges(type(loss)).items()
-            drawn = {name: among for name, among in fields if isinstance(getattr(loss, name), int | float)}
+            drawn = {name: among for name, among in fields if getattr(loss, name) is not None}
             ranges |= {f"student.losses.{loss.kind}.{name}": among for name, among in drawn.items()}
     training = default_ranges(type(recipe.student.training))
     ranges |= {f"student.training.{name}": among for name, among in training.items()}

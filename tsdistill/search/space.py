@@ -103,6 +103,7 @@ class Space(Spec):
             aims = " and ".join(recipe.pruning.targets)
             problems.append(Problem((), f"`pruning.ratio` must stay out where the recipe prunes to {aims}. Drop one."))
         problems += horizon_problems(recipe, ranges)
+        problems += _contradictions(ranges, starts)
         if problems:
             sentences = [str(problem) for problem in dict.fromkeys(problems)]
             raise ConfigError(listed(sentences, "the space over this recipe"))
@@ -200,7 +201,11 @@ def _with_kind(recipe: Recipe, kind: str) -> Recipe:
     if kind == student.model.kind:
         return recipe
     if not model.forecaster.closed_form:
-        return recipe.replace_at({KIND: kind})
+        # A share that validation chooses is for students that are solved for every share at once.
+        losses = tuple(
+            loss.replace(alpha=OutputLoss().alpha) if len(loss.alphas or ()) > 1 else loss for loss in student.losses
+        )
+        return recipe.replace_at({KIND: kind, "student.losses": losses})
     losses = student.solvable_losses[:1] or (OutputLoss(),)
     return recipe.replace_at({KIND: kind, "student.losses": losses})
 
@@ -266,6 +271,28 @@ def _problems_of(address: str, among: Range | tuple[Any, ...], starts: list[Reci
                 problems.append(Problem((), f"In {address}: {problem}"))
     if not applied:
         return [Problem((), f"`{address}` must be a field of a student that can be drawn. Add its kind to `{KIND}`.")]
+    return problems
+
+
+def _contradictions(ranges: Ranges, starts: list[Recipe]) -> list[Problem]:
+    """Addresses that mean the same field of a student, such as the width of LSTMs and that of any kind."""
+    problems = []
+    for recipe in starts:
+        leading: dict[tuple[type, str], str] = {}
+        for address in ranges:
+            if address.startswith("student.losses") or address.partition(".")[0] not in VARIED:
+                continue  # of losses there may be several of a kind
+            try:
+                place = target(recipe, address)
+            except ConfigError:
+                continue  # reported where the range is checked
+            if place.name is None:
+                continue
+            other = leading.setdefault((place.cls, place.name), address)
+            if other != address:
+                kind = recipe.student.model.kind
+                rule = f"be left out beside `{other}`: both are the {place.name} of a {kind!r} student"
+                problems.append(Problem((), f"`{address}` must {rule}. Keep one."))
     return problems
 
 
