@@ -40,6 +40,9 @@ TURN_SECONDS = 0.03
 WAIT_SECONDS = 0.5
 """How often a worker with nothing to do looks whether a trial of another one failed or was abandoned."""
 
+FORGOTTEN_SECONDS = 60.0
+"""After so long a lock that was free once may have been taken back, and lost again in another outage."""
+
 
 class Claims:
     """One worker's part in a study. Use it as a context manager, and ask `next` for one trial after another.
@@ -100,13 +103,13 @@ class Claims:
         """A trial to run, or None once the study has `n_trials` finished; waits while the last ones run elsewhere."""
         while True:
             with reached(self._storage), self.turn():
-                all_known = self._reap()
+                self._reap()
                 trials = self._trials
                 n_finished = sum(trial.state in COUNTED for trial in trials)
                 n_running = sum(trial.state == TrialState.RUNNING and "worker" in trial.user_attrs for trial in trials)
                 if n_finished >= n_trials:
                     return None
-                if all_known and n_finished + n_running < n_trials:
+                if n_finished + n_running < n_trials:
                     trial = self._ask()
                     if self._locks.holds(TURN):
                         return trial
@@ -123,30 +126,33 @@ class Claims:
             trial.set_user_attr("worker", self.worker)
         return trial
 
-    def _reap(self) -> bool:
+    def _reap(self) -> None:
         """Mark the running trials of dead workers as failed. Trials of plain `study.optimize` loops are left alone.
 
-        Whether it is known of every worker if it lives; if not, another look will tell.
+        A lock of a server that is free for the first time is looked at again: by the next trial's look, or by the
+        looks of a worker that waits because nothing else is left to do.
         """
+        now = time.monotonic()
         freed: dict[str, float] = {}
         n_failed = 0
         self._trials = self.study.get_trials(deepcopy=False)
-        for trial in self._trials:
-            worker = trial.user_attrs.get("worker")
-            if trial.state != TrialState.RUNNING or worker is None:
+        running = [
+            (trial, trial.user_attrs.get("worker")) for trial in self._trials if trial.state == TrialState.RUNNING
+        ]
+        others = sorted({worker for _, worker in running if worker is not None} - {self.worker})
+        free = self._locks.free_among(others) | {self.worker}
+        for trial, worker in running:
+            if worker not in free:
                 continue
-            if worker != self.worker and not self._locks.is_free(worker):
-                continue
-            since = self._freed.get(worker, time.monotonic())
-            if worker == self.worker or time.monotonic() - since >= self._locks.regained_after:
+            since = self._freed.get(worker, now)
+            if worker == self.worker or self._locks.regained_after <= now - since <= FORGOTTEN_SECONDS:
                 self._fail(trial, ABANDONED)
                 n_failed += 1
             else:
-                freed[worker] = since
+                freed[worker] = since if now - since <= FORGOTTEN_SECONDS else now
         self._freed = freed
         if n_failed:
             self._trials = self.study.get_trials(deepcopy=False)
-        return not freed
 
     @contextmanager
     def turn(self) -> Iterator[None]:

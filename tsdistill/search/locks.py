@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -29,8 +30,8 @@ class Locks(Protocol):
     def give(self, name: str) -> None:
         """Let go of a lock that is held."""
 
-    def is_free(self, name: str) -> bool:
-        """Whether nobody holds the lock of another worker."""
+    def free_among(self, names: Sequence[str]) -> set[str]:
+        """Those of other workers' locks that nobody holds."""
 
     def holds(self, name: str) -> bool:
         """Whether this worker has held the lock without a break since it took it."""
@@ -70,12 +71,12 @@ class FileLocks:
             self._path(name).unlink(missing_ok=True)
         self._held.pop(name).release()
 
-    def is_free(self, name: str) -> bool:
-        """Whether nobody holds the lock."""
-        if not self.take(name):
-            return False
-        self.give(name)
-        return True
+    def free_among(self, names: Sequence[str]) -> set[str]:
+        """Those of these locks that nobody holds."""
+        free = {name for name in names if self.take(name)}
+        for name in free:
+            self.give(name)
+        return free
 
     def holds(self, name: str) -> bool:
         """Whether the lock is held; it cannot be lost."""
@@ -117,10 +118,10 @@ class ThreadLocks:
         with self._guard:
             self._taken[self._storage].discard(name)
 
-    def is_free(self, name: str) -> bool:
-        """Whether nobody holds the lock."""
+    def free_among(self, names: Sequence[str]) -> set[str]:
+        """Those of these locks that nobody holds."""
         with self._guard:
-            return name not in self._taken.get(self._storage, ())
+            return set(names) - self._taken.get(self._storage, set())
 
     def holds(self, name: str) -> bool:
         """Whether the lock is held; it cannot be lost."""

@@ -6,7 +6,7 @@ import contextlib
 import json
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -48,11 +48,14 @@ class LockServer:
             self._end(session)
             return
         for message in messages:
-            action, name = json.loads(message)
-            yield json.dumps(self._answer(session, action, name)).encode()
+            action, *names = json.loads(message)
+            yield json.dumps(self._answer(session, action, names)).encode()
 
-    def _answer(self, session: object, action: str, name: str) -> bool:
+    def _answer(self, session: object, action: str, names: list[str]) -> bool | list[bool]:
         with self._guard:
+            if action == "free":
+                return [name not in self._holders for name in names]
+            name = names[0]
             holder = self._holders.get(name)
             if action == "take" and session in self._sessions:
                 return self._holders.setdefault(name, session) is session
@@ -105,11 +108,17 @@ class ProxyLocks(SessionLocks):
                 channel.close()
 
     def _ask(self, action: str, name: str) -> bool:
-        self._messages.put(json.dumps([action, f"{self._study}\n{name}"]).encode())
+        return bool(self._exchange(action, name))
+
+    def _ask_free(self, names: Sequence[str]) -> set[str]:
+        return {name for name, free in zip(names, self._exchange("free", *names), strict=True) if free}
+
+    def _exchange(self, action: str, *names: str) -> Any:
+        self._messages.put(json.dumps([action, *(f"{self._study}\n{name}" for name in names)]).encode())
         reply = self._replies.get()
         if isinstance(reply, BaseException):
             raise reply
-        return bool(reply)
+        return reply
 
     def _watch(self, seconds: float) -> bool:
         # An end that is known already, while the server is away, must not be asked about without a pause.

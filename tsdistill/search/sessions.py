@@ -11,12 +11,15 @@ import select
 import threading
 import time
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from tsdistill.search.databases import advisory_key, database_patience, lock_name
 from tsdistill.search.patience import Patience
+
+Result = TypeVar("Result")
 
 TURN = "turn"
 """The lock of the worker that claims a trial. Lost with its connection, it is not taken back."""
@@ -41,7 +44,7 @@ class SessionLocks(ABC):
         self._is_open = False
         self._closed = threading.Event()
         try:
-            self._patience(lambda: self._once("ping"))
+            self._patience(self._ping)
         except BaseException:
             self._disconnect()
             raise
@@ -57,7 +60,11 @@ class SessionLocks(ABC):
 
     @abstractmethod
     def _ask(self, action: str, name: str) -> bool:
-        """Do "take", "give", "free" or "ping" in the session."""
+        """Do "take", "give" or "ping" in the session."""
+
+    @abstractmethod
+    def _ask_free(self, names: Sequence[str]) -> set[str]:
+        """Which of these locks nobody holds, in one question."""
 
     @abstractmethod
     def _watch(self, seconds: float) -> bool:
@@ -69,7 +76,7 @@ class SessionLocks(ABC):
 
     def _take(self, name: str) -> bool:
         with self._guard:
-            taken = self._once("take", name)
+            taken = self._once(self._ask, "take", name)
             if taken:
                 self._held.add(name)
             return taken
@@ -77,16 +84,17 @@ class SessionLocks(ABC):
     def give(self, name: str) -> None:
         """Let go of the lock; without a connection it is gone already."""
         self._held.discard(name)
-        with contextlib.suppress(Exception):
-            self._once("give", name, again=False)
+        with contextlib.suppress(Exception), self._guard:
+            if self._is_open:
+                self._once(self._ask, "give", name)
 
-    def is_free(self, name: str) -> bool:
-        """Whether nobody holds the lock."""
-        return self._patience(lambda: self._once("free", name))
+    def free_among(self, names: Sequence[str]) -> set[str]:
+        """Those of these locks that nobody holds."""
+        return self._patience(lambda: self._once(self._ask_free, names)) if names else set()
 
     def holds(self, name: str) -> bool:
         """Whether the lock is held, and has been since it was taken."""
-        self._patience(lambda: self._once("ping"))
+        self._patience(self._ping)
         return name in self._held
 
     def close(self) -> None:
@@ -97,14 +105,15 @@ class SessionLocks(ABC):
             self._held.clear()
             self._disconnect()
 
-    def _once(self, action: str, name: str = "", again: bool = True) -> bool:
+    def _ping(self) -> bool:
+        return self._once(self._ask, "ping", "")
+
+    def _once(self, question: Callable[..., Result], *words: Any) -> Result:
         with self._guard:
             if not self._is_open:
-                if not again:
-                    return False
                 self._reopen()
             try:
-                return self._ask(action, name)
+                return question(*words)
             except BaseException:  # also an interruption, after which a reply could be another question's
                 self._is_open = False
                 raise
@@ -130,12 +139,19 @@ class SessionLocks(ABC):
                     if self._closed.is_set():
                         return
                     try:
-                        self._once("ping")
+                        self._ping()
                     except Exception:  # it was cut: at once a new one, before anybody looks twice
-                        self._once("ping")
-                    self._missing -= {name for name in self._missing if self._once("take", name)}
+                        self._ping()
+                    self._missing -= {name for name in self._missing if self._once(self._ask, "take", name)}
             except Exception:  # the worker's own thread gives up at last, with an error
                 self._closed.wait(LOOK_SECONDS)
+
+
+HELD = sa.text(
+    "SELECT classid::bigint, objid::bigint FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
+    "WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 1 AND granted"
+)
+"""The advisory locks of a PostgreSQL database, each as the two halves of its key."""
 
 
 class DatabaseLocks(SessionLocks):
@@ -163,13 +179,26 @@ class DatabaseLocks(SessionLocks):
 
     def _ask(self, action: str, name: str) -> bool:
         assert self._connection is not None
+        functions = sa.func
         if action == "ping":
             question: sa.Executable = sa.text("SELECT 1")
         elif self._engine.dialect.name == "postgresql":
-            question = _of_postgres(action, advisory_key(self._study, name))
+            key = advisory_key(self._study, name)
+            take, give = functions.pg_try_advisory_lock(key), functions.pg_advisory_unlock(key)
+            question = sa.select(take if action == "take" else give)
         else:
-            question = _of_mysql(action, lock_name(self._study, name))
+            word = lock_name(self._study, name)
+            question = sa.select(functions.get_lock(word, 0) if action == "take" else functions.release_lock(word))
         return bool(self._connection.execute(question).scalar())
+
+    def _ask_free(self, names: Sequence[str]) -> set[str]:
+        assert self._connection is not None
+        if self._engine.dialect.name == "postgresql":
+            held = {(high << 32) + low for high, low in self._connection.execute(HELD)}
+            return {name for name in names if advisory_key(self._study, name) % 2**64 not in held}
+        questions = [sa.func.is_free_lock(lock_name(self._study, name)) for name in names]
+        answers = self._connection.execute(sa.select(*questions)).one()
+        return {name for name, answer in zip(names, answers, strict=True) if answer}
 
     def _watch(self, seconds: float) -> bool:
         connection = self._connection
@@ -187,20 +216,3 @@ class DatabaseLocks(SessionLocks):
             finally:
                 self._guard.release()
         return False
-
-
-def _of_postgres(action: str, key: int) -> sa.Executable:
-    if action == "free":
-        whole = key % 2**64  # pg_locks shows a key as two halves
-        return sa.text(
-            "SELECT NOT EXISTS (SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
-            "WHERE datname = current_database() AND locktype = 'advisory' AND objsubid = 1 AND granted "
-            "AND classid::bigint = :high AND objid::bigint = :low)"
-        ).bindparams(high=whole >> 32, low=whole % 2**32)
-    return sa.select((sa.func.pg_try_advisory_lock if action == "take" else sa.func.pg_advisory_unlock)(key))
-
-
-def _of_mysql(action: str, name: str) -> sa.Executable:
-    if action == "free":
-        return sa.select(sa.func.is_free_lock(name))
-    return sa.select(sa.func.get_lock(name, 0) if action == "take" else sa.func.release_lock(name))
