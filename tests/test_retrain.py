@@ -30,7 +30,7 @@ from tsdistill.evaluation import LossComparison
 from tsdistill.exporting import Deployed, export
 from tsdistill.models import LinearConfig
 from tsdistill.recipe import Source
-from tsdistill.retrain import Gate, Store, Verdict, run_job
+from tsdistill.retrain import DataGate, Gate, Store, Verdict, run_job
 from tsdistill.retrain.gate import rule
 from tsdistill.retrain.judging import Served, judge
 from tsdistill.training import train
@@ -97,7 +97,7 @@ def test_training_and_selection_do_not_see_the_judging_windows(after: RetrainRun
     held_out = df["ds"] >= pd.Timestamp(str(after.first.judged_from))
     df.loc[held_out, ["load", "wind"]] = np.random.default_rng(7).normal(size=(int(held_out.sum()), 2)) * 1e3
     retraining.write_csv(tmp_path / "fresh.csv", df)
-    verdict = run_job(job(tmp_path), as_of=FIRST)
+    verdict = run_job(job(tmp_path, data_gate=DataGate(spikes="off")), as_of=FIRST)
     assert verdict.scores["candidate"].model == after.first.scores["candidate"].model
     assert verdict.data == after.first.data
     assert verdict.scores["candidate"].mse != after.first.scores["candidate"].mse
@@ -137,10 +137,13 @@ def losses(p_value: float | None, high: float | None) -> LossComparison:
         (Gate(), 1.0, None, None, "promoted", "50 % below the seasonal naive"),
         (Gate(), 2.0, None, None, "kept", "does not beat"),
         (Gate(must_beat_naive=False), 3.0, None, None, "promoted", "50 % above the seasonal naive"),
-        (Gate(), 1.0, 1.1, losses(0.4, 0.1), "promoted", "9.09 % below the incumbent's 1.1"),
-        (Gate(), 1.0, 1.0, losses(1.0, 0.1), "promoted", "equal to the incumbent's"),
+        (Gate(max_p_value=1), 1.0, 1.1, losses(0.4, 0.1), "promoted", "9.09 % below the incumbent's 1.1"),
+        (Gate(max_p_value=1), 1.0, 1.0, losses(1.0, 0.1), "promoted", "equal to the incumbent's"),
         (Gate(), 1.1, 1.0, losses(0.4, 0.1), "kept", "p = 0.4, within what chance does"),
-        (Gate(), 1.0, 1.1, losses(None, None), "promoted", "too few windows to test the difference"),
+        (Gate(), 1.0, 1.1, losses(0.4, 0.1), "kept", "not beyond chance"),
+        (Gate(), 1.0, 1.1, losses(0.04, -0.1), "promoted", "p = 0.04, beyond chance"),
+        (Gate(), 1.0, 1.1, losses(None, None), "kept", "too few windows to test the difference"),
+        (Gate(max_p_value=1), 1.0, 1.1, losses(None, None), "promoted", "too few windows to test the difference"),
         (Gate(), 2.5, 3.0, losses(0.01, -0.1), "kept", "though below the incumbent's 3"),
         (Gate(min_improvement=0.05), 0.96, 1.0, losses(0.01, 0.0), "kept", "the gate asks for 5 % below"),
         (Gate(min_improvement=0.05), 0.94, 1.0, losses(0.01, 0.0), "promoted", "beyond chance"),
@@ -235,13 +238,14 @@ def other(model: Deployed) -> Deployed:
 def test_an_incumbent_that_may_have_seen_the_windows_is_kept(
     bench: Bench, details: dict[str, Any], decision: str, word: str
 ) -> None:
-    ruling = judge(Gate(), bench.task, bench.cut, other(bench.model), served(bench.model, **details))
+    ruling = judge(Gate(max_p_value=1), bench.task, bench.cut, other(bench.model), served(bench.model, **details))
     assert (ruling["decision"], word in ruling["reason"]) == (decision, True), ruling["reason"]
 
 
 @pytest.mark.parametrize(("until", "n_notes"), [("2024-01-14T06:00:00+00:00", 0), ("2024-01-14T07:00:00+00:00", 1)])
 def test_windows_that_judged_the_incumbent_before_are_remarked(bench: Bench, until: str, n_notes: int) -> None:
-    ruling = judge(Gate(), bench.task, bench.cut, other(bench.model), served(bench.model, judged_until=until))
+    incumbent = served(bench.model, judged_until=until)
+    ruling = judge(Gate(max_p_value=1), bench.task, bench.cut, other(bench.model), incumbent)
     assert len([note for note in ruling["notes"] if "favours it a little" in note]) == n_notes
 
 

@@ -1,4 +1,17 @@
-from . import errors, evaluation, losses, models, pruning, quantization, retrain, runtime, search, teachers, testing
+from . import (
+    errors,
+    evaluation,
+    losses,
+    models,
+    pruning,
+    quality,
+    quantization,
+    retrain,
+    runtime,
+    search,
+    teachers,
+    testing,
+)
 from .artifacts import load, save, verify
 from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from .distillation import distill, refit
@@ -7,6 +20,7 @@ from .exporting import Deployed, export
 from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss
 from .models import Forecaster, LinearConfig, LSTMConfig, MLPConfig, PatchTSTConfig, QuantileHead, TCNConfig
 from .pruning import Pruning, plan_pruning, prune, pruning_sensitivity, shrink
+from .quality import check_data
 from .quantization import Quantization, quantization_sensitivity, quantize
 from .recipe import Budget, Recipe, run
 from .report import Report, compare
@@ -40,6 +54,7 @@ __all__ = [
     "Task",
     "TemporalLoss",
     "Training",
+    "check_data",
     "compare",
     "compress",
     "datasets",
@@ -55,6 +70,7 @@ __all__ = [
     "prune",
     "pruning",
     "pruning_sensitivity",
+    "quality",
     "quantization",
     "quantization_sensitivity",
     "quantize",

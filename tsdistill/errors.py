@@ -115,6 +115,10 @@ class OrderError(TsdistillError, RuntimeError):
     """Two steps were taken in an order that cannot work; the message says how to swap them."""
 
 
+class BusyError(OrderError):
+    """Another process holds what is needed; the same call works once that one has ended."""
+
+
 class DivergenceError(TsdistillError, ArithmeticError):
     """Training met a loss or a gradient that is not finite, or left weights that are not; the message names them."""
 

@@ -29,6 +29,7 @@ from tsdistill.cli import (
 from tsdistill.cli.streams import PIPE_CLOSED, PipeClosed, guarded, show
 from tsdistill.errors import (
     ArtifactError,
+    BusyError,
     ConfigError,
     DataError,
     DivergenceError,
@@ -47,16 +48,19 @@ EXIT_CODES: dict[type[TsdistillError], int] = {
     ShapeError: 4,
     ArtifactError: 5,
     UnsupportedError: 6,
+    BusyError: 10,
     OrderError: 6,
     DivergenceError: 7,
 }
-"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 8 too little
-memory, 130 an interruption (Ctrl-C), 141 output that nobody reads to its end, 143 a request to terminate (SIGTERM)."""
+"""What the shell gets for each kind of error; 0 is success, 1 a fault of tsdistill itself, 8 too little memory, 9 data
+that its gate refused, 130 an interruption (Ctrl-C), 141 output that nobody reads to its end, 143 a request to terminate
+(SIGTERM)."""
 
 EPILOG = (
     "Exit codes: 0 done, 2 wrong option, recipe or job, 3 incumbent kept (retrain --exit-code), 4 data that cannot be "
-    "used, 5 artifact or disk, 6 unsupported, out of order or busy, 7 training diverged, 8 too little memory, 130 "
-    "interrupted, 141 output closed, 143 terminated, 1 a fault of tsdistill itself."
+    "used, 5 artifact or disk, 6 unsupported or out of order, 7 training diverged, 8 too little memory, 9 data that "
+    "its gate refused, 10 busy: try again, 130 interrupted, 141 output closed, 143 terminated, 1 a fault of "
+    "tsdistill itself."
 )
 
 app = typer.Typer(
@@ -118,6 +122,7 @@ for _command in (
     benching.bench,
     retraining.retrain,
     retraining.rollback,
+    retraining.check_data,
     pruning.prune,
     quantizing.quantize,
 ):
@@ -126,6 +131,8 @@ for _command in (
         app.add_typer(searching.searches, name="search")
         app.command()(compressing.compress)
         app.command()(hosting.search_server)
+    if _command is retraining.rollback:
+        app.add_typer(retraining.stores, name="store")
 
 
 def main() -> None:

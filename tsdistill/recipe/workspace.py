@@ -13,7 +13,7 @@ from typing import Any
 
 from tsdistill.artifacts import load, save
 from tsdistill.data import Task
-from tsdistill.errors import ArtifactError, OrderError
+from tsdistill.errors import ArtifactError, BusyError
 from tsdistill.exporting import Deployed
 from tsdistill.files import Busy, append_line, lock, write_atomic
 from tsdistill.formats import read_regular
@@ -71,7 +71,7 @@ class Workspace:
         try:
             held = lock(self.folder / ".lock", timeout=0)
         except Busy:
-            raise OrderError(f"Another run is writing to {self.folder}. Wait for it, or name another folder.") from None
+            raise BusyError(f"Another run is writing to {self.folder}. Wait for it, or name another folder.") from None
         with held:
             yield
 

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from tsdistill.errors import must, printable
 from tsdistill.evaluation import SIGNIFICANT, LossComparison
+from tsdistill.quality import Finding
 from tsdistill.spec import Spec
 
-Decision = Literal["promoted", "kept", "rejected-first", "failed", "rolled-back"]
+Decision = Literal["promoted", "kept", "rejected-first", "refused", "failed", "rolled-back"]
 
 SAME = 1e-6
 """Relative difference of errors that rounding alone can make."""
@@ -19,17 +20,18 @@ SAME = 1e-6
 class Gate(Spec):
     """What a candidate has to show on the judging windows before it is served.
 
-    candidate MSE <= incumbent MSE * (1 - min_improvement), and candidate MSE < seasonal naive MSE
+    candidate MSE <= incumbent MSE * (1 - min_improvement) beyond chance, and candidate MSE < seasonal naive MSE
 
     Use `min_improvement` when replacing a model costs something, `margin` when a fresh model is welcome as long as it
-    is shown not to be worse by more than that, and `max_p_value` when only improvements beyond chance count.
+    is shown not to be worse by more than that, and `max_p_value=1` when chance may decide.
 
     Args:
         min_improvement: Share by which the candidate's MSE must be below the incumbent's; at 0 it must not be worse.
         margin: Also promote a candidate that is not better, if the 95 % interval of its disadvantage ends below this
-            share of the incumbent's MSE (non-inferiority); None never does.
+            share of the incumbent's MSE (non-inferiority), whatever the mean says; None never does.
         max_p_value: Largest p-value of the difference (Diebold-Mariano, see `compare_losses`) of a better candidate;
-            None reports the p-value and asks for nothing.
+            1 or None reports the p-value and asks for nothing, so that chance decides between equals. Not used with
+            `margin`.
         must_beat_naive: The candidate's MSE must be below that of the seasonal naive forecast.
 
     Raises:
@@ -42,12 +44,12 @@ class Gate(Spec):
 
     min_improvement: float = Field(default=0.0, ge=0, lt=1)
     margin: float | None = Field(default=None, gt=0, lt=1)
-    max_p_value: float | None = Field(default=None, gt=0, lt=1)
+    max_p_value: float | None = Field(default=SIGNIFICANT, gt=0, le=1)
     must_beat_naive: bool = True
 
     @model_validator(mode="after")
     def _one_aim(self) -> Self:
-        if self.margin is not None and (self.min_improvement > 0 or self.max_p_value is not None):
+        if self.margin is not None and (self.min_improvement > 0 or self.max_p_value not in (None, SIGNIFICANT)):
             rule = "not be given together with `min_improvement` or `max_p_value`"
             raise ValueError(must("margin", rule, self.margin, "Ask for an improvement or accept a margin, not both"))
         return self
@@ -76,7 +78,8 @@ class Verdict(Spec):
 
     Args:
         decision: "promoted" (the candidate is served), "kept" (the incumbent stays), "rejected-first" (no model is
-            served yet and the candidate is not good enough), "failed" (see `error`) or "rolled-back" (by hand).
+            served yet and the candidate is not good enough), "refused" (the data did not pass its gate; see
+            `findings`), "failed" (see `error`) or "rolled-back" (by hand).
         reason: Why, in words and numbers.
         notes: Remarks on the numbers.
         time: When it was written (UTC).
@@ -84,6 +87,10 @@ class Verdict(Spec):
         seen_until: Newest row that the candidate's training and selection saw.
         judged_from: First row of the judging windows' targets.
         n_windows: Judging windows.
+        n_left_out: Judging windows that hold filled, stuck or spiked values, and judge nothing.
+        mae_p_value: As `p_value`, of the mean absolute error.
+        findings: What the gate for data saw.
+        accepted_data: The data was accepted by hand in spite of it.
         scores: By "candidate", "incumbent" and "seasonal naive".
         difference: Candidate MSE less incumbent MSE.
         low: Lower end of its 95 % interval; None when there are too few windows for one.
@@ -109,6 +116,10 @@ class Verdict(Spec):
     seen_until: str | None = None
     judged_from: str | None = None
     n_windows: int = 0
+    n_left_out: int = 0
+    mae_p_value: float | None = None
+    findings: tuple[Finding, ...] = ()
+    accepted_data: bool = False
     scores: dict[str, Score] = Field(default_factory=dict)
     difference: float | None = None
     low: float | None = None
@@ -140,6 +151,7 @@ def rule(
     naive: float,
     incumbent: float | None = None,
     comparison: LossComparison | None = None,
+    robust: LossComparison | None = None,
     obstacle: str | None = None,
     first: bool = True,
 ) -> Ruling:
@@ -151,6 +163,7 @@ def rule(
         naive: MSE of the seasonal naive forecast.
         incumbent: MSE of the incumbent; None when there is none that could be scored.
         comparison: Test of the two models' window losses, candidate first.
+        robust: The same of mean absolute errors; where it shows the candidate to be worse, the incumbent is kept.
         obstacle: Why a comparison with the incumbent would not be fair or possible; it is then kept.
         first: Nothing is served yet.
 
@@ -174,11 +187,8 @@ def rule(
     numbers = f"The candidate's MSE {candidate:.4g} is {_apart(candidate, incumbent)} the incumbent's {incumbent:.4g}"
     numbers += f" ({_significance(comparison)}; seasonal naive {naive:.4g})"
     highest = incumbent * (1 - gate.min_improvement)
-    if candidate <= highest * (1 + SAME):
-        p_value = comparison.p_value if comparison is not None else None
-        if gate.max_p_value is None or (p_value is not None and p_value <= gate.max_p_value):
-            return Ruling("promoted", f"{numbers}.")
-        return Ruling("kept", f"{numbers}: not beyond chance, which the gate asks for (p <= {gate.max_p_value:g}).")
+    if robust is not None and robust.low is not None and robust.low > 0:
+        return Ruling("kept", f"{numbers}: by its mean absolute error it is worse beyond chance.")
     if gate.margin is not None:
         high = comparison.high if comparison is not None else None
         allowed = gate.margin * incumbent
@@ -186,6 +196,12 @@ def rule(
             return Ruling("promoted", f"{numbers}: at most {high:.2g} worse, within the margin of {allowed:.2g}.")
         disadvantage = "cannot be tested on so few windows" if high is None else f"could be {high:.2g} worse"
         return Ruling("kept", f"{numbers}: it {disadvantage}, and the margin is {allowed:.2g}.")
+    if candidate <= highest * (1 + SAME):
+        p_value = comparison.p_value if comparison is not None else None
+        asks = gate.max_p_value is not None and gate.max_p_value < 1
+        if not asks or (p_value is not None and gate.max_p_value is not None and p_value <= gate.max_p_value):
+            return Ruling("promoted", f"{numbers}.")
+        return Ruling("kept", f"{numbers}: not beyond chance, which the gate asks for (p <= {gate.max_p_value:g}).")
     if candidate <= incumbent:
         return Ruling("kept", f"{numbers}: the gate asks for {100 * gate.min_improvement:.3g} % below.")
     return Ruling("kept", f"{numbers}.")

@@ -7,12 +7,13 @@ import datetime as dt
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from tsdistill.data import Panel, Split
 from tsdistill.errors import ConfigError, DataError, must
+from tsdistill.quality import DataGate
 from tsdistill.recipe import Recipe, Source, default_recipe
 from tsdistill.retrain.gate import Gate
 from tsdistill.spec import SCHEMA_VERSION, Spec, assigned
@@ -48,6 +49,7 @@ class Job(Spec):
         validation: Steps before them used for selection (early stopping, INT8 or not); by default a tenth of the rows,
             at least `judge`.
         gate: When the candidate replaces the incumbent.
+        data_gate: What fresh data is checked for before anything is trained on it.
         refit: Fit the student again on the validation rows as well, once everything is chosen (`td.refit`), so that
             what is served has learnt from the newest rows but those that judge it. A teacher that has no forecasts of
             those rows makes the job go on without, and the verdict says so.
@@ -67,12 +69,15 @@ class Job(Spec):
         ('nyc-weather', True)
     """
 
+    late: ClassVar[frozenset[str]] = frozenset({"data_gate"})
+
     store: str = Field(min_length=1)
     data: Source
     recipe: Recipe
     judge: Count | None = None
     validation: Count | None = None
     gate: Gate = Gate()
+    data_gate: DataGate = DataGate()
     refit: bool = True
     keep_runs: Count = 5
     seed: Seed | None = None

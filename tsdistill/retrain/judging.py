@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from tsdistill.data import Task
 from tsdistill.errors import DataError, ShapeError
 from tsdistill.evaluation import LossComparison, Scores, check_fits, compare_losses, score, seasonal_naive
+from tsdistill.evaluation.scores import origins
 from tsdistill.exporting import Deployed
+from tsdistill.metrics import Total
+from tsdistill.quality import SuspectRows
 from tsdistill.retrain.gate import Gate, Score, rule
 from tsdistill.retrain.job import Cut, moment
 
@@ -35,11 +40,23 @@ class Served:
     rolled_back: str | None = None
 
 
-def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served) -> dict[str, Any]:
+FEW = 0.5
+"""Share of the judging windows that must be left before filled cells count as truth again."""
+
+
+def judge(
+    gate: Gate,
+    task: Task,
+    cut: Cut,
+    candidate: Deployed,
+    served: Served,
+    suspects: Sequence[SuspectRows] | None = None,
+) -> dict[str, Any]:
     """Decision, reason and numbers, as fields of a `Verdict`.
 
     All are scored on every window of the task's test part, in the task's scale. An incumbent with a longer context
     gets it from the rows before; one that cannot be scored on these windows is kept, or not counted if it is damaged.
+    Windows with suspect rows judge nothing.
     """
     incumbent = served.model
     notes = [served.problem] if served.problem else []
@@ -51,10 +68,21 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
             incumbent = None
         else:
             obstacle = _same(candidate, incumbent, served) or _unfair(served, cut)
-    scores = {"candidate": score(candidate, judged, "test"), NAIVE: score(seasonal_naive(task), judged, "test")}
+    positions, left_out = _usable(judged, suspects)
+    notes += left_out
+    if positions is not None and not len(positions):
+        obstacle, positions = (
+            "Every judging window holds filled, stuck or spiked values, so nothing can be shown.",
+            None,
+        )
+    n_windows = len(judged.test) if positions is None else len(positions)
+    scores = {
+        name: score(model, judged, "test", positions=positions)
+        for name, model in (("candidate", candidate), (NAIVE, seasonal_naive(task)))
+    }
     if incumbent is not None:
         try:
-            scores["incumbent"] = score(incumbent, judged, "test")
+            scores["incumbent"] = score(incumbent, judged, "test", positions=positions)
         except DataError as error:
             notes.append(f"The incumbent cannot be used: {error}")
         until = served.details.get("judged_until")
@@ -62,7 +90,7 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
             notes.append(
                 "Some of these windows also judged the incumbent when it was promoted, which favours it a little."
             )
-    comparison = _compared(scores, task.horizon)
+    comparison, robust = (_compared(scores, task.horizon, kind) for kind in ("squared", "absolute"))
     errors = {name: measured.to_dict() for name, measured in scores.items()}
     ruling = rule(
         gate,
@@ -70,6 +98,7 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
         naive=errors[NAIVE]["mse"],
         incumbent=errors["incumbent"]["mse"] if "incumbent" in errors else None,
         comparison=comparison,
+        robust=robust,
         obstacle=obstacle,
         first=served.folder is None,
     )
@@ -80,7 +109,9 @@ def judge(gate: Gate, task: Task, cut: Cut, candidate: Deployed, served: Served)
         "decision": ruling.decision,
         "reason": ruling.reason,
         "notes": tuple(notes),
-        "n_windows": len(judged.test),
+        "n_windows": n_windows,
+        "n_left_out": len(judged.test) - n_windows,
+        "mae_p_value": robust.p_value if robust else None,
         "scores": {name: Score(mse=values["mse"], mae=values["mae"], **known[name]) for name, values in errors.items()},
         "difference": comparison.mean_difference if comparison else None,
         "low": comparison.low if comparison else None,
@@ -127,11 +158,49 @@ def _unfair(served: Served, cut: Cut) -> str | None:
     )
 
 
-def _compared(scores: Mapping[str, Scores], horizon: int) -> LossComparison | None:
+def _compared(
+    scores: Mapping[str, Scores], horizon: int, kind: Literal["squared", "absolute"]
+) -> LossComparison | None:
     if "incumbent" not in scores:
         return None
     candidate, incumbent = scores["candidate"], scores["incumbent"]
-    return compare_losses(candidate.window_losses, incumbent.window_losses, horizon=horizon, times=candidate.times)
+    losses = [_window_losses(getattr(measured, kind)) for measured in (candidate, incumbent)]
+    return compare_losses(*losses, horizon=horizon, times=candidate.times)
+
+
+def _window_losses(total: Total) -> np.ndarray:
+    return np.asarray(Total(total.sum.sum(axis=1), total.count.sum(axis=1)).mean)
+
+
+def _usable(task: Task, suspects: Sequence[SuspectRows] | None) -> tuple[np.ndarray | None, list[str]]:
+    """Positions of the judging windows without suspect rows (None for all of them), and a note on the others."""
+    if suspects is None or not any(rows.filled.any() or rows.broken.any() for rows in suspects):
+        return None, []
+    items, first = origins(task, task.test)
+    broken, filled = (
+        np.array(
+            [
+                kinds[item][max(row - reach, 0) : row + task.horizon].sum()
+                for item, row in zip(items.tolist(), first.tolist(), strict=True)
+            ]
+        )
+        for kinds, reach in (
+            ([rows.broken for rows in suspects], task.context),
+            ([rows.filled for rows in suspects], 0),
+        )
+    )
+    usable = broken == 0
+    whole = usable & (filled == 0)
+    notes = []
+    if whole.mean() < FEW <= usable.mean():
+        # Scattered gaps reach nearly every window of a wide panel; then those with the fewest stay.
+        whole = usable & (filled <= np.quantile(filled[usable], FEW))
+        notes.append("Most judging windows hold filled values; those with the fewest are judged.")
+    if n_left_out := int((~whole).sum()):
+        notes.append(
+            f"{n_left_out} of {len(whole)} judging windows hold filled, stuck or spiked values and judge nothing."
+        )
+    return (np.flatnonzero(whole) if n_left_out else None), notes
 
 
 def _known(model: Deployed, seen_until: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +19,12 @@ from tsdistill.errors import ArtifactError, DataError, TsdistillError, Unsupport
 from tsdistill.exporting import Deployed
 from tsdistill.files import write_atomic
 from tsdistill.models import versions
+from tsdistill.quality import DataProfile, DataReport, Finding, profile_of
 from tsdistill.recipe import Recipe, Workspace, make_models, make_report, make_teacher
 from tsdistill.recipe.workspace import Model, as_deployed
 from tsdistill.retrain.gate import Verdict
-from tsdistill.retrain.job import Cut, Job
+from tsdistill.retrain.inspecting import accept_profile, accepted_profile, inspect
+from tsdistill.retrain.job import Cut, Job, moment
 from tsdistill.retrain.judging import Served, judge
 from tsdistill.retrain.store import Store, UnsignedError, now
 from tsdistill.signatures import check_private_key
@@ -31,15 +34,22 @@ from tsdistill.teachers import Teacher
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_NAMED = 3
+"""Findings in the reason of a verdict; the others are in its `findings`."""
+
 
 def run_job(
     job: Job,
     *,
     as_of: str | dt.datetime | pd.Timestamp | None = None,
+    accept_data: bool = False,
     progress: bool | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Verdict:
     """Retrain on fresh data, judge the candidate against the served model, and serve the better one.
+
+    Before anything is trained, the data has to pass the job's `data_gate`, which compares it with the profile of what
+    the served model was trained on; otherwise the verdict is "refused", and the incumbent is served on.
 
     The newest `job.judge` steps are held out from training and selection. Candidate, incumbent and seasonal naive
     forecast are scored on all their windows, in the candidate task's scale, and the job's gate decides. A promotion is
@@ -55,6 +65,7 @@ def run_job(
     Args:
         job: What to do.
         as_of: Use rows up to and including this time only; by default all there are.
+        accept_data: Go on with data that its gate stops; verdict and model keep that.
         progress: Show progress bars; None shows them in a terminal only.
         say: Called with a line for people as stages begin and end.
 
@@ -65,7 +76,7 @@ def run_job(
         DataError: the data cannot be reached or used.
         ConfigError: a part of the recipe does not fit the data, or a key is none.
         UnsupportedError: the recipe has a step that its models cannot take.
-        OrderError: another job holds the store.
+        BusyError: another job holds the store.
         DivergenceError: training met an infinite or NaN loss.
         ArtifactError: the store cannot be used, or the disk is full; what is served is whole.
 
@@ -81,8 +92,8 @@ def run_job(
     with _disk_errors(store), store.locked():
         run = _RetrainRun(job, store, began, progress, say)
         try:
-            verdict = run.verdict(as_of)
-        except Exception as error:
+            verdict = run.verdict(as_of, accept_data)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the last two: SIGTERM and Ctrl-C
             # On a full disk the verdict cannot be written either; the error itself goes to the caller.
             with suppress(OSError):
                 store.record(run.failed(error))
@@ -130,28 +141,53 @@ class _RetrainRun:
     run: str | None = None
     data: str | None = None
     notes: list[str] = field(default_factory=list)
+    findings: tuple[Finding, ...] = ()
+    accepted: bool = False
 
-    def verdict(self, as_of: Any) -> Verdict:
-        """Run the recipe, judge, promote, record."""
+    def verdict(self, as_of: Any, accept_data: bool) -> Verdict:
+        """Check the data, run the recipe, judge, promote, record."""
         panel = self.job.load(as_of)
         self.cut = cut = self.job.cut(panel)
+        self.notes += self.store.torn_lines()
+        self.notes += _nothing_new(self.store.last_verdict(), cut, as_of)
+        inspected = inspect(panel, self.job, cut, self._served(), accepted_profile(self.store), as_of)
+        panel, self.findings = inspected.panel, inspected.report.findings
+        self.notes += inspected.notes
+        if not inspected.report.passed and not accept_data:
+            return self._refused(inspected.report)
+        self.accepted = accept_data and not inspected.report.passed
         recipe = self.job.recipe if self.job.seed is None else self.job.recipe.with_seed(self.job.seed)
         recipe = recipe.replace(task=recipe.task.replace(split=cut.split))
         task = recipe.task.build(panel)
         self.data = task.fingerprint
         candidate = self._candidate(recipe, task, cut)
         served = self._served()
-        ruling = judge(self.job.gate, task, cut, candidate, served)
+        ruling = judge(self.job.gate, task, cut, candidate, served, inspected.suspects)
         ruling["notes"] += (*self.notes, *_behind(panel, as_of))
         verdict = self._verdict_with(current=served.folder, **ruling)
         if verdict.decision == "promoted":
-            return self._promote(candidate, served, cut, verdict)
+            return self._promote(candidate, served, cut, verdict, profile_of(panel))
+        if self.accepted:
+            accept_profile(self.store, profile_of(panel))
         self.store.record(verdict)
         return verdict
 
-    def failed(self, error: Exception) -> Verdict:
-        """The verdict of a job that failed."""
+    def _refused(self, report: DataReport) -> Verdict:
+        reason = f"The data did not pass its gate: {' '.join(map(str, report.stops[:MOST_NAMED]))}"
+        if (n_more := len(report.stops) - MOST_NAMED) > 0:
+            reason += f" And {n_more} more."
+        reason += " Mend the data, or run once with --accept-data if it is right."
+        verdict = self._verdict_with(
+            decision="refused", reason=reason, notes=tuple(self.notes), current=self.store.served()
+        )
+        self.store.record(verdict)
+        return verdict
+
+    def failed(self, error: BaseException) -> Verdict:
+        """The verdict of a job that failed or was stopped."""
         reason = str(error) if isinstance(error, TsdistillError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, Exception):
+            reason = "It was stopped from outside (Ctrl-C or SIGTERM). Started again, it continues."
         return self._verdict_with(
             decision="failed", reason=reason, error=type(error).__name__, current=self.store.served()
         )
@@ -191,8 +227,17 @@ class _RetrainRun:
             return Served(folder, problem=f"The incumbent cannot be loaded: {error}", rolled_back=rolled_back)
         return Served(folder, model, details, rolled_back=rolled_back)
 
-    def _promote(self, candidate: Deployed, served: Served, cut: Cut, verdict: Verdict) -> Verdict:
-        details = {"seen_until": cut.seen_until, "judged_until": cut.as_of, "job": self.job.digest, "run": self.run}
+    def _promote(
+        self, candidate: Deployed, served: Served, cut: Cut, verdict: Verdict, profile: DataProfile
+    ) -> Verdict:
+        details: dict[str, Any] = {
+            "seen_until": cut.seen_until,
+            "judged_until": cut.as_of,
+            "job": self.job.digest,
+            "run": self.run,
+            "accepted_data": [str(finding) for finding in self.findings] if self.accepted else [],
+            "profile": json.loads(profile.to_json()),
+        }
         metrics = {"judged_mse": verdict.scores["candidate"].mse, "retrain": details}
         name = f"{_compact(cut.as_of)}-{candidate.digest}"
         try:
@@ -227,6 +272,8 @@ class _RetrainRun:
             data=self.data,
             job=self.job.digest,
             run=self.run,
+            findings=self.findings,
+            accepted_data=self.accepted,
             seconds=round(time.perf_counter() - self.began, 2),
             **cut,
             **values,
@@ -243,6 +290,17 @@ def _behind(panel: Panel, as_of: Any) -> tuple[str, ...]:
     newest = max(ends, key=lambda ds: ds[-1])
     gap = in_zone(pd.Timestamp(as_of), newest) - newest[-1]
     return (f"The data ends {gap} before the time asked for.",) if gap >= newest[-1] - newest[-2] else ()
+
+
+def _nothing_new(last: Verdict | None, cut: Cut, as_of: Any) -> list[str]:
+    """A remark on a feed that gives nothing new."""
+    if as_of is not None or last is None or last.as_of != cut.as_of:
+        return []
+    age = dt.datetime.now(dt.UTC) - moment(cut.as_of)
+    return [
+        f"No row has come since the last job: the newest is still that of {cut.as_of}, "
+        f"{age / dt.timedelta(days=1):.3g} days old. Check the feed."
+    ]
 
 
 @contextmanager

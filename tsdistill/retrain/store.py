@@ -24,7 +24,7 @@ from typing import Any
 
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import load, save, sign
-from tsdistill.errors import ArtifactError, ConfigError, OrderError, shown
+from tsdistill.errors import ArtifactError, BusyError, ConfigError, OrderError, shown
 from tsdistill.exporting import Deployed
 from tsdistill.files import PARTIAL, Busy, append_line, flush_folder, lock, replace_link, write_atomic
 from tsdistill.formats import parse_json, read_regular
@@ -125,7 +125,7 @@ class Store:
         try:
             held = lock(self.folder / ".lock", timeout=0)
         except Busy:
-            raise OrderError(f"Another job is retraining {self.folder}. Wait for it to end.") from None
+            raise BusyError(f"Another job is retraining {self.folder}. Wait for it to end.") from None
         with held:
             self._mend()
             yield
@@ -150,11 +150,11 @@ class Store:
 
     def served(self) -> str | None:
         """Folder of the served model, relative to the store; None when nothing is served yet."""
-        return self._leads_to("current")
+        return self.leads_to("current")
 
     def rolled_back(self) -> str | None:
         """Digest of the model that was taken back by hand, if that was the last thing that happened to `current`."""
-        verdict, previous = self._last_swap(), self._leads_to("previous")
+        verdict, previous = self._last_swap(), self.leads_to("previous")
         return previous.split("-")[-1] if previous and verdict and verdict.decision == "rolled-back" else None
 
     def promote(
@@ -200,7 +200,7 @@ class Store:
             # What cannot be loaded any more, or was just mended by being saved again, is nothing to go back to.
             useful = over is not None and over != current and self._loads(over)
             verdict = verdict.replace(current=current)
-            self._swap(current, over if useful else self._leads_to("previous"), verdict)
+            self._swap(current, over if useful else self.leads_to("previous"), verdict)
             self.record(verdict)
         return verdict
 
@@ -212,7 +212,7 @@ class Store:
             ArtifactError: the previous model is damaged; `current` stays.
         """
         with self._swapping():
-            current, previous = self.served(), self._leads_to("previous")
+            current, previous = self.served(), self.leads_to("previous")
             if current is None or previous is None:
                 raise OrderError(
                     f"{self.folder} has no previous model to go back to. There is one once a model was promoted "
@@ -237,15 +237,28 @@ class Store:
             write_atomic(self.folder / verdict.run / "verdict.json", verdict.to_json() + "\n")
 
     def history(self) -> tuple[Verdict, ...]:
-        """Every verdict, oldest first."""
+        """Every verdict, oldest first; half a line that a full disk or a kill left is passed over."""
         path = self.folder / "history.jsonl"
-        return tuple(self._verdict(path, line) for line in _text(path).splitlines() if line.strip())
+        lines = [line for line in _text(path).splitlines() if line.strip()]
+        return tuple(self._verdict(path, line) for line in lines if not _is_torn(line))
+
+    def torn_lines(self) -> list[str]:
+        """A remark on lines of the history that are no whole ones, if there are any."""
+        lines = enumerate(_text(self.folder / "history.jsonl").splitlines(), start=1)
+        torn = [str(number) for number, line in lines if line.strip() and _is_torn(line)]
+        return [f"history.jsonl is torn in line {', '.join(torn)}; what it said is lost."] if torn else []
+
+    def last_verdict(self) -> Verdict | None:
+        """The newest verdict."""
+        path = self.folder / "last-verdict.json"
+        text = _text(path)
+        return self._verdict(path, text) if text else None
 
     def tidy(self, keep_runs: int) -> None:
         """Remove old runs, old generations and models not served lately; what resists is left for the next time."""
         with self._swapping():
             kept = {*sorted(self._numbers())[-GENERATIONS_KEPT:], *self._live()}
-            models = {self._leads_to(which, number) for number in kept for which in ("current", "previous")}
+            models = {self.leads_to(which, number) for number in kept for which in ("current", "previous")}
             old = [self._generations / f"{number:06}" for number in self._numbers() if number not in kept]
             old += [path for path in _inside(self.models) if f"models/{path.name}" not in models]
             old += sorted(_inside(self.runs), key=lambda path: path.stat().st_mtime)[:-keep_runs]
@@ -282,7 +295,7 @@ class Store:
         try:
             held = lock(self.folder / ".swap.lock", timeout=SWAP_SECONDS)
         except Busy:
-            raise OrderError(f"The links of {self.folder} have been held for {SWAP_SECONDS:g} s. Try again.") from None
+            raise BusyError(f"The links of {self.folder} have been held for {SWAP_SECONDS:g} s. Try again.") from None
         with held:
             yield
 
@@ -313,7 +326,7 @@ class Store:
         except ConfigError as error:
             raise ArtifactError(f"{path} holds no verdict of this store: {error} Restore it from a copy.") from None
 
-    def _leads_to(self, which: str, number: int | None = None) -> str | None:
+    def leads_to(self, which: str, number: int | None = None) -> str | None:
         """Target of a link of the live generation, or of another one, relative to the store."""
         place = self.folder / ".live" if number is None else self._generations / f"{number:06}"
         try:
@@ -340,6 +353,15 @@ class Store:
 
     def _numbers(self) -> list[int]:
         return [int(path.name) for path in _inside(self._generations) if path.name.isdigit()]
+
+
+def _is_torn(line: str) -> bool:
+    """Whether a line is no whole JSON."""
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def now() -> str:
