@@ -51,6 +51,7 @@ PUBLIC = [
     "evaluate",
     "evaluation",
     "export",
+    "export_c",
     "load",
     "losses",
     "models",

@@ -15,6 +15,7 @@ from . import (
 from .artifacts import load, save, verify
 from .data import Covariates, Panel, Split, Task, datasets, read_csv, read_parquet, read_sql
 from .distillation import distill, refit
+from .edge import export_c
 from .evaluation import evaluate
 from .exporting import Deployed, export
 from .losses import AttentionLoss, FeatureLoss, OutputLoss, TemporalLoss
@@ -63,6 +64,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
+    "export_c",
     "load",
     "losses",
     "models",

@@ -17,6 +17,7 @@ from tsdistill import __version__
 from tsdistill.cli import (
     benching,
     compressing,
+    edging,
     hosting,
     looking,
     pruning,
@@ -125,6 +126,7 @@ for _command in (
     retraining.check_data,
     pruning.prune,
     quantizing.quantize,
+    edging.export_c,
 ):
     app.command()(_command)
     if _command is running.run:
