@@ -11,11 +11,11 @@ import numpy as np
 
 from tsdistill.edge.cells import Buffer, Expression, Move, Number, Operand, View, loops, place, spread, views_of
 from tsdistill.edge.memory import Statement
-from tsdistill.edge.static_graph import Node, StaticGraph
+from tsdistill.edge.static_graph import Operation, StaticGraph
 from tsdistill.errors import UnsupportedError
 
 Value = Operand
-Rule = Callable[["Compiler", Node], None]
+Rule = Callable[["Compiler", Operation], None]
 
 RULES: dict[str, Rule] = {}
 """How each operator becomes C."""
@@ -85,7 +85,7 @@ class Compiler:
         """The numbers of what is the same for every window."""
         return self.graph.constants.get(name)
 
-    def needed(self, node: Node, position: int, what: str) -> np.ndarray:
+    def needed(self, node: Operation, position: int, what: str) -> np.ndarray:
         """A constant that a rule cannot do without."""
         array = self.constant(node.inputs[position])
         if array is None:
@@ -215,7 +215,7 @@ class Compiler:
         self.statements.append(Statement(tuple(lines), tuple(view.buffer for view in views), (buffer,)))
         self.give(name, View(buffer, buffer.cells.reshape(self.shape(name))))
 
-    def move(self, node: Node, move: Move) -> None:
+    def move(self, node: Operation, move: Move) -> None:
         """Numbers in another order, without a copy where that can be."""
         value = self.value(node.inputs[0])
         moved = value.moved(move)
@@ -255,7 +255,7 @@ def _rendered(value: Value, texts: Iterator[str]) -> str:
     return value.formula.format(*(_rendered(part, texts) for part in value.operands))
 
 
-def broadcast(compiler: Compiler, node: Node, formula: str) -> None:
+def broadcast(compiler: Compiler, node: Operation, formula: str) -> None:
     """An operator that works number by number."""
     shape = compiler.shape(node.outputs[0])
     operands = tuple(spread(compiler.value(name), shape) for name in node.inputs if name)

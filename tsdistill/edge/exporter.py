@@ -14,7 +14,7 @@ from tsdistill.edge import layer_rules, recurrent_rules, simple_rules
 from tsdistill.edge.cells import View
 from tsdistill.edge.compiler import Compiler
 from tsdistill.edge.memory import Statement, plan
-from tsdistill.edge.source import Source, body, header
+from tsdistill.edge.source import Program, body, header
 from tsdistill.edge.static_graph import static_graph
 from tsdistill.errors import ArtifactError, ConfigError, UnsupportedError, check_type, must, nearest
 from tsdistill.exporting import Deployed, export, refuse_foreign
@@ -168,7 +168,7 @@ def _deployed(model: Forecaster | Deployed, precision: str | None) -> Deployed:
         return replace(deployed, onnx=weight_only_graph(deployed.onnx), precision="int8-weights")
 
 
-def _source(deployed: Deployed, name: str) -> Source:
+def _source(deployed: Deployed, name: str) -> Program:
     signature, levels = deployed.signature, levels_of(deployed.config)
     inputs = {title: values for title, values in deployed.golden.items() if title not in (OUTPUT, QUANTILES)}
     window = {title: np.ascontiguousarray(values[:1]) for title, values in inputs.items()}
@@ -197,7 +197,7 @@ def _source(deployed: Deployed, name: str) -> Source:
     tolerance += np.spacing(np.abs(golden[OUTPUT].astype(np.float32)).max(axis=(0, 1)))
     title = f"{deployed.config.kind}, {deployed.precision}: {signature.context} steps in, {signature.horizon} out"
     layout = plan(compiler.statements, compiler.fixed)
-    return Source(name, title, signature, len(levels), compiler, layout, golden, tolerance)
+    return Program(name, title, signature, len(levels), compiler, layout, golden, tolerance)
 
 
 def _take_offsets(compiler: Compiler, offsets: dict[str, tuple[float, ...]]) -> None:

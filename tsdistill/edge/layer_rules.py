@@ -9,7 +9,7 @@ import numpy as np
 
 from tsdistill.edge.cells import Buffer, Expression, View, spread
 from tsdistill.edge.compiler import Compiler, number, rule
-from tsdistill.edge.static_graph import Node
+from tsdistill.edge.static_graph import Operation
 from tsdistill.errors import UnsupportedError
 
 
@@ -101,7 +101,7 @@ def quantize(compiler: Compiler, view: View) -> Quantized:
 
 
 @rule("DynamicQuantizeLinear")
-def _quantize(compiler: Compiler, node: Node) -> None:
+def _quantize(compiler: Compiler, node: Operation) -> None:
     rounded = quantize(compiler, compiler.stored(compiler.value(node.inputs[0])))
     compiler.quantized[node.outputs[0]] = rounded
     compiler.values[node.outputs[0]] = rounded.numbers
@@ -109,7 +109,7 @@ def _quantize(compiler: Compiler, node: Node) -> None:
 
 
 @rule("MatMulInteger")
-def _integer_matmul(compiler: Compiler, node: Node) -> None:
+def _integer_matmul(compiler: Compiler, node: Operation) -> None:
     """The sums alone, in float: what the scales are is multiplied by the graph."""
     name = node.inputs[0]
     weights = compiler.needed(node, 1, "weights")
@@ -146,7 +146,7 @@ def _integer_matmul(compiler: Compiler, node: Node) -> None:
 
 
 @rule("MatMul")
-def _matmul(compiler: Compiler, node: Node) -> None:
+def _matmul(compiler: Compiler, node: Operation) -> None:
     weights = compiler.constant(node.inputs[1])
     if weights is None:
         _product_of_two(compiler, node)
@@ -177,7 +177,7 @@ def _matmul(compiler: Compiler, node: Node) -> None:
     compiler.give(node.outputs[0], View(buffer, buffer.cells.reshape(shape)))
 
 
-def _product_of_two(compiler: Compiler, node: Node) -> None:
+def _product_of_two(compiler: Compiler, node: Operation) -> None:
     """Two matrices that both depend on the window: a sum over an axis that both are spread to."""
     left, right = (compiler.stored(compiler.value(name)) for name in node.inputs[:2])
     shape = compiler.shape(node.outputs[0])
@@ -189,7 +189,7 @@ def _product_of_two(compiler: Compiler, node: Node) -> None:
 
 
 @rule("Gemm")
-def _gemm(compiler: Compiler, node: Node) -> None:
+def _gemm(compiler: Compiler, node: Operation) -> None:
     weights = compiler.needed(node, 1, "weights")
     plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
     if any(node.attributes.get(name, value) != value for name, value in plain.items()):
@@ -207,7 +207,7 @@ def _gemm(compiler: Compiler, node: Node) -> None:
 
 
 @rule("LayerNormalization")
-def _layer_norm(compiler: Compiler, node: Node) -> None:
+def _layer_norm(compiler: Compiler, node: Operation) -> None:
     x = compiler.whole(node.inputs[0])
     if int(str(node.attributes.get("axis", -1))) % len(x.shape) != len(x.shape) - 1:
         raise UnsupportedError("an operator LayerNormalization must work along the last axis to become C.")
@@ -218,14 +218,14 @@ def _layer_norm(compiler: Compiler, node: Node) -> None:
 
 
 @rule("Softmax")
-def _softmax(compiler: Compiler, node: Node) -> None:
+def _softmax(compiler: Compiler, node: Operation) -> None:
     x = compiler.whole(node.inputs[0])
     if int(str(node.attributes.get("axis", -1))) % len(x.shape) != len(x.shape) - 1:
         raise UnsupportedError("an operator Softmax must work along the last axis to become C.")
     _by_row(compiler, node, x, "softmax", "")
 
 
-def _by_row(compiler: Compiler, node: Node, x: View, kernel: str, more: str) -> None:
+def _by_row(compiler: Compiler, node: Operation, x: View, kernel: str, more: str) -> None:
     compiler.kernels.add(kernel)
     buffer = compiler.new(x.cells.size)
     width = x.shape[-1]
@@ -235,7 +235,7 @@ def _by_row(compiler: Compiler, node: Node, x: View, kernel: str, more: str) -> 
 
 
 @rule("Conv")
-def _conv(compiler: Compiler, node: Node) -> None:
+def _conv(compiler: Compiler, node: Operation) -> None:
     weights = compiler.needed(node, 1, "weights")
     x = compiler.whole(node.inputs[0])
     if weights.ndim != 3 or node.attributes.get("auto_pad", b"NOTSET") != b"NOTSET":

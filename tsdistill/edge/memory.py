@@ -20,14 +20,14 @@ class Statement(NamedTuple):
     replaces: tuple[Buffer, ...] = ()
 
 
-class Plan(NamedTuple):
+class MemoryLayout(NamedTuple):
     """Where each buffer starts, in words, and how many words there are."""
 
     offsets: dict[str, int]
     n_words: int
 
 
-def plan(statements: Sequence[Statement], fixed: Sequence[Buffer]) -> Plan:
+def plan(statements: Sequence[Statement], fixed: Sequence[Buffer]) -> MemoryLayout:
     """Lay the buffers out: largest first, each at the lowest place that is free while it lives."""
     lives: dict[Buffer, list[int]] = {}
     for now, statement in enumerate(statements):
@@ -52,7 +52,7 @@ def plan(statements: Sequence[Statement], fixed: Sequence[Buffer]) -> Plan:
                 start = high
         placed.append((start, start + size, born, dies))
         offsets |= {member.name: start for member in members}
-    return Plan(offsets, max((high for _, high, _, _ in placed), default=0))
+    return MemoryLayout(offsets, max((high for _, high, _, _ in placed), default=0))
 
 
 def _heirs(statements: Sequence[Statement], lives: dict[Buffer, list[int]]) -> dict[Buffer, Buffer]:

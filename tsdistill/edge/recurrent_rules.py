@@ -7,14 +7,14 @@ import numpy as np
 from tsdistill.edge.cells import Buffer, View
 from tsdistill.edge.compiler import Compiler, rule
 from tsdistill.edge.layer_rules import Matrix, in_eight_bits, integer_product, product, quantize
-from tsdistill.edge.static_graph import Node
+from tsdistill.edge.static_graph import Operation
 from tsdistill.errors import UnsupportedError
 
 _DIRECTIONS = {b"forward": (False,), b"reverse": (True,), b"bidirectional": (False, True)}
 
 
 @rule("LSTM", "GRU", "DynamicQuantizeLSTM")
-def _recurrent(compiler: Compiler, node: Node) -> None:
+def _recurrent(compiler: Compiler, node: Operation) -> None:
     _check(compiler, node)
     x = compiler.stored(compiler.value(node.inputs[0]))
     if x.cells.strides[2] != 1 and x.shape[2] > 1:
@@ -39,7 +39,7 @@ def _recurrent(compiler: Compiler, node: Node) -> None:
         compiler.give(node.outputs[1], View(last, last.cells.reshape(len(ways), rows, hidden)))
 
 
-def _check(compiler: Compiler, node: Node) -> None:
+def _check(compiler: Compiler, node: Operation) -> None:
     states = [name for name in node.inputs[4 : 8 if node.operator != "GRU" else 6] if name]
     odd = node.attributes.get("layout") or node.attributes.get("input_forget") or node.attributes.get("activations")
     is_other_gru = node.operator == "GRU" and not node.attributes.get("linear_before_reset")
@@ -47,7 +47,7 @@ def _check(compiler: Compiler, node: Node) -> None:
         raise UnsupportedError(f"an operator {node.operator} must be the plain one, from a zero state, to become C.")
 
 
-def _only_last_is_read(compiler: Compiler, node: Node, steps: int) -> bool:
+def _only_last_is_read(compiler: Compiler, node: Operation, steps: int) -> bool:
     """Whether nothing but the last step of the first output is ever read: then no other has to be kept."""
     name = node.outputs[0]
     axis = 0
@@ -68,7 +68,7 @@ def _only_last_is_read(compiler: Compiler, node: Node, steps: int) -> bool:
     return False
 
 
-def _matrices(compiler: Compiler, node: Node, way: int) -> tuple[Matrix, Matrix]:
+def _matrices(compiler: Compiler, node: Operation, way: int) -> tuple[Matrix, Matrix]:
     """The weights of the input and of the hidden state, (depth, width)."""
     given, kept = (compiler.needed(node, position, "weights")[way] for position in (1, 2))
     if node.operator != "DynamicQuantizeLSTM":
@@ -88,7 +88,14 @@ def _matrices(compiler: Compiler, node: Node, way: int) -> tuple[Matrix, Matrix]
 
 
 def _one_way(
-    compiler: Compiler, node: Node, x: View, out: Buffer, hidden: Buffer, way: int, is_reverse: bool, only_last: bool
+    compiler: Compiler,
+    node: Operation,
+    x: View,
+    out: Buffer,
+    hidden: Buffer,
+    way: int,
+    is_reverse: bool,
+    only_last: bool,
 ) -> None:
     steps, rows, depth = x.shape
     given, kept = _matrices(compiler, node, way)

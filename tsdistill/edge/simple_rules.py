@@ -8,7 +8,7 @@ import numpy as np
 
 from tsdistill.edge.cells import Expression, Number, View, spread
 from tsdistill.edge.compiler import Compiler, broadcast, number, rule
-from tsdistill.edge.static_graph import Node
+from tsdistill.edge.static_graph import Operation
 from tsdistill.errors import UnsupportedError
 
 FORMULAS = {
@@ -36,7 +36,7 @@ FORMULAS = {
 """Number by number."""
 
 
-def _elementwise(compiler: Compiler, node: Node) -> None:
+def _elementwise(compiler: Compiler, node: Operation) -> None:
     if node.operator in ("Sigmoid", "Tanh"):
         compiler.kernels.add("gates")
     if node.operator in ("Greater", "Less"):
@@ -49,7 +49,7 @@ for _operator in FORMULAS:
 
 
 @rule("Pow")
-def _power(compiler: Compiler, node: Node) -> None:
+def _power(compiler: Compiler, node: Operation) -> None:
     exponent = compiler.constant(node.inputs[1])
     if exponent is not None and exponent.size == 1 and float(exponent.reshape(())) == 2.0:
         compiler.kernels.add("square")
@@ -61,7 +61,7 @@ def _power(compiler: Compiler, node: Node) -> None:
 
 
 @rule("Gelu")
-def _gelu(compiler: Compiler, node: Node) -> None:
+def _gelu(compiler: Compiler, node: Operation) -> None:
     if node.attributes.get("approximate", b"none") != b"none":
         raise UnsupportedError("an operator Gelu must be the exact one to become C. Export another activation.")
     compiler.kernels.add("gelu")
@@ -69,43 +69,43 @@ def _gelu(compiler: Compiler, node: Node) -> None:
 
 
 @rule("Clip")
-def _clip(compiler: Compiler, node: Node) -> None:
+def _clip(compiler: Compiler, node: Operation) -> None:
     formula = {1: "{}", 2: "fmaxf({}, {})", 3: "fminf(fmaxf({}, {}), {})"}[len([name for name in node.inputs if name])]
     broadcast(compiler, node, "fminf({}, {})" if node.inputs[1:2] == ("",) else formula)
 
 
 @rule("Identity", "Dropout")
-def _same(compiler: Compiler, node: Node) -> None:
+def _same(compiler: Compiler, node: Operation) -> None:
     compiler.move(node._replace(inputs=node.inputs[:1]), lambda cells: cells)
 
 
 @rule("Cast")
-def _cast(compiler: Compiler, node: Node) -> None:
+def _cast(compiler: Compiler, node: Operation) -> None:
     if node.attributes.get("to") != 1:
         raise UnsupportedError("an operator Cast must give float32 to become C. Export another architecture.")
     _same(compiler, node)
 
 
 @rule("Reshape", "Squeeze", "Unsqueeze", "Flatten")
-def _reshape(compiler: Compiler, node: Node) -> None:
+def _reshape(compiler: Compiler, node: Operation) -> None:
     shape = compiler.shape(node.outputs[0])
     compiler.move(node, lambda cells: cells.reshape(shape))
 
 
 @rule("Expand")
-def _expand(compiler: Compiler, node: Node) -> None:
+def _expand(compiler: Compiler, node: Operation) -> None:
     shape = compiler.shape(node.outputs[0])
     compiler.move(node, lambda cells: np.broadcast_to(cells, shape))
 
 
 @rule("Transpose")
-def _transpose(compiler: Compiler, node: Node) -> None:
+def _transpose(compiler: Compiler, node: Operation) -> None:
     axes = node.attributes.get("perm")
     compiler.move(node, lambda cells: cells.transpose(axes))  # type: ignore[call-overload]
 
 
 @rule("Slice")
-def _slice(compiler: Compiler, node: Node) -> None:
+def _slice(compiler: Compiler, node: Operation) -> None:
     starts, ends = (compiler.needed(node, position, "bounds").tolist() for position in (1, 2))
     axes = compiler.needed(node, 3, "axes").tolist() if node.inputs[3:4] not in ((), ("",)) else range(len(starts))
     steps = compiler.needed(node, 4, "steps").tolist() if node.inputs[4:5] not in ((), ("",)) else [1] * len(starts)
@@ -117,7 +117,7 @@ def _slice(compiler: Compiler, node: Node) -> None:
 
 
 @rule("Split")
-def _split(compiler: Compiler, node: Node) -> None:
+def _split(compiler: Compiler, node: Operation) -> None:
     axis = int(str(node.attributes.get("axis", 0)))
     start = 0
     for name in node.outputs:
@@ -133,7 +133,7 @@ def _cut(cells: np.ndarray, where: tuple[slice, ...]) -> np.ndarray:
 
 
 @rule("Gather")
-def _gather(compiler: Compiler, node: Node) -> None:
+def _gather(compiler: Compiler, node: Operation) -> None:
     axis = int(str(node.attributes.get("axis", 0)))
     places = compiler.needed(node, 1, "places")
     steps = np.diff(places.reshape(-1)) if places.size > 1 else np.array([1])
@@ -152,13 +152,13 @@ def _gather(compiler: Compiler, node: Node) -> None:
 
 
 @rule("Concat")
-def _concat(compiler: Compiler, node: Node) -> None:
+def _concat(compiler: Compiler, node: Operation) -> None:
     axis = int(str(node.attributes["axis"])) % len(compiler.shape(node.outputs[0]))
     _join(compiler, node, [(name, (slice(None),)) for name in node.inputs], axis, None)
 
 
 @rule("Tile")
-def _tile(compiler: Compiler, node: Node) -> None:
+def _tile(compiler: Compiler, node: Operation) -> None:
     repeats = compiler.needed(node, 1, "repeats").tolist()
     shape = compiler.shape(node.inputs[0])
     doubled = tuple(size for pair in zip(repeats, shape, strict=True) for size in pair)
@@ -179,7 +179,7 @@ def _tile(compiler: Compiler, node: Node) -> None:
 
 
 def _join(
-    compiler: Compiler, node: Node, parts: list[tuple[str, tuple[slice, ...]]], axis: int, size: int | None
+    compiler: Compiler, node: Operation, parts: list[tuple[str, tuple[slice, ...]]], axis: int, size: int | None
 ) -> None:
     """Parts one after the other along an axis."""
     final = compiler.shape(node.outputs[0])
@@ -199,7 +199,7 @@ def _join(
 
 
 @rule("Pad")
-def _pad(compiler: Compiler, node: Node) -> None:
+def _pad(compiler: Compiler, node: Operation) -> None:
     shape = compiler.shape(node.inputs[0])
     pads = [int(value) for value in compiler.needed(node, 1, "pads")]
     axes = list(range(len(shape)))
@@ -232,7 +232,7 @@ def _pad(compiler: Compiler, node: Node) -> None:
 
 
 @rule("ReduceMean", "ReduceSum")
-def _reduce(compiler: Compiler, node: Node) -> None:
+def _reduce(compiler: Compiler, node: Operation) -> None:
     value = compiler.value(node.inputs[0])
     rank = len(value.shape)
     if len(node.inputs) > 1 and node.inputs[1]:
@@ -243,11 +243,11 @@ def _reduce(compiler: Compiler, node: Node) -> None:
 
 
 @rule("AveragePool")
-def _average(compiler: Compiler, node: Node) -> None:
+def _average(compiler: Compiler, node: Operation) -> None:
     """A mean over windows along the last axis, without padding."""
     kernel, strides = node.attributes["kernel_shape"], node.attributes.get("strides", [1])
     pads = node.attributes.get("pads", [0, 0])
-    if len(kernel) != 1 or any(pads) or node.attributes.get("ceil_mode"):  # type: ignore[arg-type, call-overload]
+    if len(kernel) != 1 or any(pads) or node.attributes.get("ceil_mode"):  # type: ignore[arg-type]
         raise UnsupportedError("an operator AveragePool must have one axis and no padding to become C.")
     view = compiler.stored(compiler.value(node.inputs[0]))
     cells = np.lib.stride_tricks.sliding_window_view(view.cells, kernel[0], axis=-1)[..., :: strides[0], :]  # type: ignore[index]
@@ -255,7 +255,7 @@ def _average(compiler: Compiler, node: Node) -> None:
 
 
 @rule("QuantizeLinear")
-def _round(compiler: Compiler, node: Node) -> None:
+def _round(compiler: Compiler, node: Operation) -> None:
     """Static INT8: on a grid that is the same for every window; the integers are held as floats."""
     scale, zero = compiler.needed(node, 1, "scales"), compiler.needed(node, 2, "zero points")
     if scale.size != 1 or zero.dtype not in (np.int8, np.uint8):
@@ -267,7 +267,7 @@ def _round(compiler: Compiler, node: Node) -> None:
 
 
 @rule("DequantizeLinear")
-def _unround(compiler: Compiler, node: Node) -> None:
+def _unround(compiler: Compiler, node: Operation) -> None:
     scale, zero = compiler.needed(node, 1, "scales"), compiler.needed(node, 2, "zero points")
     if scale.size != 1:
         raise UnsupportedError("an operator DequantizeLinear must have one scale to become C.")

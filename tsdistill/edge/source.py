@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tsdistill.edge.compiler import Compiler, number
-from tsdistill.edge.memory import Plan
+from tsdistill.edge.memory import MemoryLayout
 from tsdistill.runtime import SignatureLike
 
 KERNELS = (
@@ -35,7 +35,7 @@ COLUMNS = 12
 """Numbers on a line of a table, at most."""
 
 
-class Source(NamedTuple):
+class Program(NamedTuple):
     """Everything the text is made of."""
 
     name: str
@@ -43,7 +43,7 @@ class Source(NamedTuple):
     signature: SignatureLike
     n_levels: int
     compiler: Compiler
-    plan: Plan
+    plan: MemoryLayout
     golden: Mapping[str, np.ndarray]
     tolerance: np.ndarray
     ring: bool = True
@@ -85,7 +85,7 @@ def commented(text: str) -> str:
     return plain.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?").replace("\\", "/")
 
 
-def header(source: Source) -> str:
+def header(source: Program) -> str:
     """The header: sizes, the state and the functions."""
     name, prefix, signature = source.name, source.prefix, source.signature
     channels = "\n".join(f" *   {place}: {commented(channel)}" for place, channel in enumerate(signature.channels))
@@ -161,7 +161,7 @@ int {name}_selftest({name}_state *state);
 """
 
 
-def body(source: Source) -> str:
+def body(source: Program) -> str:
     """The source file."""
     name, prefix, compiler = source.name, source.prefix, source.compiler
     value = f"{name}_value"
@@ -209,7 +209,7 @@ int {name}_now({name}_state *state{covariates}, {value} *forecast{quantiles}) {{
     return "\n".join(parts)
 
 
-def _predict(source: Source, covariates: str, quantiles: str) -> str:
+def _predict(source: Program, covariates: str, quantiles: str) -> str:
     name, prefix, compiler = source.name, source.prefix, source.compiler
     value = f"{name}_value"
     offsets = source.plan.offsets
@@ -255,7 +255,7 @@ def _predict(source: Source, covariates: str, quantiles: str) -> str:
 """
 
 
-def _offsets_added(source: Source) -> list[str]:
+def _offsets_added(source: Program) -> list[str]:
     """What was taken off the channels before the graph comes back to its forecasts."""
     lines = []
     n_out = source.signature.horizon * len(source.signature.channels)
@@ -287,7 +287,7 @@ def _rows(texts: Sequence[str]) -> str:
     )
 
 
-def _selftest(source: Source) -> str:
+def _selftest(source: Program) -> str:
     name, prefix, golden = source.name, source.prefix, source.golden
     value = f"{name}_value"
     parts = [f"#ifdef {prefix}_SELFTEST"]

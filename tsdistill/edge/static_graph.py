@@ -14,7 +14,7 @@ from tsdistill.errors import UnsupportedError
 Attributes = dict[str, object]
 
 
-class Node(NamedTuple):
+class Operation(NamedTuple):
     """One operator that has to be computed for every window."""
 
     operator: str
@@ -29,7 +29,7 @@ class StaticGraph(NamedTuple):
     `coarse` names the constants that come from integers: weights that are stored in 8 bits.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[Operation, ...]
     constants: Mapping[str, np.ndarray]
     shapes: Mapping[str, tuple[int, ...]]
     coarse: frozenset[str]
@@ -77,13 +77,13 @@ def static_graph(content: bytes, window: Mapping[str, np.ndarray]) -> StaticGrap
                 coarse.update(node.output)
             continue
         attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        nodes.append(Node(node.op_type, inputs, tuple(node.output), attributes))
+        nodes.append(Operation(node.op_type, inputs, tuple(node.output), attributes))
     arrays = {**window, **values, **constants}
     shapes = {name: tuple(np.shape(array)) for name, array in arrays.items()}
     return StaticGraph(_in_order(nodes, {*window, *constants}), constants, shapes, frozenset(coarse), outputs)
 
 
-def _in_order(nodes: list[Node], known: set[str]) -> tuple[Node, ...]:
+def _in_order(nodes: list[Operation], known: set[str]) -> tuple[Operation, ...]:
     """The nodes so that everything is computed before it is used, and only what an output needs."""
     ordered, waiting = [], list(nodes)
     while waiting:
