@@ -16,6 +16,7 @@ from tsdistill.data.signature import Signature
 from tsdistill.inputs.levels import APART, own_levels
 from tsdistill.quantization.torch_int8 import TorchInt8
 from tsdistill.teachers import same_scaling
+from tsdistill.testing import toy_signature
 
 CONTEXT, HORIZON, ROWS = 29, 7, 211
 QUICK = td.Training(max_steps=3, batch_size=31, precision="float32", seed=0)
@@ -113,6 +114,15 @@ def test_what_is_served_has_an_offset_where_float32_would_lose_a_millionth() -> 
     assert td.export(td.LinearConfig().build(far)).signature == far.served
     windows = frame(APART + 1)[["a", "b"]].to_numpy()[None, :CONTEXT]
     assert own_levels(windows)[0, 0].tolist() == [windows[0, -1, 0], 0.0]
+
+
+def test_signatures_are_compared_by_their_fields_also_after_they_were_served() -> None:
+    near, again = toy_signature(), toy_signature()
+    assert near.served == again.served  # what is cached must not be compared for ever
+    assert near == again
+    far, alike = (near.replace(mean=(1e6,) * len(near.channels)) for _ in range(2))
+    assert far.served != far
+    assert far == alike
 
 
 @pytest.mark.slow

@@ -88,12 +88,17 @@ class Signature(Spec):
             raise ValueError(listed(problems, "Signature"))
         return self
 
-    @functools.cached_property
+    @property
     def served(self) -> Signature:
         """The signature of what is served: means of more than a few deviations are offsets, subtracted in float64.
 
         Training scales in float64 and needs that only of what is much farther from zero.
         """
+        return self._moved or self
+
+    @functools.cached_property
+    def _moved(self) -> Signature | None:
+        """What is served where that differs. Never itself: what is cached is compared with the fields."""
         moved: dict[str, Any] = {}
         for side, column in (("", "context"), ("future_", "future"), ("past_", "past")):
             mean, scale = (np.asarray(getattr(self, f"{side}{statistic}")) for statistic in ("mean", "scale"))
@@ -101,7 +106,7 @@ class Signature(Spec):
                 offset = offset_of(self, column, len(mean)) + np.where(apart, mean, 0.0)
                 moved |= {f"{side}offset": tuple(offset.tolist()),
                           f"{side}mean": tuple(np.where(apart, 0.0, mean).tolist())}  # fmt: skip
-        return self.replace(**moved) if moved else self
+        return self.replace(**moved) if moved else None
 
     @property
     def is_raw(self) -> bool:
