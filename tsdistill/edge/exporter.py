@@ -187,11 +187,11 @@ def _source(deployed: Deployed, name: str) -> Program:
     compiler.compile()
     predictor = Predictor(deployed.onnx, signature, precision=deployed.precision, isolate=True, levels=levels)
     golden = {title: values[:N_GOLDEN] for title, values in inputs.items()}
-    golden[OUTPUT] = predictor.outputs(**golden)[OUTPUT]
+    golden |= predictor.outputs(**golden)
     for title in golden:
-        offset = offsets.get(title if title != OUTPUT else "context", ())
-        if any(offset):
-            golden[title] = golden[title].astype(np.float64) + np.asarray(offset)
+        offset = np.asarray(offsets.get(title, offsets["context"]))
+        if offset.any():
+            golden[title] = golden[title].astype(np.float64) + (offset[:, None] if title == QUANTILES else offset)
     unit = np.asarray(deployed.parity.get("unit", signature.scale), dtype=np.float64)
     tolerance = (INT8_TOLERANCE if deployed.precision == "int8" else TOLERANCE) * unit
     tolerance += np.spacing(np.abs(golden[OUTPUT].astype(np.float32)).max(axis=(0, 1)))

@@ -116,32 +116,36 @@ def _integer_matmul(compiler: Compiler, node: Operation) -> None:
     zeros = compiler.constant(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] else None
     if (
         name not in compiler.quantized
-        or weights.ndim != 2
+        or weights.ndim not in (2, 3)
         or weights.dtype != np.int8
         or (zeros is not None and zeros.any())
     ):
         raise UnsupportedError(
-            "an operator MatMulInteger must multiply rounded activations by one symmetric matrix to become C. Quantize "
-            "with weight_bits=7 or 8 and without outliers."
+            "an operator MatMulInteger must multiply rounded activations by symmetric matrices to become C. Quantize "
+            "with weight_bits=7 or 8."
         )
     zero = compiler.quantized[name].zero
     value = compiler.values[name]
     assert isinstance(value, View)  # rounded numbers lie in memory
     shape = compiler.shape(node.outputs[0])
     buffer = compiler.new(math.prod(shape))
-    matrix = Matrix(weights, np.ones(1, dtype=np.float32))
-    call = integer_product(
-        compiler,
-        compiler.text(value),
-        "1.0f",
-        f"zero_{zero.name}",
-        math.prod(shape[:-1]),
-        matrix,
-        None,
-        f"@{buffer.name}@",
-        False,
-    )
-    compiler.add(call, reads=[value], writes=[buffer])
+    matrices = weights.reshape(-1, *weights.shape[-2:])  # one, or one for every channel
+    rows, (depth, width) = math.prod(shape[:-1]) // len(matrices), matrices.shape[1:]
+    if len(matrices) > 1 and shape[-3] * shape[-2] != math.prod(shape[:-1]):
+        raise UnsupportedError("an operator MatMulInteger with a matrix per channel must take one window to become C.")
+    for channel, matrix in enumerate(matrices):
+        call = integer_product(
+            compiler,
+            f"{compiler.text(value)} + {channel * rows * depth}" if channel else compiler.text(value),
+            "1.0f",
+            f"zero_{zero.name}",
+            rows,
+            Matrix(matrix, np.ones(1, dtype=np.float32)),
+            None,
+            f"@{buffer.name}@ + {channel * rows * width}" if channel else f"@{buffer.name}@",
+            False,
+        )
+        compiler.add(call, reads=[value], writes=[buffer])
     compiler.give(node.outputs[0], View(buffer, buffer.cells.reshape(shape)))
 
 

@@ -21,6 +21,9 @@ FORMULAS = {
     "Exp": "expf({})",
     "Log": "logf({})",
     "Erf": "erff({})",
+    "Sin": "sinf({})",
+    "Cos": "cosf({})",
+    "Atan": "atanf({})",
     "Abs": "fabsf({})",
     "Floor": "floorf({})",
     "Reciprocal": "(1.0f / {})",
@@ -31,6 +34,7 @@ FORMULAS = {
     "Min": "fminf({}, {})",
     "Greater": "({} > {})",
     "Less": "({} < {})",
+    "IsNaN": "isnan({})",
     "Where": "({} ? {} : {})",
 }
 """Number by number."""
@@ -39,7 +43,7 @@ FORMULAS = {
 def _elementwise(compiler: Compiler, node: Operation) -> None:
     if node.operator in ("Sigmoid", "Tanh"):
         compiler.kernels.add("gates")
-    if node.operator in ("Greater", "Less"):
+    if node.operator in ("Greater", "Less", "IsNaN"):
         compiler.users[node.outputs[0]] = 1  # a truth value is only ever part of a formula
     broadcast(compiler, node, FORMULAS[node.operator])
 
@@ -66,6 +70,31 @@ def _gelu(compiler: Compiler, node: Operation) -> None:
         raise UnsupportedError("an operator Gelu must be the exact one to become C. Export another activation.")
     compiler.kernels.add("gelu")
     broadcast(compiler, node, "gelu({})")
+
+
+@rule("Softplus")
+def _softplus(compiler: Compiler, node: Operation) -> None:
+    compiler.kernels.add("softplus")
+    broadcast(compiler, node, "softplus({})")
+
+
+@rule("CumSum")
+def _running_sum(compiler: Compiler, node: Operation) -> None:
+    """Along one axis: every slice is the one before it and what comes in."""
+    shape = compiler.shape(node.outputs[0])
+    axis = int(compiler.needed(node, 1, "axis").item()) % len(shape)
+    if node.attributes.get("exclusive") or node.attributes.get("reverse"):
+        raise UnsupportedError("an operator CumSum must add up from the first number on to become C.")
+    value = compiler.stored(compiler.value(node.inputs[0]))
+    buffer = compiler.new(int(np.prod(shape)))
+    cells = buffer.cells.reshape(shape)
+    for step in range(shape[axis]):
+        here, before = ((*(slice(None),) * axis, slice(at, at + 1)) for at in (step, step - 1))
+        piece = View(value.buffer, value.cells[here])
+        target = View(buffer, cells[here])
+        last = View(buffer, cells[before])
+        compiler.assign(target, Expression("({} + {})", (last, piece), piece.shape) if step else piece)
+    compiler.give(node.outputs[0], View(buffer, cells))
 
 
 @rule("Clip")
@@ -118,7 +147,7 @@ def _slice(compiler: Compiler, node: Operation) -> None:
 
 @rule("Split")
 def _split(compiler: Compiler, node: Operation) -> None:
-    axis = int(str(node.attributes.get("axis", 0)))
+    axis = int(str(node.attributes.get("axis", 0))) % len(compiler.shape(node.inputs[0]))
     start = 0
     for name in node.outputs:
         size = compiler.shape(name)[axis]
@@ -134,7 +163,7 @@ def _cut(cells: np.ndarray, where: tuple[slice, ...]) -> np.ndarray:
 
 @rule("Gather")
 def _gather(compiler: Compiler, node: Operation) -> None:
-    axis = int(str(node.attributes.get("axis", 0)))
+    axis = int(str(node.attributes.get("axis", 0))) % len(compiler.shape(node.inputs[0]))
     places = compiler.needed(node, 1, "places")
     steps = np.diff(places.reshape(-1)) if places.size > 1 else np.array([1])
     size = compiler.shape(node.inputs[0])[axis]

@@ -18,6 +18,7 @@ KERNELS = (
         "is_finite",
         "square",
         "gelu",
+        "softplus",
         "rounded",
         "gates",
         "dense",
@@ -305,6 +306,18 @@ def _selftest(source: Program) -> str:
     covariates = "".join(f", golden_{title}[window]" for title, _, _ in source.inputs)
     quantiles = ", quantiles" if source.n_levels else ""
     more = f"    static {value} quantiles[{n_out * source.n_levels}];\n" if source.n_levels else ""
+    levels = f"i / {source.n_levels} % {prefix}_CHANNELS"
+    compared = (
+        f"""        for (int i = 0; i < {n_out * source.n_levels}; ++i) {{
+            const {value} gap = quantiles[i] - golden_quantiles[window][i];
+            if (!(gap <= golden_tolerance[{levels}] && -gap <= golden_tolerance[{levels}])) {{
+                return {prefix}_WRONG;
+            }}
+        }}
+"""
+        if source.n_levels
+        else ""
+    )
     parts.append(f"""int {name}_selftest({name}_state *state) {{
     static {value} forecast[{n_out}];
 {more}    for (int window = 0; window < {n_windows}; ++window) {{
@@ -317,7 +330,7 @@ def _selftest(source: Program) -> str:
                 return {prefix}_WRONG;
             }}
         }}
-    }}
+{compared}    }}
     return {prefix}_OK;
 }}
 #endif
