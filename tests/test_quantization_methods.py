@@ -233,7 +233,8 @@ def test_a_method_of_ones_own_is_deployed_tried_by_auto_and_named_by_recipes(coa
         rows = quantize(forecaster("mlp"), task(), Auto(max_error_increase=9.0)).lineage[-1].metrics["candidates"]
     assert "coarse" in [row["name"] for row in rows if "graph_bytes" in row]
     recipe = default_recipe().replace_at({"quantization.method": "coarse", "quantization.strength": 7})
-    assert Recipe.from_toml(recipe.to_toml()).quantization == coarse(strength=7, max_latency_increase=0.25)
+    expected = coarse(strength=7, max_latency_increase=0.25, max_error_increase=0.005)
+    assert Recipe.from_toml(recipe.to_toml()).quantization == expected
     with pytest.raises(ConfigError, match="It is a field of method='coarse'"):
         Static(strength=5)  # type: ignore[call-arg]
 

@@ -193,6 +193,21 @@ def replace_link(path: str | Path, target: str) -> None:
     flush_folder(path.parent)
 
 
+def move_folder(path: str | Path, to: str | Path) -> None:
+    """Give a finished folder its name in one atomic step; what is in it was written durably before.
+
+    Args:
+        path: The folder, on the same disk.
+        to: Its name; nothing is there, or an empty folder.
+
+    Raises:
+        OSError: The disk refuses; both are as they were.
+    """
+    flush_folder(path)
+    os.replace(path, to)
+    flush_folder(Path(to).parent)
+
+
 def flush_folder(path: str | Path) -> None:
     """Make new, renamed and removed names in a folder durable, where the system can."""
     if os.name != "posix":

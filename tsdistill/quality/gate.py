@@ -223,7 +223,7 @@ def check_data(
     Example:
         >>> import tsdistill as td
         >>> panel = td.datasets.load("nyc-weather")
-        >>> check_data(panel, profile_of(panel.until("2013-12-20"))).passed
+        >>> check_data(panel, td.quality.profile_of(panel.until("2013-12-20"))).passed
         True
 
     Source:

@@ -192,7 +192,7 @@ def _tried(name: str, spec: Quantization, forms: Forms, judge: Judge, *, asked: 
         return tried
     if "isolate" in type(spec).model_fields and accuracy_refusals({**whole.numbers, "batch_effect": 0.0}, full, spec):
         # Rounding alone is too much, and what is in float does not keep windows apart.
-        spec = spec.replace(isolate=spec.is_isolated or whole.numbers["batch_effect"] > spec.max_batch_effect)
+        spec = spec.replace(isolate=spec.is_isolated or whole.numbers.get("batch_effect", 0.0) > spec.max_batch_effect)
     for suffix, partly in ((OUTLIERS, fewest_outliers), (MIXED, mixed)):
         partial = partly(forms, judge, spec) if asked.may_try(f"{name}{suffix}") else None
         if partial is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from tsdistill import manifest as manifests
 from tsdistill.artifacts import load
 from tsdistill.errors import ArtifactError, ConfigError, OrderError, must
-from tsdistill.files import PARTIAL, flush_folder, write_new
+from tsdistill.files import PARTIAL, move_folder, write_new
 from tsdistill.retrain.store import Store
 
 
@@ -51,9 +50,7 @@ def export_model(store: str | Path, folder: str | Path, *, which: str = "current
         for name in names:
             write_new(scratch / name, (source / name).read_bytes())
         load(scratch, public_key=place.public_key)
-        flush_folder(scratch)
-        os.replace(scratch, target)
-        flush_folder(target.parent)
+        move_folder(scratch, target)
     except ArtifactError:
         raise
     except OSError as error:

@@ -40,7 +40,7 @@ class Locks(Protocol):
         """Let go of everything."""
 
 
-class FileLocks:
+class FolderLocks:
     """Locked files in a folder beside the storage; the kernel frees them when their process ends."""
 
     regained_after = 0.0
@@ -133,9 +133,9 @@ class ThreadLocks:
             self.give(name)
 
 
-def sqlite_locks(database: Path, scope: str) -> FileLocks:
+def sqlite_locks(database: Path, scope: str) -> FolderLocks:
     """Locks of those who use a SQLite file."""
-    return FileLocks(database.with_name(f"{database.name}.workers"), scope)
+    return FolderLocks(database.with_name(f"{database.name}.workers"), scope)
 
 
 def locks_of(study: optuna.Study) -> Locks:
@@ -146,7 +146,7 @@ def locks_of(study: optuna.Study) -> Locks:
     journal = journal_of(storage)
     scope = hashlib.sha256(name.encode()).hexdigest()[:8]
     if journal is not None:
-        return FileLocks(journal.with_name(f"{journal.name}.workers"), scope)
+        return FolderLocks(journal.with_name(f"{journal.name}.workers"), scope)
     if engine is not None and engine.dialect.name == "sqlite" and engine.url.database:
         return sqlite_locks(Path(engine.url.database), scope)
     if engine is not None and engine.dialect.name in ("postgresql", "mysql"):
