@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tsdistill.evaluation import holm
 from tsdistill.quality.gate import Fresh
 from tsdistill.quality.profile import PROBABILITIES, correlation_time
 from tsdistill.quality.windows import window_lengths
@@ -25,7 +26,6 @@ def numbers(fresh: Fresh, channel: int, value: float, limit: float) -> dict[str,
 def drift(fresh: Fresh) -> Findings:
     """The distribution of the new rows, over a long window at least."""
     from scipy import stats
-    from statsmodels.stats.multitest import multipletests
 
     tested = []
     for number, item, channel, series in fresh.profiled():
@@ -49,11 +49,11 @@ def drift(fresh: Fresh) -> Findings:
         tested.append((item, channel, psi, distance, n_effective, p_value))
     if not tested:
         return
-    adjusted = multipletests([row[-1] for row in tested], method="holm")[1]
+    adjusted = holm({str(number): row[-1] for number, row in enumerate(tested)})
     drifted = [
-        (row, float(p))
-        for row, p in zip(tested, adjusted, strict=True)
-        if p < SIGNIFICANT and row[2] > fresh.gate.max_psi
+        (row, p)
+        for row, p in zip(tested, adjusted.values(), strict=True)
+        if p is not None and p < SIGNIFICANT and row[2] > fresh.gate.max_psi
     ]
     if drifted:
         (item, channel, psi, distance, n_effective, _), p_value = max(drifted, key=lambda hit: hit[0][2])
