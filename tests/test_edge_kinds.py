@@ -49,8 +49,9 @@ FORMS = {
 }
 FREE = {"require_gain": False, "max_error_increase": 1e9, "max_batch_effect": 1e9}
 PAIRS = [("quantiles", "fp32"), ("means of many steps", "dynamic"), ("a map per channel", "dynamic with outliers")]
-MORE = [(kind, form) for kind in KINDS for form in FORMS if (kind, form) not in PAIRS and "quantiles" not in kind]
-MORE += [(kind, "fp32") for kind in KINDS if "quantiles" in kind and kind != "quantiles"]
+HEADS = ("quantiles", "quantiles far from zero", "quantiles of an LSTM", "bins")
+MORE = [(kind, form) for kind in KINDS for form in FORMS if (kind, form) not in PAIRS and kind not in HEADS]
+MORE += [(kind, "fp32") for kind in HEADS[1:]]
 
 
 def task_of(kind: str) -> td.Task:

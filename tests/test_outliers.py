@@ -12,7 +12,7 @@ from tsdistill.errors import ConfigError, UnsupportedError
 from tsdistill.exporting import export
 from tsdistill.quantization.float_graph import FloatGraph
 from tsdistill.quantization.outliers import with_outliers
-from tsdistill.testing import toy_task
+from tsdistill.testing import toy_frame, toy_task
 
 TASK = toy_task()
 MODELS = {
@@ -33,6 +33,16 @@ def spiked() -> td.models.Forecaster:
                 weight.normal_(std=0.01, generator=torch.Generator().manual_seed(0))
                 weight.select(1 if weight.shape[1] == TASK.context else -1, TASK.context - 1).fill_(1.0)
     return model
+
+
+def test_layers_that_take_plain_rows_are_split_as_well() -> None:
+    clock = td.Covariates(calendar=("time-of-day",))
+    task = td.Task(td.Panel.from_frame(toy_frame()), context=47, horizon=11, covariates=clock)
+    model = td.MLPConfig(width=16, depth=1).build(task.signature)
+    free = {"max_error_increase": 1e9, "require_gain": False, "max_batch_effect": 1e9}
+    for method in ("dynamic", "static", "weight-only"):
+        deployed = td.quantize(model, task, td.Quantization(method=method, outliers=1, **free))
+        assert deployed.lineage[-1].metrics["candidates"][-1]["outliers"] == 1
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -13,6 +13,7 @@ from tsdistill.errors import UnsupportedError
 
 FORMULAS = {
     "Add": "({} + {})",
+    "Sum": "({} + {})",
     "Sub": "({} - {})",
     "Mul": "({} * {})",
     "Div": "({} / {})",
@@ -41,6 +42,8 @@ FORMULAS = {
 
 
 def _elementwise(compiler: Compiler, node: Operation) -> None:
+    if node.operator == "Sum" and len(node.inputs) != 2:
+        raise UnsupportedError("an operator Sum must have two inputs to become C. Export another architecture.")
     if node.operator in ("Sigmoid", "Tanh"):
         compiler.kernels.add("gates")
     if node.operator in ("Greater", "Less", "IsNaN"):

@@ -70,10 +70,11 @@ def with_outliers(source: FloatGraph, n_inputs: int) -> tuple[FloatGraph, tuple[
         rest = np.ascontiguousarray(values.T if is_transposed else values)
         tensors[weight].CopyFrom(numpy_helper.from_array(rest, weight))
         node.output[0] = f"{name}.rest"
+        # A Sum and no Add: that would be fused with one of the products, which then is no layer of its own any more.
         nodes += [
             helper.make_node("Gather", [node.input[0], f"{name}.rows"], [f"{name}.inputs"], f"{name}.gather", axis=-1),
             helper.make_node("MatMul", [f"{name}.inputs", f"{name}.weight"], [f"{name}.product"], name),
-            helper.make_node("Add", [f"{name}.rest", f"{name}.product"], [total], f"{name}.add"),
+            helper.make_node("Sum", [f"{name}.rest", f"{name}.product"], [total], f"{name}.sum"),
         ]
         added.append(name)
     if not added:
