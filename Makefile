@@ -16,7 +16,7 @@ BENCHMARKS := $(sort $(wildcard experiments/benchmarks/*.py))
 help:
 	@echo "make demo       the default recipe on the bundled data; table, report and artifact in demo/"
 	@echo "make test       the default test suite, two processes"
-	@echo "make test-slow  the tests marked slow"
+	@echo "make test-slow  the tests marked slow, two processes"
 	@echo "make coverage   the default suite with branch coverage; pages in build/coverage/html"
 	@echo "make check      formatting, lint, types and floors"
 	@echo "make bench      every script in experiments/benchmarks"
@@ -46,7 +46,7 @@ test: $(INSTALLED)
 	$(PYTEST) -n 2 -m "not slow"
 
 test-slow: $(INSTALLED)
-	$(PYTEST) -m slow
+	$(PYTEST) -n 2 -m slow
 
 coverage: $(INSTALLED)
 	mkdir -p build/coverage
