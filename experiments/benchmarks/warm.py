@@ -24,13 +24,13 @@ import tsdistill as td
 from tsdistill.errors import TsdistillError
 from tsdistill.training.starting import warmed
 
-WEEKS, SEED = 5, 0
+WEEKS, SEED = 3, 0
 MODELS: dict[str, td.models.ModelConfig] = {
     "mlp": td.MLPConfig(width=64, depth=2),
     "lstm": td.LSTMConfig(widths=(64,), patch=24),
 }
 TRAINING = td.Training(
-    epochs=10, windows_per_epoch=4096, learning_rate=1e-3, patience=3, seed=SEED, precision="float32"
+    epochs=10, windows_per_epoch=2048, learning_rate=1e-3, patience=3, seed=SEED, precision="float32"
 )
 
 
