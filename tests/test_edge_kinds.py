@@ -38,6 +38,8 @@ KINDS: dict[str, ModelConfig] = {
     "means of many steps": MultiResolutionConfig(rank=3),
     "the mean of ridges": AveragedLinearConfig(),
     "patches": td.PatchTSTConfig(depth=1, width=8, heads=2, patch=11, stride=11),
+    "convolutions": td.models.TCNConfig(),
+    "a GRU": td.models.GRUConfig(widths=(5,), patch=7),
     "channels as tokens": InvertedTransformerConfig(depth=1, width=8, heads=2),
 }
 FORMS = {
@@ -51,6 +53,7 @@ FREE = {"require_gain": False, "max_error_increase": 1e9, "max_batch_effect": 1e
 PAIRS = [("quantiles", "fp32"), ("means of many steps", "dynamic"), ("a map per channel", "dynamic with outliers")]
 HEADS = ("quantiles", "quantiles far from zero", "quantiles of an LSTM", "bins")
 MORE = [(kind, form) for kind in KINDS for form in FORMS if (kind, form) not in PAIRS and kind not in HEADS]
+MORE = [(kind, form) for kind, form in MORE if kind not in ("convolutions", "a GRU") or "dynamic" not in form]
 MORE += [(kind, "fp32") for kind in HEADS[1:]]
 
 

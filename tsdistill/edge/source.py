@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +163,13 @@ int {name}_selftest({name}_state *state);
 """
 
 
+def _kernel(folder: Traversable, kernel: str) -> str:
+    """A function in C; a convolution with weights of 8 bits is the one in float but for their type."""
+    if kernel == "conv_w8":
+        return _kernel(folder, "conv").replace("conv(", "conv_w8(").replace("float *w,", "int8_t *w,")
+    return (folder / f"{kernel}.c").read_text(encoding="utf-8")
+
+
 def body(source: Program) -> str:
     """The source file."""
     name, prefix, compiler = source.name, source.prefix, source.compiler
@@ -175,8 +183,7 @@ def body(source: Program) -> str:
         parts.append("#ifndef DENSE_BLOCK\n#define DENSE_BLOCK 16 /* outputs that are summed at a time */\n#endif\n")
     folder = resources.files("tsdistill.edge") / "kernels"
     parts += [_table(title, array) for title, array in compiler.tables.items()]
-    texts = [(folder / f"{kernel}.c").read_text(encoding="utf-8") for kernel in kernels]
-    parts += [text.replace("VALUE", value) for text in texts]
+    parts += [_kernel(folder, kernel).replace("VALUE", value) for kernel in kernels]
     covariates = "".join(f", const {value} *{title}" for title, _, _ in source.inputs)
     passed = "".join(f", {title}" for title, _, _ in source.inputs)
     quantiles = f", {value} *quantiles" if source.n_levels else ""
